@@ -1,0 +1,79 @@
+"""Options that several verbs share, and how verbs end."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Sequence
+from enum import StrEnum
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from anofield._progress import say
+from anofield.errors import CohortError
+
+if TYPE_CHECKING:
+    from anofield.cluster import Failure
+
+Json = Annotated[bool, typer.Option("--json", help="Print the result as JSON on stdout.")]
+Device = Annotated[str, typer.Option("--device", "-d", help="auto, cpu, cuda[:N] or mps.")]
+Force = Annotated[bool, typer.Option("--force", help="Do again what is already done.")]
+Workers = Annotated[int, typer.Option("--workers", min=1, help="Local worker processes (extra: cluster).")]
+Experiment = Annotated[Path, typer.Option("--model", "-m", help="Experiment directory.")]
+
+
+class Dataset(StrEnum):
+    """How a cohort is laid out on disk."""
+
+    auto = "auto"
+    hcp = "hcp"
+    brats = "brats"
+    bids = "bids"
+    folder = "folder"
+
+
+class Modality(StrEnum):
+    """Which scan of a person is meant."""
+
+    T2w = "T2w"
+    T1w = "T1w"
+    FLAIR = "FLAIR"
+
+
+class Score(StrEnum):
+    """Per-voxel scores."""
+
+    deviation = "deviation"
+    crps = "crps"
+    cross_entropy = "cross-entropy"
+    intensity = "intensity"
+
+
+class Tail(StrEnum):
+    """Which departures the deviation counts."""
+
+    bright = "bright"
+    dark = "dark"
+    both = "both"
+
+
+DatasetOption = Annotated[Dataset, typer.Option("--dataset", help="Layout of the input tree.")]
+ModalityOption = Annotated[Modality, typer.Option("--modality", help="Which scan of an HCP, BraTS or BIDS tree.")]
+
+
+def finish(result: Any, failures: Sequence[Failure], done: int, *, as_json: bool, text: str = "") -> None:
+    """Print the result, name the failures on stderr and end with 0, 3 (some failed) or 4 (none was usable).
+
+    Raises:
+        CohortError: No case succeeded.
+    """
+    for failure in failures:
+        say(f"failed {failure.id}: {failure.error}")
+    if failures and not done:
+        raise CohortError(f"none of {len(failures)} cases could be used", remedy="mend the errors above")
+    sys.stdout.write((json.dumps(result, indent=2) if as_json else text) + "\n" if as_json or text else "")
+    if failures:
+        say(f"{done} cases done, {len(failures)} failed (listed in failures.json)")
+        raise typer.Exit(3)

@@ -1,0 +1,48 @@
+"""`anofield calibrate`: healthy scans → thresholds stored with the experiment."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from anofield.cli._options import (
+    Dataset,
+    DatasetOption,
+    Device,
+    Experiment,
+    Json,
+    Modality,
+    ModalityOption,
+    Tail,
+    finish,
+)  # fmt: skip
+
+
+def command(
+    model: Experiment,
+    source: Annotated[str, typer.Option("--input", "-i", help="Healthy scans that were not trained on.")],
+    dataset: DatasetOption = Dataset.auto,
+    modality: ModalityOption = Modality.T2w,
+    quantile: Annotated[float, typer.Option("--quantile", help="Share of healthy brain below the threshold.")] = 0.995,
+    tail: Annotated[Tail, typer.Option("--tail", help="Departures that deviation counts.")] = Tail.bright,
+    minimum_mm: Annotated[float | None, typer.Option("--minimum-mm", help="Width of the minimum filter.")] = None,
+    mean_mm: Annotated[float | None, typer.Option("--mean-mm", help="Width of the mean filter.")] = None,
+    seed: Annotated[int, typer.Option("--seed", help="Of the fit's random points.")] = 0,
+    device: Device = "auto",
+    json_: Json = False,
+) -> None:
+    """Set each score's threshold so that a known share of healthy brain lies above it."""
+    from anofield.calibrate import calibrate
+    from anofield.cli._detection import options_from
+    from anofield.cluster import failures_of
+    from anofield.cohort import find_cases
+    from anofield.model import load_model
+
+    loaded = load_model(model, device=device)
+    options = options_from(loaded, "deviation", "none", tail.value, minimum_mm, mean_mm, seed)
+    cases = find_cases(source, dataset=dataset.value, modality=modality.value)
+    content, outcomes = calibrate(cases, loaded, options, quantile=quantile)
+    thresholds = "\n".join(f"  {name:14} {value:.4f}" for name, value in content["thresholds"].items())
+    text = f"Thresholds from {len(content['cases'])} healthy scans:\n{thresholds}\nMeaning: {content['meaning']}."
+    finish(content, failures_of(outcomes), len(content["cases"]), as_json=json_, text=text)

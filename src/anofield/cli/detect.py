@@ -1,0 +1,74 @@
+"""`anofield detect`: scan → anomaly map, restoration, mask, lesion table."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from anofield.cli._options import (
+    Dataset,
+    DatasetOption,
+    Device,
+    Experiment,
+    Force,
+    Json,
+    Modality,
+    ModalityOption,
+    Score,
+    Tail,
+    Workers,
+    finish,
+)  # fmt: skip
+
+
+def command(
+    source: Annotated[str, typer.Option("--input", "-i", help="Scan, folder or quoted glob.")],
+    model: Experiment,
+    output: Annotated[Path, typer.Option("--output", "-o", help="Folder of the run.")],
+    dataset: DatasetOption = Dataset.auto,
+    modality: ModalityOption = Modality.T2w,
+    score: Annotated[Score, typer.Option("--score", help="Score of the anomaly map.")] = Score.deviation,
+    also: Annotated[str, typer.Option("--also", help="Further scores, comma separated; none.")] = "intensity",
+    tail: Annotated[Tail, typer.Option("--tail", help="Departures that deviation counts.")] = Tail.bright,
+    minimum_mm: Annotated[float | None, typer.Option("--minimum-mm", help="Width of the minimum filter.")] = None,
+    mean_mm: Annotated[float | None, typer.Option("--mean-mm", help="Width of the mean filter.")] = None,
+    seed: Annotated[int, typer.Option("--seed", help="Of the fit's random points.")] = 0,
+    epoch: Annotated[str, typer.Option("--epoch", help="Checkpoint: latest or a number.")] = "latest",
+    device: Device = "auto",
+    workers: Workers = 1,
+    force: Force = False,
+    json_: Json = False,
+) -> None:
+    """Show where scans depart from healthy anatomy; finished cases are skipped, failing ones do not stop the rest."""
+    import time
+
+    from anofield.cli._detection import options_from
+    from anofield.cluster import failures_of, write_failures
+    from anofield.cohort import find_cases
+    from anofield.detect import detect_cases, write_run
+    from anofield.model import load_model
+
+    start = time.monotonic()
+    loaded = load_model(model, epoch=epoch, device=device)
+    options = options_from(loaded, score.value, also, tail.value, minimum_mm, mean_mm, seed)
+    cases = find_cases(source, dataset=dataset.value, modality=modality.value)
+    outcomes = detect_cases(cases, loaded, options, output, force=force, workers=workers)
+    run = write_run(output, loaded, options, outcomes, time.monotonic() - start, " ".join(sys.argv))
+    failures = failures_of(outcomes)
+    write_failures(output / "failures.json", failures)
+    found = [outcome.value for outcome in outcomes if outcome.value is not None]
+    finish({**run, "results": found}, failures, len(found), as_json=json_, text=_text(found, output))
+
+
+def _text(found: list[dict[str, object]], output: Path) -> str:
+    width = max([len(str(row["id"])) for row in found], default=0)
+    lines = [
+        f"{row['id']!s:{width}}  {row['lesions']:3} lesions  {row['volume_ml']:8.2f} ml"
+        if row["threshold"] is not None
+        else f"{row['id']!s:{width}}  anomaly map only: the model is not calibrated (anofield calibrate)"
+        for row in found
+    ]
+    return "\n".join([*lines, f"written to {output}"])

@@ -1,0 +1,226 @@
+"""The whole way on a phantom cohort: scans, store, experiment, run, results, report, `metrics.json`."""
+
+from __future__ import annotations
+
+import shutil
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, field
+from functools import partial
+from pathlib import Path
+
+from anofield._progress import say
+from anofield.calibrate import calibrate
+from anofield.cluster import Failure, failures_of, map_cases
+from anofield.cohort import Case, find_cases
+from anofield.detect import DetectOptions, detect_cases, write_run
+from anofield.errors import AnofieldError, UsageError
+from anofield.evaluate import evaluate, format_table, plain
+from anofield.experiment import Experiment, Specs
+from anofield.model import load_model
+from anofield.phantom import case_name, plan_cohort, write_case
+from anofield.prepare import fit_cohort_centers, recipe_for
+from anofield.report import write_report
+from anofield.scan import write_json
+from anofield.store import Store, prepare_cohort
+from anofield.train import train
+from anofield.typing import Json, PathLike
+
+LAYOUT, MODALITY = "brats", "T2w"
+MARK = "demo.json"
+
+
+@dataclass(frozen=True)
+class Plan:
+    """Sizes of a demo.
+
+    Attributes:
+        n_train, n_calibration, n_test: Healthy people for training and for calibration; people with lesions.
+        scan_size: Voxels per axis of the synthetic scans.
+        resolution: R of the lattice.
+        epochs, points, people: Of training; points per person and people per step.
+        width, depth, octaves, code_length: Of the field.
+    """
+
+    n_train: int
+    n_calibration: int
+    n_test: int
+    scan_size: int
+    resolution: int
+    epochs: int
+    points: int = 512
+    people: int = 24
+    width: int = 128
+    depth: int = 5
+    octaves: int = 6
+    code_length: int = 64
+    classes: int = 10
+    kinds: tuple[str, ...] = field(default=("glioma",))
+
+
+FULL = Plan(n_train=96, n_calibration=16, n_test=16, scan_size=96, resolution=64, epochs=400)
+QUICK = Plan(n_train=32, n_calibration=6, n_test=6, scan_size=64, resolution=48, epochs=120)
+
+
+def demo_specs(plan: Plan, seed: int) -> Specs:
+    """Specs of the demo's experiment: a small decoder trained mostly inside the brain."""
+    rates = [
+        {"Type": "Cosine", "Initial": rate, "Final": rate / 50, "Length": plan.epochs} for rate in (2e-3, 5e-3)
+    ]  # network, codes
+    layers = list(range(plan.depth))
+    return Specs.model_validate(
+        {
+            "Description": "Demo on a phantom cohort",
+            "DataSource": "../train.zarr",
+            "NetworkSpecs": {
+                "dims": [plan.width] * plan.depth,
+                "dim_out": plan.classes,
+                "dropout": [],
+                "norm_layers": layers,
+                "latent_in": [plan.depth // 2 + 1],
+            },
+            "CodeLength": plan.code_length,
+            "L": plan.octaves,
+            "NumEpochs": plan.epochs,
+            "SamplesPerScene": plan.points,
+            "ScenesPerBatch": plan.people,
+            "LearningRateSchedule": rates,
+            "LogFrequency": 20,
+            "CodeInitStdDev": 0.3,
+            "BrainFraction": 0.8,
+            "Seed": seed,
+        }
+    )
+
+
+def run_demo(
+    out: PathLike, plan: Plan = FULL, *, seed: int = 0, device: str = "auto", force: bool = False
+) -> tuple[Json, str, Path]:
+    """Run every stage in a folder; a demo that was stopped goes on where it was.
+
+    Args:
+        out: Folder of the demo.
+        plan: `FULL` or `QUICK`.
+        seed: Of cohort and training.
+        device: For training and fitting.
+        force: Start anew.
+
+    Returns:
+        Content of `metrics.json`, the metric table as text, and the report's path.
+
+    Raises:
+        UsageError: The folder holds something else, or a demo with other settings.
+    """
+    out = Path(out)
+    _claim(out, plan, seed, force)
+    seconds: dict[str, float] = {}
+    with _stage("phantom", seconds):
+        cohorts = {name: _cohort(out / "cohort" / name, name, plan, seed) for name in ("train", "calibration", "test")}
+    with _stage("prepare", seconds):
+        store = _prepare(cohorts["train"], out / "train.zarr", plan, seed)
+    with _stage("train", seconds):
+        experiment = _train(out / "experiment", store, plan, seed, device)
+    options = DetectOptions(also=("crps", "cross-entropy", "intensity"))
+    with _stage("calibrate", seconds):
+        model = load_model(experiment, device=device)
+        if not model.calibration:
+            calibrate(cohorts["calibration"], model, options)
+            model = load_model(experiment, device=device)
+    with _stage("detect", seconds):
+        outcomes = detect_cases(cohorts["test"], model, options, out / "run")
+        _all_done(failures_of(outcomes))
+        write_run(out / "run", model, options, outcomes, 0.0, f"anofield demo --seed {seed}")
+    with _stage("evaluate", seconds):
+        results = evaluate(out / "run", None, out / "results")
+    with _stage("report", seconds):
+        notes = "A demonstration on synthetic people: nothing in it says how well the method works on patients."
+        report = write_report(
+            out / "run", out / "report.html", results=out / "results", title="anofield demo", notes=notes
+        )
+    metrics = {**_metrics(results), "n_train": plan.n_train, "n_test": plan.n_test, "seed": seed, "seconds": seconds}
+    write_json(out / "metrics.json", plain(metrics))
+    return metrics, format_table(results), report
+
+
+def _metrics(results: Json) -> Json:
+    names = ("ap", "auroc", "dice_calibrated_mean", "dice_calibrated_sd", "dice_oracle", "fpr95")
+    rows = {name: {key: row[key] for key in names} for name, row in results["scores"].items()}
+    baselines = set(results["baselines"])
+    return {
+        **rows[results["score"]],
+        "score": results["score"],
+        "scores": {name: row for name, row in rows.items() if name not in baselines},
+        "baseline": {name: row for name, row in rows.items() if name in baselines},
+    }
+
+
+def _claim(out: Path, plan: Plan, seed: int, force: bool) -> None:
+    """Take a folder for this demo, or find the same demo in it."""
+    import json
+
+    wanted = {"plan": asdict(plan), "seed": seed}
+    mark = out / MARK
+    if force and mark.is_file():
+        shutil.rmtree(out)
+    if not mark.is_file():
+        if out.is_dir() and any(out.iterdir()):
+            raise UsageError("the folder is not empty and holds no demo", where=out, remedy="choose another -o")
+        write_json(mark, wanted)
+        return
+    if json.loads(mark.read_text()) != json.loads(json.dumps(wanted)):
+        raise UsageError(
+            "holds a demo with another seed or size", where=out, remedy="choose another -o, or --force to replace it"
+        )
+
+
+def _cohort(folder: Path, name: str, plan: Plan, seed: int) -> list[Case]:
+    """Write the missing scans of one part of the cohort; numbers never overlap between parts."""
+    first = {"train": 0, "calibration": plan.n_train, "test": plan.n_train + plan.n_calibration}[name]
+    healthy = {"train": plan.n_train, "calibration": plan.n_calibration, "test": 0}[name]
+    lesion = plan.n_test if name == "test" else 0
+    people = {case_name(LAYOUT, n, kind): (n, kind) for n, kind in plan_cohort(healthy, lesion, plan.kinds, first)}
+    work = partial(_write_person, folder=folder, size=plan.scan_size, seed=seed, people=people)
+    asked = [Case(case_id, folder / case_id / f"{case_id}_t2.nii.gz") for case_id in people]
+    _all_done(failures_of(list(map_cases(work, asked, label=f"phantom {name}"))))
+    return find_cases(folder, dataset=LAYOUT, modality=MODALITY)
+
+
+def _write_person(case: Case, *, folder: Path, size: int, seed: int, people: dict[str, tuple[int, str | None]]) -> None:
+    number, kind = people[case.id]
+    if not (case.image.is_file() and case.image.with_name(f"{case.id}_seg.nii.gz").is_file()):
+        write_case(folder, LAYOUT, size, seed, number, kind, MODALITY)
+
+
+def _prepare(cases: list[Case], path: Path, plan: Plan, seed: int) -> Store:
+    recipe = recipe_for("box", plan.resolution)
+    if path.exists():
+        recipe = Store(path).recipe
+    else:
+        recipe = recipe.model_copy(update={"centers": fit_cohort_centers(cases, recipe, plan.classes, seed)})
+    store, outcomes = prepare_cohort(cases, recipe, path)
+    _all_done(failures_of(outcomes))
+    return store
+
+
+def _train(path: Path, store: Store, plan: Plan, seed: int, device: str) -> Path:
+    experiment = (
+        Experiment(path) if (path / "specs.json").is_file() else Experiment.create(path, demo_specs(plan, seed))
+    )
+    train(experiment, store, resume="latest" if experiment.has_checkpoint() else None, device=device, precision="auto")
+    return path
+
+
+def _all_done(failures: list[Failure]) -> None:
+    if failures:
+        raise AnofieldError(
+            f"{len(failures)} cases of the demo failed, the first: {failures[0].error}", remedy="report this"
+        )
+
+
+@contextmanager
+def _stage(name: str, seconds: dict[str, float]) -> Iterator[None]:
+    start = time.monotonic()
+    yield
+    seconds[name] = round(time.monotonic() - start, 1)
+    say(f"{name}: {seconds[name]:.1f} s")

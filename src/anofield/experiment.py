@@ -1,0 +1,334 @@
+"""The experiment directory: `specs.json` with the published keys, checkpoints that survive a kill, logs.
+
+Layout of DeepSDF (Park et al. 2019) as used by Naval Marimont & Tarroni 2021; tensors and plain values only.
+"""
+
+from __future__ import annotations
+
+import difflib
+import json
+import os
+import pickle
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import torch
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic.alias_generators import to_pascal
+from torch import Tensor
+
+from anofield.errors import ExperimentError, UsageError
+from anofield.scan import file_hash, write_json, writing
+from anofield.typing import Json, PathLike
+
+PARTS = ("ModelParameters", "LatentCodes", "OptimizerParameters")
+LATEST, PREVIOUS = "latest", "previous"
+
+
+class _Strict(BaseModel):
+    model_config = ConfigDict(extra="forbid", alias_generator=to_pascal, populate_by_name=True, frozen=True)
+
+
+class StepRate(_Strict):
+    """lr = Initial · Factor^⌊epoch/Interval⌋."""
+
+    type: Literal["Step"] = "Step"
+    initial: float = Field(gt=0)
+    interval: int = Field(ge=1)
+    factor: float = Field(gt=0)
+
+    def rate(self, epoch: int) -> float:
+        """Learning rate of an epoch, counted from 1."""
+        return float(self.initial * self.factor ** (epoch // self.interval))
+
+
+class WarmupRate(_Strict):
+    """Linear from Initial to Final over Length epochs, then Final."""
+
+    type: Literal["Warmup"] = "Warmup"
+    initial: float = Field(ge=0)
+    final: float = Field(gt=0)
+    length: int = Field(ge=1)
+
+    def rate(self, epoch: int) -> float:
+        """Learning rate of an epoch, counted from 1."""
+        return self.initial + (self.final - self.initial) * min(1.0, epoch / self.length)
+
+
+class ConstantRate(_Strict):
+    """lr = Value."""
+
+    type: Literal["Constant"] = "Constant"
+    value: float = Field(gt=0)
+
+    def rate(self, epoch: int) -> float:
+        """Learning rate of an epoch, counted from 1."""
+        return self.value
+
+
+class CosineRate(_Strict):
+    """Half a cosine from Initial to Final over all NumEpochs (this project's own addition)."""
+
+    type: Literal["Cosine"] = "Cosine"
+    initial: float = Field(gt=0)
+    final: float = Field(ge=0)
+    length: int = Field(ge=1)
+
+    def rate(self, epoch: int) -> float:
+        """Learning rate of an epoch, counted from 1."""
+        done = min(1.0, (epoch - 1) / self.length)
+        return self.final + (self.initial - self.final) * 0.5 * (1 + float(torch.cos(torch.tensor(done * torch.pi))))
+
+
+Rate = Annotated[StepRate | WarmupRate | ConstantRate | CosineRate, Field(discriminator="type")]
+
+
+class NetworkSpecs(BaseModel):
+    """Shape of the decoder; see `field.Decoder`."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    dims: tuple[int, ...] = Field(default=(512,) * 8, min_length=1)
+    dim_out: int = Field(default=10, ge=2)
+    dropout: tuple[int, ...] = tuple(range(8))
+    dropout_prob: float = Field(default=0.2, ge=0, lt=1)
+    norm_layers: tuple[int, ...] = tuple(range(8))
+    latent_in: tuple[int, ...] = (4,)
+    xyz_in_all: bool = False
+    latent_dropout: bool = False
+    weight_norm: bool = True
+
+
+class Specs(_Strict):
+    """`specs.json`. Defaults are the published values where a key may be left out; the rest is required.
+
+    Keys that the published code has and this project adds nothing to keep their CamelCase names. Added keys:
+    `BrainFraction` (share of training points drawn inside the brain; 0 as published), `Seed`, and the `Cosine` rate.
+    """
+
+    description: str | list[str] = ""
+    data_source: str
+    network_specs: NetworkSpecs = NetworkSpecs()
+    code_length: int = Field(ge=1)
+    octaves: int | None = Field(default=10, ge=1, alias="L")
+    num_epochs: int = Field(ge=1)
+    samples_per_scene: int = Field(ge=1)
+    scenes_per_batch: int = Field(ge=1)
+    data_loader_threads: int = 0
+    learning_rate_schedule: tuple[Rate, Rate]
+    snapshot_frequency: int = Field(default=1000, ge=1)
+    additional_snapshots: tuple[int, ...] = ()
+    log_frequency: int = Field(default=10, ge=1)
+    code_regularization: bool = True
+    code_regularization_lambda: float = Field(default=1e-4, ge=0)
+    code_bound: float | None = Field(default=None, gt=0)
+    code_init_std_dev: float = Field(default=1.0, gt=0)
+    gradient_clip_norm: float | None = Field(default=None, gt=0)
+    encode_image: bool = False
+    brain_fraction: float = Field(default=0.0, ge=0, le=1)
+    seed: int = 0
+
+    @classmethod
+    def read(cls, path: PathLike) -> Specs:
+        """Read `specs.json`.
+
+        Raises:
+            ExperimentError: There is none.
+            UsageError: It is not JSON, a key is unknown (the nearest known one is named) or a value has the wrong type.
+        """
+        path = Path(path)
+        if not path.is_file():
+            raise ExperimentError(
+                "no specs.json",
+                where=path.parent,
+                why="it says what network is trained on what data",
+                remedy="write one (docs/explanation/architecture.md has an example)",
+            )
+        try:
+            return cls.model_validate(json.loads(path.read_text()))
+        except json.JSONDecodeError as error:
+            raise UsageError(f"is not JSON ({error})", where=path, remedy="mend the line it names") from error
+        except ValidationError as error:
+            raise UsageError(
+                "; ".join(_explain(item) for item in error.errors()), where=path, remedy="mend the keys named"
+            ) from error
+
+    def dump(self) -> Json:
+        """Plain values under the published names."""
+        return self.model_dump(mode="json", by_alias=True)
+
+
+@dataclass
+class Logs:
+    """What `Logs.pth` holds: one loss per step, one entry per epoch of everything else."""
+
+    epoch: int = 0
+    loss: list[float] = field(default_factory=list)
+    learning_rate: list[list[float]] = field(default_factory=list)
+    timing: list[float] = field(default_factory=list)
+    latent_magnitude: list[float] = field(default_factory=list)
+    param_magnitude: dict[str, list[float]] = field(default_factory=dict)
+
+    def cut(self, epoch: int, steps_per_epoch: int, step: int = 0) -> None:
+        """Drop what was logged after `step` steps beyond `epoch`."""
+        self.epoch = epoch
+        del self.loss[epoch * steps_per_epoch + step :]
+        del self.learning_rate[epoch:], self.timing[epoch:], self.latent_magnitude[epoch:]
+        for series in self.param_magnitude.values():
+            del series[epoch:]
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """State of a training run after `epoch` whole epochs and `step` steps of the next one."""
+
+    epoch: int
+    step: int
+    model: dict[str, Tensor]
+    code_ids: list[str]
+    codes: Tensor
+    optimizer: Json
+    logs: Logs
+
+
+class Experiment:
+    """One experiment directory.
+
+    Attributes:
+        path: The directory.
+        specs: Its `specs.json`.
+    """
+
+    def __init__(self, path: PathLike) -> None:
+        """Open a directory that holds a `specs.json`; see `Specs.read` for the errors."""
+        self.path = Path(path)
+        if not self.path.is_dir():
+            raise ExperimentError("no such experiment directory", where=self.path, remedy="check -e or -m")
+        self.specs = Specs.read(self.path / "specs.json")
+
+    @classmethod
+    def create(cls, path: PathLike, specs: Specs) -> Experiment:
+        """Make the directory with its `specs.json`."""
+        write_json(Path(path) / "specs.json", specs.dump())
+        return cls(path)
+
+    def file(self, part: str, name: str) -> Path:
+        """`<part>/<name>.pth`."""
+        return self.path / part / f"{name}.pth"
+
+    def save(self, checkpoint: Checkpoint, names: list[str]) -> None:
+        """Write a checkpoint under each name; a kill at any moment leaves a whole older one.
+
+        All new files are complete before the first is renamed, and `latest` becomes `previous` before it is replaced,
+        so the three folders always share an epoch.
+
+        Raises:
+            MachineError: The disk refuses; the old state is intact.
+        """
+        stamp = {"epoch": checkpoint.epoch, "step": checkpoint.step}
+        content = {
+            "ModelParameters": {**stamp, "model_state_dict": checkpoint.model},
+            "LatentCodes": {**stamp, "latent_codes": {"weight": checkpoint.codes}, "case_ids": checkpoint.code_ids},
+            "OptimizerParameters": {**stamp, "optimizer_state_dict": checkpoint.optimizer},
+        }
+        _save(self.path / "Logs.pth", vars(checkpoint.logs))
+        for name in names:
+            partial = {part: _write(self.file(part, f".partial-{name}"), content[part]) for part in PARTS}
+            for part in PARTS:
+                target = self.file(part, name)
+                if name == LATEST and target.exists():
+                    target.replace(self.file(part, PREVIOUS))
+                partial[part].replace(target)
+
+    def load(self, name: str = LATEST) -> Checkpoint:
+        """Read a checkpoint; `latest` falls back to the newest epoch that all three folders share.
+
+        Raises:
+            ExperimentError: There is no whole checkpoint of that name.
+        """
+        wanted = self._names() if name == LATEST else [name]
+        found = {part: {} for part in PARTS}  # type: dict[str, dict[tuple[int, int], Json]]
+        for part in PARTS:
+            for candidate in wanted:
+                content = _read(self.file(part, candidate))
+                if content is not None:
+                    found[part].setdefault((int(content["epoch"]), int(content.get("step", 0))), content)
+        shared = set.intersection(*(set(found[part]) for part in PARTS))
+        if not shared:
+            raise ExperimentError(
+                f"has no whole checkpoint {name!r}",
+                where=self.path,
+                why="model, codes and optimiser of one epoch are needed together",
+                remedy="train it with `anofield train`, or name another epoch",
+            )
+        newest = max(shared)
+        return self._assemble(newest, *(found[part][newest] for part in PARTS))
+
+    def has_checkpoint(self) -> bool:
+        """Whether training has ever saved here."""
+        return any(self.file(part, name).exists() for part in PARTS for name in (LATEST, PREVIOUS))
+
+    def model_hash(self, name: str = LATEST) -> str:
+        """SHA-256 over the weights and codes of a checkpoint; detections record it."""
+        parts = [self.file(part, name) for part in PARTS[:2]]
+        return "-".join(file_hash(part)[:16] for part in parts if part.exists())
+
+    def _names(self) -> list[str]:
+        """Checkpoints on disk, `latest` and `previous` first, then epochs from the newest."""
+        stems = {p.stem for part in PARTS for p in (self.path / part).glob("*.pth") if not p.name.startswith(".")}
+        numbered = sorted((s for s in stems if s.isdigit()), key=int, reverse=True)
+        newest_two = [s for s in (LATEST, PREVIOUS) if s in stems]
+        whole = [s for s in newest_two if len({self._epoch(part, s) for part in PARTS}) == 1]
+        return whole[:1] if whole[:1] == [LATEST] else [*newest_two, *numbered]
+
+    def _epoch(self, part: str, name: str) -> tuple[int, int] | None:
+        content = _read(self.file(part, name))
+        return None if content is None else (int(content["epoch"]), int(content.get("step", 0)))
+
+    def _assemble(self, at: tuple[int, int], model: Json, codes: Json, optimizer: Json) -> Checkpoint:
+        logs = _read(self.path / "Logs.pth") or {}
+        known = {key: value for key, value in logs.items() if key in Logs.__dataclass_fields__}
+        table = codes["latent_codes"]
+        weight = table if isinstance(table, Tensor) else table["weight"]
+        ids = list(codes.get("case_ids", [str(row) for row in range(len(weight))]))
+        return Checkpoint(*at, model["model_state_dict"], ids, weight, optimizer["optimizer_state_dict"], Logs(**known))
+
+
+def _explain(item: Any) -> str:
+    """One pydantic error in a sentence, with the nearest known key for an unknown one."""
+    place = ".".join(str(part) for part in item["loc"])
+    if item["type"] == "extra_forbidden":
+        inside = item["loc"][:-1] == ("NetworkSpecs",)
+        known = list(NetworkSpecs.model_fields) if inside else [f.alias or n for n, f in Specs.model_fields.items()]
+        near = difflib.get_close_matches(str(item["loc"][-1]), known, n=1, cutoff=0.0)
+        return f"unknown key {place!r} (nearest known: {near[0]!r})"
+    return f"{place!r}: {item['msg'][0].lower()}{item['msg'][1:]}, got {item['input']!r}"
+
+
+def _write(path: Path, content: Json) -> Path:
+    with writing(path, path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with path.open("wb") as stream:
+            try:
+                torch.save(content, stream)
+            except RuntimeError as error:  # torch reports a full disk as RuntimeError
+                raise OSError(str(error).splitlines()[0]) from error
+            stream.flush()
+            os.fsync(stream.fileno())
+    return path
+
+
+def _save(path: Path, content: Json) -> None:
+    _write(path.with_name(f".partial-{path.name}"), content).replace(path)
+
+
+def _read(path: Path) -> Json | None:
+    """Content of a `.pth` file; None if it is missing or damaged."""
+    if not path.is_file():
+        return None
+    try:
+        content: Json = torch.load(path, map_location="cpu", weights_only=True)
+    except (OSError, EOFError, RuntimeError, ValueError, KeyError, pickle.UnpicklingError):
+        return None
+    return content

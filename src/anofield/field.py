@@ -1,0 +1,166 @@
+"""The field: Fourier features of a point and a code of a person → logits over ordered intensity classes.
+
+`Decoder` is the auto-decoder of Naval Marimont & Tarroni 2021 (after DeepSDF, Park et al. 2019), with its names.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import Protocol
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+
+class Field(Protocol):
+    """What fitting, scoring and sampling need of a field."""
+
+    code_length: int
+    classes: int
+
+    def logits(self, points: Tensor, codes: Tensor) -> Tensor:
+        """Logits of the classes at points.
+
+        Args:
+            points: Field coordinates, (case, point, 3).
+            codes: One code per case, (case, code).
+
+        Returns:
+            (case, point, class).
+        """
+
+
+def fourier_features(points: Tensor, frequencies: Tensor) -> Tensor:
+    """sin and cos of every coordinate times every frequency (order: sin x, sin y, sin z, cos x, cos y, cos z).
+
+    Args:
+        points: Field coordinates, (…, 3).
+        frequencies: (L,), published as π·2^k for k = 0 … L−1.
+
+    Returns:
+        (…, 6 L).
+    """
+    angles = (points.unsqueeze(-1) * frequencies).flatten(-2)  # (…, 3 L)
+    return torch.cat((torch.sin(angles), torch.cos(angles)), dim=-1)
+
+
+class WeightNormLinear(nn.Module):
+    """Linear layer with weight g · v/‖v‖ per output row (Salimans & Kingma 2016), named as torch's hook named them."""
+
+    def __init__(self, inputs: int, outputs: int) -> None:
+        super().__init__()
+        plain = nn.Linear(inputs, outputs)
+        self.weight_v = nn.Parameter(plain.weight.detach().clone())
+        self.weight_g = nn.Parameter(self.weight_v.detach().norm(dim=1, keepdim=True))
+        self.bias = nn.Parameter(plain.bias.detach().clone())
+
+    @property
+    def weight(self) -> Tensor:
+        """(outputs, inputs)."""
+        return torch._weight_norm(self.weight_v, self.weight_g, 0)
+
+
+class Decoder(nn.Module):
+    """The published decoder, exact, with what depends on the code alone computed once per case.
+
+    Args:
+        code_length: Length of a code.
+        octaves: L of the Fourier features; None feeds raw coordinates.
+        dims: Width of every hidden layer.
+        classes: Number of ordered intensity classes (`dim_out`).
+        latent_in: Layers whose input is joined with code and features.
+        norm_layers: Layers with weight norm (`weight_norm`), otherwise layer norm after them.
+        weight_norm: See `norm_layers`.
+        dropout: Layers followed by dropout in training.
+        dropout_prob: Its probability.
+        xyz_in_all: Join the point's features to the input of every layer but the first.
+        latent_dropout: Dropout of 0.2 on the code in training.
+
+    Source:
+        Naval Marimont & Tarroni, MICCAI 2021; Park et al., CVPR 2019.
+    """
+
+    L_mult: Tensor | None
+    LATENT_DROPOUT = 0.2  # Park et al. 2019, published code
+
+    def __init__(
+        self,
+        code_length: int,
+        octaves: int | None,
+        *,
+        dims: Sequence[int] = (512,) * 8,
+        classes: int = 10,
+        latent_in: Sequence[int] = (4,),
+        norm_layers: Sequence[int] = tuple(range(8)),
+        weight_norm: bool = True,
+        dropout: Sequence[int] = tuple(range(8)),
+        dropout_prob: float = 0.2,
+        xyz_in_all: bool = False,
+        latent_dropout: bool = False,
+    ) -> None:
+        super().__init__()
+        self.code_length, self.classes, self.hidden = code_length, classes, len(dims)
+        self.latent_in, self.xyz_in_all = set(latent_in) - {0}, xyz_in_all
+        self.dropout_layers, self.dropout_prob, self.latent_dropout = set(dropout), dropout_prob, latent_dropout
+        frequencies = (math.pi * 2.0 ** torch.arange(octaves)).reshape(1, 1, octaves) if octaves else None
+        self.register_buffer("L_mult", frequencies)
+        self.point_size = 6 * octaves if octaves else 3
+        joined = code_length + self.point_size
+        widths = [joined, *dims, classes]
+        for layer in range(self.hidden + 1):
+            outputs = widths[layer + 1]
+            if layer + 1 in self.latent_in:
+                outputs -= joined
+            elif xyz_in_all and layer != self.hidden:
+                outputs -= self.point_size
+            normed = layer in norm_layers and layer < self.hidden
+            module = WeightNormLinear if normed and weight_norm else nn.Linear
+            self.add_module(f"lin{layer}", module(widths[layer], outputs))
+            if normed and not weight_norm:
+                self.add_module(f"bn{layer}", nn.LayerNorm(outputs))
+
+    def forward(self, points: Tensor, codes: Tensor) -> Tensor:
+        """As `logits`; the name that `torch.nn` wrappers call."""
+        if self.latent_dropout:
+            codes = functional.dropout(codes, self.LATENT_DROPOUT, self.training)
+        features = points if self.L_mult is None else fourier_features(points, self.L_mult.flatten())
+        x = features  # (case, point, feature)
+        for layer in range(self.hidden + 1):
+            x = self._linear(layer, x, features, codes)
+            if layer == self.hidden:
+                break
+            norm = getattr(self, f"bn{layer}", None)
+            x = functional.relu(x if norm is None else norm(x))
+            if layer in self.dropout_layers:
+                x = functional.dropout(x, self.dropout_prob, self.training)
+        return x
+
+    def logits(self, points: Tensor, codes: Tensor) -> Tensor:
+        """(case, point, 3) field coordinates and (case, code) → (case, point, class)."""
+        out: Tensor = self(points, codes)
+        return out
+
+    def _linear(self, layer: int, x: Tensor, features: Tensor, codes: Tensor) -> Tensor:
+        """One layer on its joined input, without building the join: the code's product is added once per case."""
+        module = getattr(self, f"lin{layer}")
+        weight = module.weight
+        if layer == 0:
+            return self._joined(weight, module.bias, None, features, codes)
+        if layer in self.latent_in:
+            return self._joined(weight, module.bias, x, features, codes)
+        if self.xyz_in_all:
+            own, point = torch.split(weight, [x.shape[-1], self.point_size], dim=1)
+            return functional.linear(x, own, module.bias) + functional.linear(features, point)
+        return functional.linear(x, weight, module.bias)
+
+    def _joined(self, weight: Tensor, bias: Tensor, x: Tensor | None, features: Tensor, codes: Tensor) -> Tensor:
+        """Product with [x, code, features], the order of the published concatenation."""
+        own = 0 if x is None else x.shape[-1]
+        for_x, for_code, for_point = torch.split(weight, [own, self.code_length, self.point_size], dim=1)
+        per_case = functional.linear(codes, for_code, bias).unsqueeze(1)  # (case, 1, width)
+        if x is None:
+            return functional.linear(features, for_point) + per_case
+        both = torch.cat((for_x, for_point), dim=1)
+        return functional.linear(torch.cat((x, features), dim=-1), both) + per_case

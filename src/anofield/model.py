@@ -1,0 +1,157 @@
+"""A trained experiment ready for detection: field, code prior, recipe, calibration."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from pydantic import ValidationError
+
+from anofield.codes import CodePrior
+from anofield.errors import ExperimentError, MachineError, UsageError
+from anofield.experiment import LATEST, Experiment, Specs
+from anofield.field import Decoder
+from anofield.prepare import Recipe
+from anofield.scan import write_json
+from anofield.typing import Json, PathLike
+
+RECIPE_FILE, CALIBRATION_FILE = "recipe.json", "calibration.json"
+
+
+@dataclass(frozen=True)
+class Model:
+    """What a detection needs of an experiment.
+
+    Attributes:
+        path: Experiment directory.
+        field: Decoder in eval mode, its weights frozen.
+        prior: Gaussian of the training codes.
+        recipe: How scans are prepared.
+        calibration: Content of `calibration.json`, empty if the model is not calibrated.
+        hash: Of weights and codes.
+        device: Where the field lives.
+    """
+
+    path: Path
+    field: Decoder
+    prior: CodePrior
+    recipe: Recipe
+    calibration: Json
+    hash: str
+    device: torch.device
+
+
+def build_field(specs: Specs) -> Decoder:
+    """The decoder that a `specs.json` describes, with fresh weights."""
+    network = specs.network_specs
+    return Decoder(
+        specs.code_length,
+        specs.octaves,
+        dims=network.dims,
+        classes=network.dim_out,
+        latent_in=network.latent_in,
+        norm_layers=network.norm_layers,
+        weight_norm=network.weight_norm,
+        dropout=network.dropout,
+        dropout_prob=network.dropout_prob,
+        xyz_in_all=network.xyz_in_all,
+        latent_dropout=network.latent_dropout,
+    )
+
+
+def load_model(path: PathLike, *, epoch: str = LATEST, device: str = "auto") -> Model:
+    """Load an experiment for detection.
+
+    Args:
+        path: Experiment directory.
+        epoch: `latest` or the number of a snapshot.
+        device: `auto`, `cpu`, `cuda[:N]` or `mps`.
+
+    Raises:
+        ExperimentError: No such experiment, no checkpoint, or no recipe.
+        MachineError: The device is not there.
+    """
+    experiment = Experiment(path)
+    checkpoint = experiment.load(epoch)
+    field = build_field(experiment.specs)
+    try:
+        field.load_state_dict(checkpoint.model)
+    except RuntimeError as error:
+        raise ExperimentError(
+            "its weights do not fit its specs.json",
+            where=experiment.path,
+            why=str(error).splitlines()[-1].strip(),
+            remedy="restore the specs.json it was trained with",
+        ) from error
+    where = pick_device(device)
+    field.requires_grad_(False).eval().to(where)
+    prior = CodePrior.fit(checkpoint.codes)
+    calibration = _read_json(experiment.path / CALIBRATION_FILE) or {}
+    recipe = read_recipe(experiment.path)
+    return Model(experiment.path, field, prior, recipe, calibration, experiment.model_hash(epoch), where)
+
+
+def read_recipe(path: Path) -> Recipe:
+    """The recipe of an experiment.
+
+    Raises:
+        ExperimentError: There is none, or it cannot be read.
+    """
+    content = _read_json(path / RECIPE_FILE)
+    remedy = "copy recipe.json from the experiment's backup, or train again from the store"
+    if content is None:
+        raise ExperimentError(
+            f"has no {RECIPE_FILE}", where=path, why="scans must be prepared as in training", remedy=remedy
+        )
+    try:
+        return Recipe.model_validate(content)
+    except ValidationError as error:
+        raise ExperimentError(f"its {RECIPE_FILE} is damaged", where=path, why=str(error), remedy=remedy) from error
+
+
+def write_recipe(path: Path, recipe: Recipe) -> None:
+    """Write the recipe beside the specs; one that is there already must be the same.
+
+    Raises:
+        UsageError: The experiment was trained on a store of another recipe.
+    """
+    if (path / RECIPE_FILE).exists() and read_recipe(path) != recipe:
+        raise UsageError(
+            "the store was prepared with another recipe than this experiment was trained on",
+            where=path / RECIPE_FILE,
+            why="classes and places would mean something else",
+            remedy="train on the old store, or start a new experiment",
+        )
+    write_json(path / RECIPE_FILE, recipe.model_dump(mode="json"))
+
+
+def pick_device(name: str) -> torch.device:
+    """`auto` takes CUDA, then MPS, then the CPU.
+
+    Raises:
+        MachineError: The named device is not there.
+        UsageError: No device has such a name.
+    """
+    available = {"cpu": True, "cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available()}
+    if name == "auto":
+        return torch.device(next(kind for kind in ("cuda", "mps", "cpu") if available[kind]))
+    kind, _, number = name.partition(":")
+    if kind not in available or (number and not number.isdigit()):
+        raise UsageError(f"unknown device {name!r}", remedy="use auto, cpu, cuda, cuda:N or mps")
+    if not available[kind] or (kind == "cuda" and number and int(number) >= torch.cuda.device_count()):
+        raise MachineError(f"no device {name!r} here", remedy="use --device auto; `anofield info` lists the devices")
+    return torch.device(name)
+
+
+def _read_json(path: Path) -> Json | None:
+    if not path.is_file():
+        return None
+    try:
+        content: Json = json.loads(path.read_text())
+    except (OSError, ValueError) as error:
+        raise ExperimentError(
+            f"cannot be read ({error})", where=path, remedy="restore or delete the file; `anofield calibrate` makes one"
+        ) from error
+    return content

@@ -1,0 +1,125 @@
+"""One synthetic person on a grid: anatomy, lesion, contrast and noise, each from its own random stream."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from anofield.errors import UsageError
+from anofield.phantom.anatomy import Anatomy, draw_anatomy, find_sites, fractions
+from anofield.phantom.contrast import MODALITIES, draw_contrast, healthy_signal, scanned, with_lesions
+from anofield.phantom.layouts import Grid
+from anofield.phantom.lesions import LESION_KINDS, covered, draw_lesion, no_layers
+from anofield.phantom.spline import Axes
+from anofield.phantom.template import HALF_EXTENT
+from anofield.typing import Classes, FloatVolume, Mask, Volume
+
+FIELD_MARGIN_MM = 14.0  # beyond the template's box that a displaced head may reach
+
+
+@dataclass(frozen=True)
+class Person:
+    """A skull-stripped scan with its truth; all volumes `(i, j, k)` on `grid`.
+
+    `image` is zero outside `brain` and positive inside; `label` is 0 for healthy tissue.
+    """
+
+    image: FloatVolume
+    brain: Mask
+    label: Classes
+    grid: Grid
+    lesion: str | None
+
+
+def make_person(
+    seed: int,
+    number: int,
+    grid: Grid,
+    *,
+    lesion: str | None = None,
+    modality: str = "T2w",
+    lesion_contrast: float = 1.0,
+    noise: float = 1.0,
+) -> Person:
+    """The person `number` of the cohort `seed`, as scanned on `grid`.
+
+    The head sits in the middle of the grid's field of view; in mm from there the anatomy and the lesion are
+    the same on every grid and for every modality. A lesion changes nothing but itself and what it displaces.
+
+    Args:
+        seed: Seed of the cohort.
+        number: Case number, from 0.
+        grid: Where to sample; its axes must run along the world's.
+        lesion: One of `LESION_KINDS`, or `None` for a healthy person.
+        modality: One of `MODALITIES`.
+        lesion_contrast: Factor on the lesion's difference from the tissue that it replaces; 0 hides it.
+        noise: Factor on the person's own noise level; 0 for none.
+
+    Raises:
+        UsageError: An option is unknown, negative, or the grid is oblique.
+    """
+    _check(seed, number, grid, lesion, modality, min(lesion_contrast, noise))
+    streams = [np.random.default_rng(s) for s in np.random.SeedSequence([seed, number]).spawn(4)]
+    anatomy_rng, contrast_rng, noise_rng, lesion_rng = streams
+    anatomy = draw_anatomy(anatomy_rng)
+    contrast = draw_contrast(contrast_rng, modality)
+    box, axes = _head_lattice(anatomy, grid)
+    sites, spacing = find_sites(anatomy, axes), round(max(grid.spacing), 3)
+    if lesion is None:
+        parts = fractions(anatomy, sites, spacing)
+        layers, label = no_layers(sites)
+    else:
+        plan = draw_lesion(lesion_rng, lesion, anatomy)
+        parts = fractions(anatomy, sites, spacing, plan.displacement(sites.head))
+        layers, label = covered(plan, sites, parts, spacing)
+    signal = with_lesions(healthy_signal(contrast, sites, parts), layers, modality, lesion_contrast)
+    brain = np.zeros(grid.shape, np.bool_)
+    brain[box] = sites.inside
+    image = scanned(signal, contrast, sites, noise_rng, noise)
+    return Person(_filled(brain, image), brain, _filled(brain, label), grid, lesion)
+
+
+def _head_lattice(anatomy: Anatomy, grid: Grid) -> tuple[tuple[slice, slice, slice], Axes]:
+    """The box of voxels that the head can reach, and the head coordinates of its three axes in mm."""
+    boxes, axes = [], []
+    for i, reach in enumerate(HALF_EXTENT + FIELD_MARGIN_MM):
+        world = grid.affine[i, i] * np.arange(grid.shape[i]) + grid.affine[i, 3]
+        head = (world - grid.centre[i] - anatomy.shift[i]) / anatomy.zoom
+        close = np.flatnonzero(np.abs(head) <= reach)
+        boxes.append(slice(int(close[0]), int(close[-1]) + 1) if len(close) else slice(0, 1))
+        axes.append(head[boxes[-1]])
+    return (boxes[0], boxes[1], boxes[2]), (axes[0], axes[1], axes[2])
+
+
+def _filled(brain: Mask, values: Volume) -> Volume:
+    """A volume that holds `values` `(n,)` at the brain voxels and zero elsewhere."""
+    volume = np.zeros(brain.shape, values.dtype)
+    volume[brain] = values
+    return volume
+
+
+def _check(seed: int, number: int, grid: Grid, lesion: str | None, modality: str, factor: float) -> None:
+    """Raises `UsageError` for options that `make_person` cannot use."""
+    if seed < 0 or number < 0:
+        raise UsageError(f"seed {seed} and case number {number} must not be negative", remedy="count from 0")
+    if lesion is not None:
+        check_kind(lesion)
+    check_modality(modality)
+    if factor < 0:
+        raise UsageError(f"the factor {factor} is negative", remedy="give 0 or more")
+    linear = grid.affine[:3, :3]
+    if np.any(linear != np.diag(np.diag(linear))) or not np.all(np.diag(linear)):
+        raise UsageError("the grid is oblique or permuted", remedy="use a grid from grid_of()")
+
+
+def check_kind(kind: str) -> None:
+    """Raises `UsageError` for a lesion kind that does not exist."""
+    if kind not in LESION_KINDS:
+        raise UsageError(f"unknown lesion kind {kind!r}", remedy=f"choose from {', '.join(LESION_KINDS)}")
+
+
+def check_modality(modality: str) -> None:
+    """Raises `UsageError` for a modality that does not exist."""
+    if modality not in MODALITIES:
+        raise UsageError(f"unknown modality {modality!r}", remedy=f"choose one of {', '.join(MODALITIES)}")

@@ -1,0 +1,290 @@
+"""From a scan to classes on a lattice: geometry → clip → normalise → resample → classes → mode pool.
+
+Recipes: `box` (one physical cube for every data set); `ifl2021-hcp`, `ifl2021-brats` (Naval Marimont & Tarroni 2021).
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+from numpy.typing import NDArray
+from pydantic import BaseModel, ConfigDict, Field, field_validator
+from scipy import ndimage
+
+from anofield.classes import MAX_CLASSES, PAPER_CENTERS, assign, assign_brain, fit_centers, mode_pool
+from anofield.cohort import Case
+from anofield.errors import ScanError, UsageError
+from anofield.lattice import Convention, Lattice, box_lattice, to_lattice
+from anofield.scan import Scan, brain_mask, file_hash, read_labels, read_scan
+from anofield.typing import Affine, Classes, FloatVolume, Mask, Shape3, Volume
+
+BOX_MM = 200.0  # adult brains reach about 190 mm from frontal to occipital pole; 5 mm stay free on both sides
+CLIP_PERCENTILES = (2.0, 98.0)  # Naval Marimont & Tarroni 2021
+ROBUST_CENTER, ROBUST_SCALE = 0.4, 0.12  # median → 0.4, one interquartile range → 0.12: CSF and oedema stay below 1
+INTENSITY_FLOOR = 0.02  # of brain voxels; 0 is background
+CENTER_CASES, CENTER_VOXELS = 40, 20_000  # scans and voxels per scan that class centres are fitted on
+
+RecipeName = Literal["box", "ifl2021-hcp", "ifl2021-brats"]
+
+
+class Recipe(BaseModel):
+    """How scans become class volumes; stored with every store and experiment, so that detection repeats it.
+
+    Attributes:
+        name: Geometry and steps.
+        resolution: R, lattice voxels per axis; None keeps the published full resolution (`ifl2021-*` only).
+        box_mm: Side of the cube in mm (`box` only).
+        normalise: `robust` (median and interquartile range) or `clip-minmax` (published).
+        centers: Ordered class centres in normalised intensity.
+        mode_pool: Window of the mode pool, None for none.
+        lattice: Field coordinates at voxel centres, or corners as published.
+    """
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    name: RecipeName = "box"
+    resolution: int | None = Field(default=96, ge=8, le=512)
+    box_mm: float = Field(default=BOX_MM, gt=0)
+    normalise: Literal["robust", "clip-minmax"] = "robust"
+    centers: tuple[float, ...] = Field(default=PAPER_CENTERS, min_length=3, max_length=MAX_CLASSES)
+    mode_pool: Literal[2, 3] | None = None
+    lattice: Convention = "center"
+
+    @field_validator("centers")
+    @classmethod
+    def _ordered(cls, centers: tuple[float, ...]) -> tuple[float, ...]:
+        if any(b <= a for a, b in itertools.pairwise(centers)):
+            raise ValueError("class centres must increase")
+        return centers
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """A scan on the lattice of the field.
+
+    Attributes:
+        classes: Intensity class, (R, R, R) uint8.
+        brain: Brain voxels, (R, R, R).
+        intensity: Normalised intensity, (R, R, R) float32, 0 outside the brain.
+        label: Lesion truth, (R, R, R) uint8, or None.
+        lattice: Where the lattice lies in the scan.
+        convention: Field coordinates of the lattice.
+        centers: Class centres, normalised intensity.
+        scan, native_brain: The scan itself and its brain voxels, (i, j, k).
+        scale: (a, b): normalised = (native − a)/b.
+        source_hash: SHA-256 of the scan file.
+    """
+
+    classes: Classes
+    brain: Mask
+    intensity: FloatVolume
+    label: Classes | None
+    lattice: Lattice
+    convention: Convention
+    centers: tuple[float, ...]
+    scan: Scan
+    native_brain: Mask
+    scale: tuple[float, float]
+    source_hash: str
+
+
+def recipe_for(name: RecipeName, resolution: int | None, mode_pool_width: int | None = None) -> Recipe:
+    """A recipe with the settings that belong to its name."""
+    fixed = {} if name == "box" else {"normalise": "clip-minmax", "lattice": "corner"}
+    if name == "box" and resolution is None:
+        raise UsageError("the box recipe has no full resolution", remedy="give voxels per axis, for example --res 160")
+    return Recipe.model_validate({"name": name, "resolution": resolution, "mode_pool": mode_pool_width, **fixed})
+
+
+def prepare_case(case: Case, recipe: Recipe) -> Prepared:
+    """Read one case and bring it on the lattice of the recipe.
+
+    Raises:
+        ScanError: The scan, its mask or its label cannot be used, or its shape is not the recipe's.
+    """
+    scan = read_scan(case.image, dtype=np.float32 if recipe.name == "box" else np.float64)
+    brain = brain_mask(scan, case.mask)
+    label = None if case.label is None else read_labels(case.label, scan)
+    steps = _prepare_box if recipe.name == "box" else _prepare_published
+    return steps(scan, brain, label, recipe, file_hash(case.image))
+
+
+def fit_cohort_centers(cases: Sequence[Case], recipe: Recipe, count: int, seed: int = 0) -> tuple[float, ...]:
+    """Class centres fitted on normalised brain intensities of up to `CENTER_CASES` scans, spread over the cohort.
+
+    Raises:
+        ScanError: None of the scans can be prepared.
+    """
+    picked = [cases[i] for i in np.unique(np.linspace(0, len(cases) - 1, CENTER_CASES).astype(int))]
+    samples = list(_sampled_intensities(picked, recipe, seed))
+    if not samples:
+        raise ScanError("no scan of the cohort can be prepared", remedy="run `anofield check` on it")
+    return fit_centers(np.concatenate(samples), count, seed)
+
+
+def read_centers(source: str, cases: Sequence[Case], recipe: Recipe, seed: int = 0) -> Recipe:
+    """The recipe with class centres from `fit`, `fit:K`, `paper` or a text file of numbers.
+
+    Raises:
+        UsageError: The file is missing or holds something else than increasing numbers.
+    """
+    if source == "paper":
+        return recipe.model_copy(update={"centers": PAPER_CENTERS})
+    if source == "fit" or source.startswith("fit:"):
+        count = source.partition(":")[2] or str(len(PAPER_CENTERS))
+        if not count.isdigit():
+            raise UsageError(f"--centers {source}", remedy="give fit, fit:K with a number K, paper or a file")
+        return recipe.model_copy(update={"centers": fit_cohort_centers(cases, recipe, int(count), seed)})
+    try:
+        numbers = [float(word) for word in Path(source).read_text().replace(",", " ").split()]
+        return Recipe.model_validate({**recipe.model_dump(), "centers": numbers})
+    except (OSError, ValueError) as error:
+        raise UsageError(
+            f"class centres cannot be read ({str(error).splitlines()[0]})",
+            where=source,
+            remedy="give fit, fit:K, paper, or a text file of increasing numbers between 0 and 1",
+        ) from error
+
+
+def normalise_robust(values: NDArray[np.float32]) -> tuple[float, float]:
+    """(a, b) so that (x − a)/b puts the brain's median at 0.4 and its interquartile range at 0.12.
+
+    Args:
+        values: Brain intensities of one scan, any number.
+    """
+    low, middle, high = np.percentile(values, (25.0, 50.0, 75.0))
+    b = max(float(high - low), 1e-6 * max(abs(float(middle)), 1.0)) / ROBUST_SCALE
+    return float(middle) - ROBUST_CENTER * b, b
+
+
+def normalise_clip_minmax(values: NDArray[np.floating]) -> tuple[float, float]:
+    """(a, b) so that (x − a)/b maps the 2nd and 98th percentile to 0 and 1 (published)."""
+    low, high = np.percentile(values, CLIP_PERCENTILES)
+    return float(low), max(float(high - low), 1e-12)
+
+
+def _sampled_intensities(cases: Iterable[Case], recipe: Recipe, seed: int) -> Iterable[NDArray[np.float32]]:
+    for number, case in enumerate(cases):
+        try:
+            prepared = prepare_case(case, recipe)
+        except ScanError:
+            continue  # named by the pass that writes the store
+        values = prepared.intensity[prepared.brain]
+        generator = np.random.default_rng((seed, number))
+        yield generator.choice(values, min(CENTER_VOXELS, values.size), replace=False)
+
+
+def _prepare_box(scan: Scan, brain: Mask, label: Volume | None, recipe: Recipe, source_hash: str) -> Prepared:
+    if recipe.resolution is None:
+        raise UsageError("the box recipe needs a resolution", remedy="set it, for example 160")
+    lattice = box_lattice(scan, brain, recipe.resolution, recipe.box_mm)
+    normalise = normalise_robust if recipe.normalise == "robust" else normalise_clip_minmax
+    shift, scale = normalise(scan.data[brain])
+    normalised = np.clip((scan.data - shift) / scale, INTENSITY_FLOOR, 1.0)
+    inside = to_lattice(brain.astype(np.float32), lattice, brain=np.ones_like(brain)) > 0.5
+    intensity = to_lattice(normalised, lattice, brain=brain) * inside
+    classes = assign_brain(intensity, inside, recipe.centers)
+    if recipe.mode_pool:
+        classes = mode_pool(classes, recipe.mode_pool, len(recipe.centers))
+    on_lattice = None if label is None else to_lattice(label, lattice, order=0).astype(np.uint8)
+    return Prepared(
+        classes,
+        inside,
+        intensity,
+        on_lattice,
+        lattice,
+        recipe.lattice,
+        recipe.centers,
+        scan,
+        brain,
+        (shift, scale),
+        source_hash,
+    )
+
+
+@dataclass(frozen=True)
+class _Published:
+    """Index arithmetic of one published data set, after the transpose to (2, 1, 0)."""
+
+    native: Shape3
+    flip: tuple[bool, bool, bool]
+    pad: tuple[tuple[int, int], tuple[int, int], tuple[int, int]]
+    cut: tuple[slice, slice, slice]
+
+
+_PUBLISHED = {  # Naval Marimont & Tarroni 2021, published preprocessing
+    "ifl2021-hcp": _Published(
+        (260, 311, 260), (False, True, False), ((20, 20), (0, 0), (20, 20)), (slice(None), slice(5, -6), slice(None))
+    ),
+    "ifl2021-brats": _Published(
+        (240, 240, 155), (False, False, False), ((42, 43), (0, 0), (0, 0)), (slice(None), slice(None), slice(None))
+    ),
+}
+
+
+def _prepare_published(scan: Scan, brain: Mask, label: Volume | None, recipe: Recipe, source_hash: str) -> Prepared:
+    steps = _PUBLISHED[recipe.name]
+    if scan.data.shape != steps.native:
+        raise ScanError(
+            f"has shape {scan.data.shape}, the recipe {recipe.name} is made for {steps.native}",
+            where=scan.path,
+            why="its padding and cropping are fixed",
+            remedy="use the box recipe, which takes any grid",
+        )
+    volume = _published_geometry(scan.data, steps)
+    foreground = volume != 0
+    shift, scale = normalise_clip_minmax(volume[foreground])
+    volume[foreground] = (np.clip(volume[foreground], shift, shift + scale) - shift) / scale
+    side = volume.shape[0]
+    factor = 1.0 if recipe.resolution is None else recipe.resolution / side
+    volume = _zoom(volume, factor, 1)
+    inside = _zoom(_published_geometry(brain.astype(np.float32), steps), factor, 1) > 0.5
+    classes = assign(volume, recipe.centers)
+    if recipe.mode_pool:
+        classes = mode_pool(classes, recipe.mode_pool, len(recipe.centers))
+    truth = None if label is None else _zoom(_published_geometry(label.astype(np.uint8), steps), factor, 0)
+    lattice = Lattice(volume.shape[0], _published_affine(steps, side, volume.shape[0]), steps.native, scan.affine)
+    intensity = volume.astype(np.float32)
+    return Prepared(
+        classes,
+        inside,
+        intensity,
+        truth,
+        lattice,
+        recipe.lattice,
+        recipe.centers,
+        scan,
+        brain,
+        (shift, scale),
+        source_hash,
+    )
+
+
+def _published_geometry(volume: Volume, steps: _Published) -> Volume:
+    turned = volume.transpose(2, 1, 0)
+    turned = turned[tuple(slice(None, None, -1) if flip else slice(None) for flip in steps.flip)]
+    return np.pad(turned, steps.pad)[steps.cut]
+
+
+def _published_affine(steps: _Published, side: int, resolution: int) -> Affine:
+    """Lattice index → native voxel index: the end-point-aligned zoom, crop, pad, flip and transpose as one affine."""
+    step = (side - 1) / (resolution - 1)
+    to_turned = np.diag([step, step, step, 1.0])
+    for axis in range(3):
+        start = (steps.cut[axis].start or 0) - steps.pad[axis][0]
+        to_turned[axis, 3] = start
+        if steps.flip[axis]:
+            last = steps.native[2 - axis] - 1
+            to_turned[axis] = [-v for v in to_turned[axis]]
+            to_turned[axis, 3] += last
+    transpose = np.array([[0, 0, 1, 0], [0, 1, 0, 0], [1, 0, 0, 0], [0, 0, 0, 1]], dtype=np.float64)
+    return np.asarray(transpose @ to_turned)
+
+
+def _zoom(volume: Volume, factor: float, order: int) -> Volume:
+    return volume if factor == 1.0 else np.asarray(ndimage.zoom(volume, factor, order=order))

@@ -1,0 +1,261 @@
+"""A scan: one 3-D array, its affine to RAS+ millimetres and the untouched header of the file it came from."""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import json
+import os
+import zlib
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import nibabel as nib
+import numpy as np
+
+from anofield.errors import MachineError, ScanError
+from anofield.typing import Affine, Json, Mask, PathLike, Volume
+
+SUFFIXES = (".nii.gz", ".nii", ".mgz", ".mgh")
+BRAIN_VOLUME_ML = (300.0, 2400.0)  # newborn brain to far above the largest adult brain; a whole head is 3 to 5 litres
+
+
+@dataclass(frozen=True)
+class Scan:
+    """One volume in its own voxels.
+
+    Attributes:
+        data: Intensities, (i, j, k), in the order of the file.
+        affine: Voxel index → world, RAS+ mm, (4, 4).
+        header: Header of the source file, copied, never edited.
+        path: Where it was read from.
+    """
+
+    data: Volume
+    affine: Affine
+    header: Any
+    path: Path
+
+    @property
+    def spacing(self) -> tuple[float, float, float]:
+        """Voxel edge lengths in mm."""
+        i, j, k = np.linalg.norm(self.affine[:3, :3], axis=0)
+        return float(i), float(j), float(k)
+
+    @property
+    def voxel_ml(self) -> float:
+        """Volume of one voxel in millilitres."""
+        return float(abs(np.linalg.det(self.affine[:3, :3]))) / 1000.0
+
+
+def stem(path: PathLike) -> str:
+    """File name without folder and scan suffix: `a/sub-1_T2w.nii.gz` → `sub-1_T2w`."""
+    name = Path(path).name
+    return next((name[: -len(suffix)] for suffix in SUFFIXES if name.endswith(suffix)), name)
+
+
+def read_scan(path: PathLike, *, dtype: type[np.floating[Any]] = np.float32) -> Scan:
+    """Read and check a scan.
+
+    Args:
+        path: NIfTI-1, NIfTI-2 or MGH file, 3-D (a trailing axis of length one is dropped).
+        dtype: Type of the data; the published recipes need `numpy.float64`, everything else is content with float32.
+
+    Raises:
+        ScanError: The file is missing, unreadable, truncated, not 3-D, holds NaN or infinity, is constant, or its
+            affine is singular.
+    """
+    path = Path(path)
+    image = _open(path)
+    data = _data(image, path, dtype)
+    _check_values(data, path)
+    return Scan(data, _affine(image, path), image.header.copy(), path)
+
+
+def read_labels(path: PathLike, like: Scan) -> Volume:
+    """Read a label map or mask (i, j, k) that must lie on the voxels of `like`.
+
+    Raises:
+        ScanError: As `read_scan` (a constant map is allowed), or the shape or the affine differs from the scan's.
+    """
+    path = Path(path)
+    image = _open(path)
+    data = _data(image, path, np.float32)
+    if not np.isfinite(data).all():
+        raise ScanError("the label map holds NaN or infinity", where=path, remedy="write it as integers")
+    if data.shape != like.data.shape:
+        raise ScanError(
+            f"the label map has shape {data.shape}, its scan {like.data.shape} ({like.path.name})",
+            where=path,
+            why="labels are compared voxel by voxel",
+            remedy="resample the label map to the scan with nearest-neighbour interpolation",
+        )
+    apart = float(np.abs(_corners(_affine(image, path), data.shape) - _corners(like.affine, data.shape)).max())
+    if apart > 0.5 * max(like.spacing):
+        raise ScanError(
+            f"the label map's affine puts its corners {apart:.1f} mm away from the scan's ({like.path.name})",
+            where=path,
+            why="the two would be compared at different places",
+            remedy="copy the scan's affine into the label map if the voxels correspond, otherwise resample it",
+        )
+    return np.rint(data).astype(np.int32)
+
+
+def brain_mask(scan: Scan, mask: PathLike | None = None) -> Mask:
+    """Brain voxels of a scan: the mask file's non-zero voxels, else the scan's own if it is skull-stripped.
+
+    Raises:
+        ScanError: Mask unusable, or the brain's volume lies outside `BRAIN_VOLUME_ML`: the scan is not
+            skull-stripped, or holds no brain.
+    """
+    brain = (scan.data != 0) if mask is None else (read_labels(mask, scan) > 0)
+    volume = float(np.count_nonzero(brain)) * scan.voxel_ml
+    low, high = BRAIN_VOLUME_ML
+    if volume > high:
+        raise ScanError(
+            f"{volume:.0f} ml are not zero, more than any brain ({high:.0f} ml)",
+            where=scan.path if mask is None else mask,
+            why="the scan is not skull-stripped, and skull and scalp would be reported as anomalies",
+            remedy="strip it first (HD-BET, SynthStrip, BET set the outside to 0) or give its brain mask with --mask",
+        )
+    if volume < low:
+        raise ScanError(
+            f"only {volume:.0f} ml are not zero, less than any brain ({low:.0f} ml)",
+            where=scan.path if mask is None else mask,
+            why="there is too little brain to fit",
+            remedy="look at the file in a viewer; check that its voxel size is in millimetres",
+        )
+    return np.asarray(brain, dtype=np.bool_)
+
+
+def write_like(scan: Scan, array: Volume, path: PathLike, *, description: str = "anofield") -> None:
+    """Write an array on the voxels of `scan`, with its affine, sform, qform, their codes and units.
+
+    Args:
+        scan: The scan whose geometry the file takes.
+        array: (i, j, k), same shape as the scan; its dtype is stored as it is.
+        path: `.nii.gz` or `.nii`; written to a temporary name beside it, then renamed.
+
+    Raises:
+        MachineError: The folder cannot be written or the disk is full.
+    """
+    if array.shape != scan.data.shape:
+        raise ValueError(f"array of shape {array.shape} on the voxels of a scan of shape {scan.data.shape}")
+    two = isinstance(scan.header, nib.Nifti2Header)
+    header = (nib.Nifti2Header if two else nib.Nifti1Header).from_header(scan.header, check=False)
+    affine = None if isinstance(scan.header, nib.Nifti1Header | nib.Nifti2Header) else scan.affine
+    header.set_data_dtype(array.dtype)
+    header["descrip"] = description.encode()[:79]
+    header["cal_min"] = header["cal_max"] = 0
+    kind: Any = nib.Nifti2Image if two else nib.Nifti1Image
+    image = kind(array, affine, header)
+    path = Path(path)
+    partial = path.with_name(f".partial-{os.getpid()}-{path.name}")
+    with writing(path, partial):
+        nib.save(image, partial)
+        partial.replace(path)
+
+
+class writing(contextlib.AbstractContextManager["writing"]):
+    """Turn an `OSError` of the body into a `MachineError` naming `path`, and remove the partial file."""
+
+    def __init__(self, path: PathLike, partial: Path | None = None) -> None:
+        self.path, self.partial = Path(path), partial
+
+    def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
+        if error is None:
+            return
+        if self.partial is not None:
+            self.partial.unlink(missing_ok=True)
+        if isinstance(error, OSError):
+            raise MachineError(
+                f"cannot be written ({error.strerror or error})",
+                where=self.path,
+                why="nothing half-written was left behind",
+                remedy="check the folder's permissions and the free space, or choose another output folder",
+            ) from error
+
+
+def write_json(path: PathLike, content: Json | list[Json]) -> None:
+    """Write JSON to a temporary name in the same folder, then rename it over `path`."""
+    path = Path(path)
+    partial = path.with_name(f".partial-{os.getpid()}-{path.name}")
+    with writing(path, partial):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        partial.write_text(json.dumps(content, indent=2, allow_nan=False) + "\n")
+        partial.replace(path)
+
+
+def file_hash(path: PathLike) -> str:
+    """SHA-256 of a file's bytes, hexadecimal."""
+    with Path(path).open("rb") as stream:
+        return hashlib.file_digest(stream, "sha256").hexdigest()
+
+
+def _open(path: Path) -> Any:
+    if not path.is_file():
+        raise ScanError("no such file", where=path, remedy="check the path")
+    try:
+        return nib.load(path)
+    except (nib.filebasedimages.ImageFileError, OSError, EOFError, ValueError, zlib.error) as error:
+        raise ScanError(
+            f"cannot be read as NIfTI or MGH ({str(error).splitlines()[0] if str(error) else type(error).__name__})",
+            where=path,
+            remedy="check that it opens in a viewer; convert DICOM with dcm2niix; copy it again if it is truncated",
+        ) from error
+
+
+def _data(image: Any, path: Path, dtype: type[np.floating[Any]]) -> Volume:
+    shape = tuple(image.shape)
+    if len(shape) < 3 or any(n != 1 for n in shape[3:]) or 0 in shape:
+        raise ScanError(
+            f"has shape {shape}, a 3-D volume is needed",
+            where=path,
+            remedy="extract one volume, for example with `nibabel.four_to_three` or `fslroi`",
+        )
+    try:
+        return np.asarray(image.dataobj, dtype=dtype).reshape(shape[:3])
+    except (OSError, EOFError, ValueError, zlib.error) as error:
+        raise ScanError(
+            f"its voxels cannot be read ({error})",
+            where=path,
+            why="the file is truncated or damaged",
+            remedy="copy or convert it again",
+        ) from error
+
+
+def _affine(image: Any, path: Path) -> Affine:
+    affine = np.asarray(image.affine, dtype=np.float64)
+    if not np.isfinite(affine).all() or abs(np.linalg.det(affine[:3, :3])) < 1e-6:
+        raise ScanError(
+            "its affine is singular",
+            where=path,
+            why="voxels have no place in millimetres",
+            remedy="repair the header's sform or qform (convert again from the source)",
+        )
+    return affine
+
+
+def _check_values(data: Volume, path: Path) -> None:
+    low, high = float(data.min()), float(data.max())
+    if not (np.isfinite(low) and np.isfinite(high)):
+        bad = int(np.count_nonzero(~np.isfinite(data)))
+        raise ScanError(
+            f"{bad} voxels are NaN or infinite",
+            where=path,
+            why="they would spread through every filter",
+            remedy="replace them (`numpy.nan_to_num`) after finding out which step made them",
+        )
+    if low == high:
+        raise ScanError(
+            f"every voxel is {low:g}",
+            where=path,
+            why="there is nothing to see in it",
+            remedy="check the conversion that wrote it",
+        )
+
+
+def _corners(affine: Affine, shape: tuple[int, ...]) -> Affine:
+    index = np.array(np.meshgrid(*[(0, n - 1) for n in shape[:3]], indexing="ij")).reshape(3, -1)
+    return np.asarray(affine[:3, :3] @ index + affine[:3, 3:])

@@ -1,0 +1,133 @@
+"""Scores of voxels under the fitted distribution, filters in millimetres, threshold, lesion table."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+import torch
+from pydantic import BaseModel, ConfigDict, Field
+from scipy import ndimage
+from torch import Tensor
+
+from anofield.lattice import Lattice
+from anofield.scan import Scan
+from anofield.typing import FloatVolume, Mask
+
+CONNECTIVITY = np.ones((3, 3, 3), dtype=bool)  # 26 neighbours
+DEVIATION_FLOOR = 0.5  # classes; half a class is what the discretisation itself can be off
+
+Tail = Literal["bright", "dark", "both"]
+
+
+class ScoreOptions(BaseModel):
+    """Filters and threshold of the anomaly map.
+
+    Attributes:
+        tail: Which departures `deviation` counts: brighter than predicted (T2w and FLAIR lesions), darker, or both.
+        minimum_mm: Width of the minimum filter; below 1.5 lattice voxels it does nothing.
+        mean_mm: Width of the mean filter.
+        min_lesion_ml: Smaller connected components are no finding.
+    """
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    tail: Tail = "bright"
+    minimum_mm: float = Field(default=4.0, ge=0)
+    mean_mm: float = Field(default=10.0, ge=0)
+    min_lesion_ml: float = Field(default=0.1, ge=0)
+
+
+@dataclass(frozen=True)
+class Lesion:
+    """One connected component of the detection.
+
+    Attributes:
+        volume_ml: Its volume.
+        peak, mean: Of the anomaly map inside it.
+        center_mm: Centre of mass, world RAS+ mm.
+    """
+
+    volume_ml: float
+    peak: float
+    mean: float
+    center_mm: tuple[float, float, float]
+
+
+def cross_entropy(log_p: Tensor, observed: Tensor, tail: Tail = "bright") -> Tensor:
+    """−log p of the observed class, nats; (voxel, class) and (voxel,) → (voxel,). Naval Marimont & Tarroni 2021."""
+    return -log_p.gather(1, observed[:, None])[:, 0]
+
+
+def crps(log_p: Tensor, observed: Tensor, tail: Tail = "bright") -> Tensor:
+    """Continuous ranked probability score of the ordered classes, in classes. Gneiting & Raftery 2007, eq. 20."""
+    below = log_p.exp().cumsum(dim=1)
+    step = torch.arange(log_p.shape[1], device=log_p.device)[None] >= observed[:, None]
+    return ((below - step.to(below)) ** 2).sum(dim=1)
+
+
+def deviation(log_p: Tensor, observed: Tensor, tail: Tail = "bright") -> Tensor:
+    """Observed minus predicted mean class over the predicted SD, the part in the chosen tail; (voxel,).
+
+    Cross-entropy costs one class off as much as nine; this counts how far, and forgives where the field is unsure.
+    """
+    p = log_p.exp()
+    index = torch.arange(log_p.shape[1], device=log_p.device, dtype=p.dtype)
+    mean = p @ index
+    variance = (p @ index**2 - mean**2).clamp_min(0.0)
+    signed = (observed.to(p) - mean) / (variance + DEVIATION_FLOOR**2).sqrt()
+    if tail == "both":
+        return signed.abs()
+    return (signed if tail == "bright" else -signed).clamp_min(0.0)
+
+
+SCORES: dict[str, Callable[[Tensor, Tensor, Tail], Tensor]] = {
+    "deviation": deviation,
+    "crps": crps,
+    "cross-entropy": cross_entropy,
+}
+
+
+def smooth(values: FloatVolume, brain: Mask, lattice: Lattice, options: ScoreOptions) -> FloatVolume:
+    """Minimum filter, then mean filter, both in mm and over brain voxels only; (R, R, R) → (R, R, R), 0 outside."""
+    step = float(lattice.spacing.mean())
+    minimum, mean = _odd(options.minimum_mm / step), _odd(options.mean_mm / step)
+    if minimum > 1:
+        high = np.float32(np.finfo(np.float32).max)
+        values = ndimage.minimum_filter(np.where(brain, values, high), size=minimum, mode="nearest")
+    if mean > 1:
+        values = masked_mean(values, brain, mean)
+    return np.where(brain, values, 0.0).astype(np.float32)
+
+
+def masked_mean(values: FloatVolume, brain: Mask, width: int) -> FloatVolume:
+    """Mean over the brain voxels of a cube of `width` voxels; 0 where there are none."""
+    weight = ndimage.uniform_filter(brain.astype(np.float32), width, mode="constant")
+    total = ndimage.uniform_filter(np.where(brain, values, 0.0).astype(np.float32), width, mode="constant")
+    return np.asarray(np.divide(total, weight, out=np.zeros_like(total), where=weight > 0.5 / width**3))
+
+
+def find_lesions(anomaly: FloatVolume, mask: Mask, scan: Scan, min_ml: float) -> tuple[Mask, list[Lesion]]:
+    """26-connected components of a mask on the scan's voxels, the largest first; those below `min_ml` are dropped."""
+    labels, count = ndimage.label(mask, structure=CONNECTIVITY)
+    index = np.arange(1, count + 1)
+    sizes = np.bincount(labels.reshape(-1), minlength=count + 1)[1:] * scan.voxel_ml
+    kept = index[sizes >= min_ml]
+    lesions = []
+    boxes = ndimage.find_objects(labels)
+    for label in kept[np.argsort(-sizes[kept - 1], kind="stable")]:
+        box = boxes[label - 1]
+        inside = labels[box] == label
+        values = anomaly[box][inside]
+        at = np.argwhere(inside).mean(axis=0) + [axis.start for axis in box]
+        x, y, z = scan.affine[:3, :3] @ at + scan.affine[:3, 3]
+        volume = float(sizes[label - 1])
+        lesions.append(Lesion(volume, float(values.max()), float(values.mean()), (float(x), float(y), float(z))))
+    return np.isin(labels, kept), lesions
+
+
+def _odd(width: float) -> int:
+    """Nearest odd number of voxels, at least 1."""
+    return max(1, 2 * round((width - 1) / 2) + 1)

@@ -1,0 +1,352 @@
+"""The report: one offline file, every case, right sides, dashes for what is not known."""
+
+from __future__ import annotations
+
+import json
+import re
+from pathlib import Path
+from typing import Any
+
+import nibabel as nib
+import numpy as np
+import pytest
+
+from anofield.errors import CohortError, UsageError
+from anofield.report import figures, page, write_report
+from anofield.report.folder import read_run
+from anofield.report.numerals import decimal, duration, ml, number
+from anofield.report.planes import VIEWS, World, cut, read_world, view_case
+
+WEIRD = 'odd <b>&"id"'
+SHAPE = (20, 24, 16)
+LAS = np.array([[-2.0, 0, 0, 19], [0, 2, 0, -23], [0, 0, 3, -22], [0, 0, 0, 1]])
+TURN = np.array([[0.98, -0.2, 0, 0], [0.2, 0.98, 0, 0], [0, 0, 1, 0], [0, 0, 0, 1]])
+OBLIQUE = TURN @ LAS
+BLOB_MM = (12.0, -10.0, 9.0)  # right, posterior, superior
+
+
+def write(path: Path, array: Any, affine: Any = LAS, kind: type = np.float32) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    nib.save(nib.Nifti1Image(np.asarray(array).astype(kind), affine), path)
+
+
+def blob(affine: Any, at: tuple[float, float, float] = BLOB_MM) -> Any:
+    index = np.rint(np.linalg.inv(affine) @ (*at, 1))[:3].astype(int)
+    mask = np.zeros(SHAPE, bool)
+    mask[tuple(slice(i - 1, i + 2) for i in index)] = True
+    return mask
+
+
+def add_case(run: Path, scans: Path, name: str, place: int, affine: Any = LAS, **facts: Any) -> Path:
+    folder, lesion = run / f"case-{place}", blob(affine)
+    brain = np.zeros(SHAPE)
+    brain[2:-2, 2:-2, 2:-2] = 1
+    scan = scans / f"{place}.nii.gz"
+    write(scan, brain * 100 + lesion * 80, affine)
+    write(scans / f"{place}-label.nii.gz", lesion, affine, np.uint8)
+    write(folder / "anomaly.nii.gz", brain * 0.1 + lesion * 3, affine)
+    write(folder / "mask.nii.gz", lesion, affine, np.uint8)
+    write(folder / "restoration.nii.gz", brain * 100, affine)
+    rows = [f"{n}\t1.5\t3.25\t2.5\t12.2\t-10.1\tnan" for n in range(1, 11)]
+    (folder / "lesions.tsv").write_text("\n".join(["lesion\tvolume_ml\tpeak\tmean\tx_mm\ty_mm\tz_mm", *rows]) + "\n")
+    content = {
+        "id": name,
+        "image": str(scan),
+        "mask": None,
+        "label": str(scans / f"{place}-label.nii.gz"),
+        "score": "deviation",
+        "threshold": 1.0,
+        "seconds": {"prepare": 1.0, "fit": 2.5, "score": 0.4, "write": 0.1},
+        "fit": {"loss": 1.25, "code_distance": 0.5},
+        "lesions": 10,
+        "volume_ml": 0.324,
+        "shape": list(SHAPE),
+        "brain_ml": 40.0,
+    }
+    (folder / "case.json").write_text(json.dumps(content | facts))
+    return folder
+
+
+def add_run(run: Path, names: list[str]) -> None:
+    info = {
+        "anofield": "0.1.0",
+        "created": "2026-01-02T03:04:05+00:00",
+        "command": "anofield detect <x>",
+        "experiment": "model",
+        "score": "deviation",
+        "scores": ["deviation", "cross-entropy", "intensity"],
+        "options": {"device": "cpu"},
+        "recipe": {"name": "box", "clip": [2, 98]},
+        "threshold": {"value": 1.0, "quantile": 0.995, "meaning": "five in a thousand healthy voxels lie above"},
+        "versions": {"numpy": "2"},
+        "cases": [f"case-{n}" for n in range(len(names))],
+        "seconds": 4.0,
+    }
+    failure = {"id": "sub-99", "image": "x", "error": "no <i>brain</i> found", "stage": "prepare"}
+    (run / "run.json").write_text(json.dumps(info))
+    (run / "failures.json").write_text(json.dumps([failure]))
+
+
+def add_results(folder: Path, names: list[str], **change: Any) -> Path:
+    metrics = {
+        "ap": 0.8,
+        "auroc": 0.95,
+        "dice_calibrated_mean": 0.7,
+        "dice_calibrated_sd": 0.1,
+        "dice_calibrated_pooled": 0.75,
+        "dice_oracle": 0.81,
+        "threshold_oracle": 0.9,
+        "threshold": 1.0,
+        "fpr95": None,
+    }
+    axis = np.linspace(0, 1, 50).tolist()
+    line = {"recall": axis, "precision": axis[::-1], "fpr": axis, "tpr": axis}
+    scores = {"intensity": metrics | {"ap": 0.4}, "cross-entropy": metrics | {"ap": None}, "deviation": metrics}
+    dice = {"deviation": 0.7, "cross-entropy": None, "intensity": 0.3}
+    content = {
+        "space": "native, inside the brain",
+        "score": "deviation",
+        "labels": {},
+        "n_cases": len(names),
+        "scores": scores,
+        "baselines": ["intensity"],
+        "cases": [{"id": n, "lesion_ml": 0.324, "detected_ml": 0.3, "dice": dice, "ap": dice} for n in names],
+        "curves": dict.fromkeys(scores, line),
+    }
+    folder.mkdir()
+    (folder / "results.json").write_text(json.dumps(content | change))
+    return folder
+
+
+@pytest.fixture
+def run(tmp_path: Path) -> Path:
+    names = ["sub-1", WEIRD, "sub-3"]
+    for place, name in enumerate(names):
+        add_case(tmp_path / "run", tmp_path / "scans", name, place, OBLIQUE if place == 2 else LAS)
+    (tmp_path / "run" / "unfinished-7").mkdir()
+    add_run(tmp_path / "run", names)
+    return tmp_path / "run"
+
+
+@pytest.fixture
+def results(tmp_path: Path, run: Path) -> Path:
+    return add_results(tmp_path / "results", ["sub-1", WEIRD, "sub-3"])
+
+
+def text(run: Path, **options: Any) -> str:
+    return write_report(run, run.parent / "report.html", **options).read_text(encoding="utf-8")
+
+
+def test_the_report_is_one_file_that_fetches_nothing(run: Path, results: Path) -> None:
+    html = text(run, results=results)
+    targets = re.findall(r"""(?:src|href)\s*=\s*["']([^"']*)""", html)
+    assert targets and all(target.startswith(("data:image/", "#")) for target in targets)
+    assert not re.search(r"<link|<script|<iframe|@import|url\(|https?://", html)
+    assert [path.name for path in run.parent.glob("*report*")] == ["report.html"]
+
+
+def test_every_reference_inside_the_page_leads_somewhere(run: Path, results: Path) -> None:
+    html = text(run, results=results)
+    names = re.findall(r'\bid="([^"]*)"', html)
+    assert len(names) == len(set(names))
+    assert set(re.findall(r'href="#([^"]*)"', html)) <= set(names)
+
+
+def test_text_of_the_user_is_escaped(run: Path) -> None:
+    html = text(run, title="A <script>title", notes="first & foremost\n\nsecond <p>")
+    assert "<b>" not in html and "odd &lt;b&gt;&amp;&#34;id&#34;" in html
+    assert "A &lt;script&gt;title" in html and "first &amp; foremost" in html and "second &lt;p&gt;" in html
+    assert "no &lt;i&gt;brain&lt;/i&gt; found" in html and "anofield detect &lt;x&gt;" in html
+
+
+def test_finished_cases_and_failures_are_listed_and_unfinished_are_not(run: Path) -> None:
+    html = text(run)
+    assert html.count('<article class="card"') == 3
+    assert "sub-1" in html and "sub-3" in html and "sub-99" in html
+    assert "unfinished-7" not in html
+    assert "five in a thousand healthy voxels lie above" in html and "research use only" in html
+
+
+def test_the_summary_sets_the_baseline_apart_and_names_the_oracle(run: Path, results: Path) -> None:
+    html = text(run, results=results)
+    table = html[html.index('<table class="scores">') :]
+    table = table[: table.index("</table>")]
+    order = [
+        table.index(mark) for mark in (">deviation<", ">cross-entropy<", "what the method must beat", ">intensity<")
+    ]
+    assert order == sorted(order)
+    assert "oracle (threshold chosen on the test labels)" in html
+    assert table.count("<td>–</td>") == 4  # fpr95 of three scores, ap of one
+    assert "is ahead of the baseline intensity" in html
+
+
+def test_a_method_behind_its_baseline_is_told_so(tmp_path: Path, run: Path) -> None:
+    scores = {"deviation": {"ap": 0.2}, "intensity": {"ap": 0.4}}
+    assert "does not beat the baseline intensity" in text(run, results=add_results(tmp_path / "r", [], scores=scores))
+
+
+def test_a_run_without_results_shows_no_metrics(run: Path) -> None:
+    html = text(run)
+    assert "<h2>Summary" not in html and "<h2>Curves" not in html and "<h2>Dice per case" not in html
+
+
+@pytest.mark.parametrize("affine", [LAS, OBLIQUE, np.diag([2.0, 2, 3, 1]) + np.eye(4, k=3) * -20])
+@pytest.mark.parametrize("at", [BLOB_MM, (-9.0, 11.0, -6.0)])
+def test_a_blob_is_drawn_on_the_side_of_its_mark(tmp_path: Path, affine: Any, at: tuple[float, float, float]) -> None:
+    middle = affine[:3, :3] @ ((np.array(SHAPE) - 1) / 2) + affine[:3, 3]
+    write(tmp_path / "blob.nii.gz", blob(affine, tuple(middle + at)), affine)
+    world = read_world(tmp_path / "blob.nii.gz")
+    centre = np.argwhere(world.data > 0).mean(axis=0).round().astype(int)
+    sign = {"R": at[0], "L": -at[0], "A": at[1], "P": -at[1], "S": at[2], "I": -at[2]}
+    for view, (axis, (left, right, top, bottom)) in VIEWS.items():
+        plane = cut(world.data, view, centre[axis])
+        row, column = np.argwhere(plane > 0).mean(axis=0)
+        assert sign[left if column < (plane.shape[1] - 1) / 2 else right] > 0
+        assert sign[top if row < (plane.shape[0] - 1) / 2 else bottom] > 0
+
+
+def test_the_planes_go_through_the_truth_and_keep_their_aspect(run: Path) -> None:
+    view = view_case(read_run(run).cases[0])
+    assert "largest true lesion" in view.centre and view.truth_ml == pytest.approx(27 * 12 / 1000)
+    for plane in view.planes:
+        assert plane.images["truth"].any()
+        rows, columns = plane.images["scan"].shape
+        down, across = {"axial": (2, 2), "coronal": (3, 2), "sagittal": (3, 2)}[plane.name]
+        assert plane.size == pytest.approx((columns * across, rows * down))
+
+
+def test_the_planes_go_through_the_strongest_detection_without_truth(run: Path, tmp_path: Path) -> None:
+    folder = add_case(run, tmp_path / "scans", "bare", 0, label=None)
+    assert "strongest detection" in view_case(read_run(run).cases[0]).centre
+    (folder / "mask.nii.gz").unlink()
+    assert "centre of the brain" in view_case(read_run(run).cases[0]).centre
+
+
+def test_the_largest_component_decides_even_if_its_centre_is_outside_it() -> None:
+    from anofield.report.planes import centre
+
+    ring = np.zeros((15, 15, 5), np.float32)
+    ring[2:13, 2:13, 2] = 1
+    ring[4:11, 4:11, 2] = 0
+    ring[0, 0, 0] = 1
+    truth = World(ring, np.eye(4))
+    index, _ = centre({"truth": truth}, truth)
+    assert ring[tuple(index)] == 1 and index[2] == 2
+
+
+def test_missing_parts_are_told_in_the_card(run: Path, tmp_path: Path) -> None:
+    (tmp_path / "scans" / "0.nii.gz").unlink()
+    (tmp_path / "scans" / "0-label.nii.gz").unlink()
+    (run / "case-0" / "restoration.nii.gz").unlink()
+    (run / "case-1" / "mask.nii.gz").unlink()
+    (run / "case-1" / "lesions.tsv").unlink()
+    (run / "case-2" / "anomaly.nii.gz").write_bytes(b"broken")
+    html = text(run)
+    assert html.count('<article class="card"') == 3
+    for part in ("source scan is no longer at", "truth is no longer at", "No restoration", "No detection mask"):
+        assert html.count(part) == 1
+    assert "anomaly.nii.gz: cannot be read" in html
+
+
+def test_a_case_without_any_image_still_has_its_card(run: Path, tmp_path: Path) -> None:
+    for path in [*(run / "case-0").glob("*.nii.gz"), *(tmp_path / "scans").glob("0*")]:
+        path.unlink()
+    assert "no image that can be shown" in text(run)
+
+
+def test_an_image_on_other_voxels_is_not_drawn(run: Path) -> None:
+    write(run / "case-0" / "restoration.nii.gz", np.ones(SHAPE), LAS + np.eye(4, k=3) * 30)
+    assert "does not lie on the voxels of the other images" in text(run)
+
+
+def test_a_run_without_threshold_or_run_json(run: Path) -> None:
+    info = json.loads((run / "run.json").read_text())
+    (run / "run.json").write_text(json.dumps(info | {"threshold": None}))
+    assert "None was calibrated" in text(run)
+    (run / "run.json").unlink()
+    (run / "failures.json").unlink()
+    assert "did not finish" in text(run)
+
+
+def test_max_cases_is_told_and_the_table_lists_all(run: Path) -> None:
+    html = text(run, max_cases=1)
+    assert html.count('<article class="card"') == 1
+    assert "The first 1 of 3 cases" in html and "sub-3" in html
+    assert text(run, max_cases=0).count("<article") == 0
+
+
+def weight(rows: list[figures.Row]) -> int:
+    return sum(panel.weight for row in rows for panel in row.panels)
+
+
+def test_pictures_get_coarser_until_they_fit_their_share(run: Path) -> None:
+    view, scale = view_case(read_run(run).cases[0]), figures.Scale(3.0, 1.0)
+    fine = weight(figures.draw(view, scale, 10**9))
+    assert 0 < weight(figures.draw(view, scale, fine - 1)) < fine
+    assert figures.draw(view, scale, 10) == []
+
+
+def test_the_share_of_a_case_keeps_the_file_within_its_budget(run: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    full = text(run)
+    monkeypatch.setattr(page, "BUDGET", page.RESERVE + 3 * 3000)
+    assert len(text(run)) < len(full) < 15_000_000
+    monkeypatch.setattr(page, "BUDGET", page.RESERVE)
+    assert text(run).count("left out to keep the file small") == 3
+
+
+def test_an_outline_follows_the_voxels_edge_in_mm() -> None:
+    mask = np.zeros((10, 10), bool)
+    mask[2:5, 4:8] = True
+    numbers = np.array(re.findall(r"-?[\d.]+", figures.outline(mask, (20.0, 30.0))), float).reshape(-1, 2)
+    assert numbers.min(axis=0) == pytest.approx([8, 6]) and numbers.max(axis=0) == pytest.approx([16, 15])
+    assert figures.outline(np.zeros((4, 4), bool), (4, 4)) == ""
+
+
+def test_a_curve_leaves_undefined_points_out() -> None:
+    assert figures.curve([0, None, float("nan"), 1], [1, 1, 1, 0.5]) == "M0.00 0.00L100.00 50.00"
+    assert figures.curve([], []) == ""
+    assert figures.curve(range(5000), range(5000)).count("L") == figures.MAX_POINTS - 1
+
+
+def test_numbers_read_well() -> None:
+    assert [number(x) for x in (0.12345, 12.345, 0, -2.5, None, float("nan"), "x")] == [
+        "0.123",
+        "12.3",
+        "0",
+        "−2.50",
+        "–",
+        "–",
+        "–",
+    ]
+    assert number(1.5e-7) == "1.50e-07" and decimal(0.9) == "0.900" and decimal(-0.2, 0) == "0"
+    assert [ml(x) for x in (0.324, 23.46, 1400.4)] == ["0.32", "23.5", "1400"]
+    assert [duration(x) for x in (0.42, 12.3, 200, 7500)] == ["0.42 s", "12 s", "3 min 20 s", "2 h 05 min"]
+
+
+def test_a_case_with_a_far_worse_fit_is_flagged(run: Path, tmp_path: Path) -> None:
+    for place in range(6):
+        loss = 9.0 if place == 5 else 1.0 + 0.01 * place
+        add_case(run, tmp_path / "scans", f"fit-{place}", place, fit={"loss": loss})
+    assert text(run).count("unusually high") == 1
+
+
+@pytest.mark.parametrize("name", ["nowhere", "empty"])
+def test_a_run_that_is_missing_or_empty_is_refused_with_a_remedy(tmp_path: Path, name: str) -> None:
+    (tmp_path / "empty" / "sub-1").mkdir(parents=True)
+    with pytest.raises(CohortError, match=f"{name}.*Remedy: .*anofield detect"):
+        write_report(tmp_path / name, tmp_path / "out.html")
+    assert not (tmp_path / "out.html").exists()
+
+
+def test_bad_arguments_are_refused_with_a_remedy(run: Path, tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match="Remedy"):
+        write_report(run, tmp_path / "out.html", max_cases=-1)
+    with pytest.raises(UsageError, match=r"results.json: no such file.*Remedy: .*anofield evaluate"):
+        write_report(run, tmp_path / "out.html", results=tmp_path)
+    (run / "run.json").write_text("{")
+    with pytest.raises(UsageError, match=r"run.json: cannot be read as JSON"):
+        write_report(run, tmp_path / "out.html")
+
+
+def test_a_folder_as_output_gets_report_html(run: Path, tmp_path: Path) -> None:
+    assert write_report(run, tmp_path) == tmp_path / "report.html"
