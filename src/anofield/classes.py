@@ -33,13 +33,13 @@ def fit_centers(intensities: NDArray[np.float32], count: int, seed: int = 0) -> 
 
     if not 3 <= count <= MAX_CLASSES:
         raise UsageError(f"{count} classes asked for", remedy=f"choose 3 to {MAX_CLASSES}")
-    if len(np.unique(intensities)) < count:
+    heights, edges = np.histogram(intensities, bins=2048, range=(0.0, 1.0))
+    middle = ((edges[:-1] + edges[1:]) / 2)[heights > 0]
+    if len(middle) < count:
         raise UsageError(
             f"the cohort has fewer than {count} different intensities",
             remedy="check the scans with a viewer, or ask for fewer classes",
         )
-    heights, edges = np.histogram(intensities, bins=2048, range=(0.0, 1.0))
-    middle = ((edges[:-1] + edges[1:]) / 2)[heights > 0]
     start = np.quantile(intensities, (np.arange(count - 1) + 0.5) / (count - 1))
     model = KMeans(count - 1, init=np.unique(start)[:, None] if len(np.unique(start)) == count - 1 else "k-means++",
                    n_init=1, random_state=seed)  # fmt: skip

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import traceback
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -70,7 +71,8 @@ def map_cases(
     if workers == 1 and scheduler is None:
         yield from track((_isolated(function, case) for case in cases), label, len(cases))
         return
-    with _client(workers, scheduler) as client:
+    with contextlib.ExitStack() as stack:
+        client = _client(workers, scheduler, stack)
         futures = [client.submit(_isolated, function, case, pure=False) for case in cases]
         from distributed import as_completed
 
@@ -99,11 +101,12 @@ def _isolated(function: Callable[[Case], T], case: Case) -> Outcome[T]:
     except AnofieldError as error:
         return Outcome(case, failure=Failure(case.id, str(case.image), str(error)))
     except Exception as error:  # noqa: BLE001 - recorded with its traceback
-        text = f"{type(error).__name__}: {error} (a defect of anofield; failures.json has the traceback)"
+        text = f"{type(error).__name__}: {error} (a defect of anofield, please report it)"
         return Outcome(case, failure=Failure(case.id, str(case.image), text, traceback.format_exc()))
 
 
-def _client(workers: int, scheduler: str | None) -> Any:
+def _client(workers: int, scheduler: str | None, stack: contextlib.ExitStack) -> Any:
+    """A client that the stack closes, together with the local cluster if one was started for it."""
     try:
         from distributed import Client, LocalCluster
     except ImportError as error:
@@ -112,10 +115,11 @@ def _client(workers: int, scheduler: str | None) -> Any:
         ) from error
     try:
         if scheduler:
-            return Client(scheduler, timeout="30s")
-        cluster = LocalCluster(n_workers=workers, threads_per_worker=1, dashboard_address=None, silence_logs=40)
-        return Client(cluster)
-    except (OSError, TimeoutError, ValueError) as error:
+            return stack.enter_context(Client(scheduler, timeout="30s"))
+        any_port = "127.0.0.1:0"  # None would take 8787 on all interfaces, and warn where it is taken
+        local = LocalCluster(n_workers=workers, threads_per_worker=1, dashboard_address=any_port, silence_logs=40)
+        return stack.enter_context(Client(stack.enter_context(local)))
+    except (OSError, TimeoutError, ValueError, RuntimeError) as error:
         raise MachineError(
             f"no Dask scheduler answers ({error})", where=scheduler or "local cluster", remedy="check its address"
         ) from error

@@ -128,7 +128,7 @@ def _loose(paths: Iterable[Path]) -> list[Case]:
 
 
 def _bids_masks(root: Path) -> dict[str, Path]:
-    return {stem(p): p for p in root.glob("derivatives/**/anat/*_mask.nii*")}
+    return {stem(p): p for p in sorted(root.glob("derivatives/**/anat/*_mask.nii*"))}
 
 
 def _beside(image: Path, name: str) -> Path | None:
@@ -137,6 +137,7 @@ def _beside(image: Path, name: str) -> Path | None:
 
 
 def _unique(cases: list[Case], source: PathLike) -> list[Case]:
+    cases = [case for case in cases if not case.image.name.startswith(".")]  # macOS's `._*`, half-written files
     if not cases:
         raise CohortError(
             "no scans found",

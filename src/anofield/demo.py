@@ -59,8 +59,8 @@ class Plan:
     kinds: tuple[str, ...] = field(default=("glioma",))
 
 
-FULL = Plan(n_train=96, n_calibration=16, n_test=16, scan_size=96, resolution=64, epochs=400)
-QUICK = Plan(n_train=32, n_calibration=6, n_test=6, scan_size=64, resolution=48, epochs=120)
+FULL = Plan(n_train=224, n_calibration=16, n_test=16, scan_size=96, resolution=64, epochs=200)
+QUICK = Plan(n_train=64, n_calibration=8, n_test=6, scan_size=64, resolution=48, epochs=160)
 
 
 def demo_specs(plan: Plan, seed: int) -> Specs:

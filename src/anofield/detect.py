@@ -165,7 +165,8 @@ def save(detection: Detection, folder: Path, options: DetectOptions, threshold: 
     start = time.perf_counter()
     with writing(folder):
         folder.mkdir(parents=True, exist_ok=True)
-        (folder / CASE_FILE).unlink(missing_ok=True)
+        for old in (folder / CASE_FILE, folder / "mask.nii.gz", folder / "lesions.tsv", *folder.glob("score-*.nii.gz")):
+            old.unlink(missing_ok=True)
     anomaly = detection.maps[options.score]
     write_like(detection.scan, anomaly, folder / "anomaly.nii.gz", description=f"anofield {options.score}")
     for name in options.names[1:]:
@@ -241,7 +242,7 @@ def read_case(folder: Path) -> Json | None:
 
 def _key(case: Case, model: Model, options: DetectOptions, threshold: float | None) -> str:
     """Hash of all that a case's result depends on."""
-    parts = [file_hash(case.image) if case.image.is_file() else "", file_hash(case.mask) if case.mask else ""]
+    parts = [file_hash(path) if path and path.is_file() else "" for path in (case.image, case.mask)]
     parts += [model.hash, model.recipe.model_dump_json(), options.model_dump_json(), repr(threshold), __version__]
     return hashlib.sha256("\n".join(parts).encode()).hexdigest()
 
@@ -264,7 +265,7 @@ def _restoration(log_p: Tensor, prepared: Prepared) -> FloatVolume:
     """Expected intensity under the fitted field, in the scan's units."""
     import torch
 
-    mean = log_p.exp() @ torch.tensor(prepared.centers, dtype=log_p.dtype)
+    mean = log_p.exp() @ torch.tensor(prepared.recipe.centers, dtype=log_p.dtype)
     normalised = _to_brain(_on_lattice(mean, prepared), prepared)
     shift, scale = prepared.scale
     return np.where(prepared.native_brain, normalised * scale + shift, 0.0).astype(np.float32)

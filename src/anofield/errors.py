@@ -24,7 +24,8 @@ class AnofieldError(Exception):
     def __str__(self) -> str:
         head = f"{self.where}: {self.what}" if self.where else self.what
         parts = [head, self.why, f"Remedy: {self.remedy}" if self.remedy else ""]
-        return ". ".join(part.rstrip(".") for part in parts if part) + "."
+        first, *more = [part.rstrip(".") for part in parts if part]
+        return ". ".join([first, *(part[:1].upper() + part[1:] for part in more)]) + "."
 
     def __reduce__(self) -> tuple[object, ...]:
         return _rebuild, (type(self), self.what, self.where, self.why, self.remedy)

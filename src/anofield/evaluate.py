@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import glob
 import json
 from collections.abc import Sequence
 from pathlib import Path
@@ -14,8 +15,8 @@ from anofield.cohort import find_cases
 from anofield.detect import read_case
 from anofield.errors import CohortError, ScanError
 from anofield.histogram import Curve, ScoreHistogram
-from anofield.scan import Scan, brain_mask, read_labels, read_scan, stem, write_json
-from anofield.typing import FloatVolume, Json, Mask, PathLike
+from anofield.scan import brain_mask, read_labels, read_map, read_scan, stem, write_json, writing
+from anofield.typing import Json, Mask, PathLike
 
 CURVE_POINTS = 300
 ROW_ORDER = ("ap", "auroc", "dice_calibrated_mean", "dice_calibrated_sd", "dice_calibrated_pooled", "dice_oracle",
@@ -123,7 +124,7 @@ def _evaluate_case(
         "ap": {},
     }
     for name in names:
-        scores = _read_map(folder, name, about["score"], scan)[brain]
+        scores = read_map(_map_path(folder, name, about["score"]), scan)[brain]
         own = ScoreHistogram()
         own.add(scores, truth[brain])
         histograms[name].counts += own.counts
@@ -132,12 +133,8 @@ def _evaluate_case(
     return row
 
 
-def _read_map(folder: Path, name: str, main: str, scan: Scan) -> FloatVolume:
-    path = folder / ("anomaly.nii.gz" if name == main else f"score-{name}.nii.gz")
-    scores = read_scan(path).data
-    if scores.shape != scan.data.shape:
-        raise ScanError("does not lie on the scan's voxels", where=path, remedy="detect the case again with --force")
-    return scores
+def _map_path(folder: Path, name: str, main: str) -> Path:
+    return folder / ("anomaly.nii.gz" if name == main else f"score-{name}.nii.gz")
 
 
 def _dice_at(scores: NDArray[np.float32], truth: Mask, threshold: float) -> float:
@@ -202,8 +199,6 @@ def _match(cases: Sequence[str], labels: PathLike, dataset: str) -> dict[str, Pa
 
 
 def _glob(pattern: PathLike) -> list[str]:
-    import glob
-
     return sorted(glob.glob(str(pattern), recursive=True))
 
 
@@ -235,8 +230,6 @@ def _thin(curve: Curve) -> Json:
 
 
 def _write_table(path: Path, rows: Sequence[Json], names: Sequence[str]) -> None:
-    from anofield.scan import writing
-
     head = ["id", "lesion_ml", "detected_ml", *(f"dice_{n}" for n in names), *(f"ap_{n}" for n in names)]
     lines = ["\t".join(head)]
     for row in rows:

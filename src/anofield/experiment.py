@@ -22,7 +22,12 @@ from anofield.errors import ExperimentError, UsageError
 from anofield.scan import file_hash, write_json, writing
 from anofield.typing import Json, PathLike
 
-PARTS = ("ModelParameters", "LatentCodes", "OptimizerParameters")
+CONTENT = {  # folder → key of what it holds
+    "ModelParameters": "model_state_dict",
+    "LatentCodes": "latent_codes",
+    "OptimizerParameters": "optimizer_state_dict",
+}
+PARTS = tuple(CONTENT)
 LATEST, PREVIOUS = "latest", "previous"
 
 
@@ -147,7 +152,7 @@ class Specs(_Strict):
             )
         try:
             return cls.model_validate(json.loads(path.read_text()))
-        except json.JSONDecodeError as error:
+        except (json.JSONDecodeError, UnicodeDecodeError) as error:
             raise UsageError(f"is not JSON ({error})", where=path, remedy="mend the line it names") from error
         except ValidationError as error:
             raise UsageError(
@@ -220,8 +225,8 @@ class Experiment:
     def save(self, checkpoint: Checkpoint, names: list[str]) -> None:
         """Write a checkpoint under each name; a kill at any moment leaves a whole older one.
 
-        All new files are complete before the first is renamed, and `latest` becomes `previous` before it is replaced,
-        so the three folders always share an epoch.
+        All new files are complete before the first is renamed, and every `latest` becomes `previous` before the first
+        is replaced, so the three folders always share an epoch.
 
         Raises:
             MachineError: The disk refuses; the old state is intact.
@@ -235,11 +240,18 @@ class Experiment:
         _save(self.path / "Logs.pth", vars(checkpoint.logs))
         for name in names:
             partial = {part: _write(self.file(part, f".partial-{name}"), content[part]) for part in PARTS}
+            if name == LATEST:
+                self._keep_latest()
             for part in PARTS:
-                target = self.file(part, name)
-                if name == LATEST and target.exists():
-                    target.replace(self.file(part, PREVIOUS))
-                partial[part].replace(target)
+                partial[part].replace(self.file(part, name))
+
+    def _keep_latest(self) -> None:
+        """Rename `latest` to `previous`, unless a kill left new `latest` files in the first folders only."""
+        if self.file(PARTS[0], LATEST).exists() and not self.file(PARTS[-1], LATEST).exists():
+            return
+        for part in PARTS:
+            if self.file(part, LATEST).exists():
+                self.file(part, LATEST).replace(self.file(part, PREVIOUS))
 
     def load(self, name: str = LATEST) -> Checkpoint:
         """Read a checkpoint; `latest` falls back to the newest epoch that all three folders share.
@@ -247,47 +259,47 @@ class Experiment:
         Raises:
             ExperimentError: There is no whole checkpoint of that name.
         """
-        wanted = self._names() if name == LATEST else [name]
-        found = {part: {} for part in PARTS}  # type: dict[str, dict[tuple[int, int], Json]]
-        for part in PARTS:
-            for candidate in wanted:
-                content = _read(self.file(part, candidate))
-                if content is not None:
-                    found[part].setdefault((int(content["epoch"]), int(content.get("step", 0))), content)
-        shared = set.intersection(*(set(found[part]) for part in PARTS))
-        if not shared:
-            raise ExperimentError(
-                f"has no whole checkpoint {name!r}",
-                where=self.path,
-                why="model, codes and optimiser of one epoch are needed together",
-                remedy="train it with `anofield train`, or name another epoch",
-            )
-        newest = max(shared)
-        return self._assemble(newest, *(found[part][newest] for part in PARTS))
+        return self._assemble(*(content for _, content in self._whole(name)))
 
     def has_checkpoint(self) -> bool:
-        """Whether training has ever saved here."""
-        return any(self.file(part, name).exists() for part in PARTS for name in (LATEST, PREVIOUS))
+        """Whether there is a whole checkpoint of any name; what a killed first save left behind is none."""
+        try:
+            return bool(self._whole(LATEST))
+        except ExperimentError:
+            return False
 
     def model_hash(self, name: str = LATEST) -> str:
-        """SHA-256 over the weights and codes of a checkpoint; detections record it."""
-        parts = [self.file(part, name) for part in PARTS[:2]]
-        return "-".join(file_hash(part)[:16] for part in parts if part.exists())
+        """SHA-256 over the files of weights and codes that `load` reads; detections record it."""
+        return "-".join(file_hash(path)[:16] for path, _ in self._whole(name)[:2])
 
     def _names(self) -> list[str]:
-        """Checkpoints on disk, `latest` and `previous` first, then epochs from the newest."""
-        stems = {p.stem for part in PARTS for p in (self.path / part).glob("*.pth") if not p.name.startswith(".")}
-        numbered = sorted((s for s in stems if s.isdigit()), key=int, reverse=True)
-        newest_two = [s for s in (LATEST, PREVIOUS) if s in stems]
-        whole = [s for s in newest_two if len({self._epoch(part, s) for part in PARTS}) == 1]
-        return whole[:1] if whole[:1] == [LATEST] else [*newest_two, *numbered]
+        """Names of the checkpoints on disk, whole or not."""
+        files = (path for part in PARTS for path in (self.path / part).glob("*.pth"))
+        return sorted({path.stem for path in files if not path.name.startswith(".")})
 
-    def _epoch(self, part: str, name: str) -> tuple[int, int] | None:
-        content = _read(self.file(part, name))
-        return None if content is None else (int(content["epoch"]), int(content.get("step", 0)))
+    def _whole(self, name: str) -> list[tuple[Path, Json]]:
+        """Path and content of each part at the newest epoch and step that all three share."""
+        for names in ([name], self._names()) if name == LATEST else ([name],):
+            found = [self._stamped(part, names) for part in PARTS]
+            shared = set.intersection(*(set(stamps) for stamps in found))
+            if shared:
+                return [stamps[max(shared)] for stamps in found]
+        raise ExperimentError(
+            f"has no whole checkpoint {name!r}",
+            where=self.path,
+            why="model, codes and optimiser of one epoch are needed together",
+            remedy="train it with `anofield train`, or name another epoch",
+        )
 
-    def _assemble(self, at: tuple[int, int], model: Json, codes: Json, optimizer: Json) -> Checkpoint:
-        logs = _read(self.path / "Logs.pth") or {}
+    def _stamped(self, part: str, names: list[str]) -> dict[tuple[int, int], tuple[Path, Json]]:
+        """The readable files of a part by epoch and step."""
+        paths = (self.file(part, name) for name in names)
+        read = ((path, _read(path, CONTENT[part])) for path in paths)
+        return {(int(found["epoch"]), int(found.get("step", 0))): (path, found) for path, found in read if found}
+
+    def _assemble(self, model: Json, codes: Json, optimizer: Json) -> Checkpoint:
+        at = int(model["epoch"]), int(model.get("step", 0))
+        logs = _read(self.path / "Logs.pth", "loss") or {}
         known = {key: value for key, value in logs.items() if key in Logs.__dataclass_fields__}
         table = codes["latent_codes"]
         weight = table if isinstance(table, Tensor) else table["weight"]
@@ -295,12 +307,21 @@ class Experiment:
         return Checkpoint(*at, model["model_state_dict"], ids, weight, optimizer["optimizer_state_dict"], Logs(**known))
 
 
+OWNERS: dict[str | int, type[BaseModel]] = {
+    "NetworkSpecs": NetworkSpecs,
+    "Step": StepRate,
+    "Warmup": WarmupRate,
+    "Constant": ConstantRate,
+    "Cosine": CosineRate,
+}
+
+
 def _explain(item: Any) -> str:
     """One pydantic error in a sentence, with the nearest known key for an unknown one."""
     place = ".".join(str(part) for part in item["loc"])
     if item["type"] == "extra_forbidden":
-        inside = item["loc"][:-1] == ("NetworkSpecs",)
-        known = list(NetworkSpecs.model_fields) if inside else [f.alias or n for n, f in Specs.model_fields.items()]
+        owner = OWNERS.get(item["loc"][-2], Specs) if len(item["loc"]) > 1 else Specs
+        known = [info.alias or name for name, info in owner.model_fields.items()]
         near = difflib.get_close_matches(str(item["loc"][-1]), known, n=1, cutoff=0.0)
         return f"unknown key {place!r} (nearest known: {near[0]!r})"
     return f"{place!r}: {item['msg'][0].lower()}{item['msg'][1:]}, got {item['input']!r}"
@@ -323,12 +344,12 @@ def _save(path: Path, content: Json) -> None:
     _write(path.with_name(f".partial-{path.name}"), content).replace(path)
 
 
-def _read(path: Path) -> Json | None:
-    """Content of a `.pth` file; None if it is missing or damaged."""
+def _read(path: Path, key: str) -> Json | None:
+    """Content of a `.pth` file; None if it is missing, damaged or holds no epoch or no `key`."""
     if not path.is_file():
         return None
     try:
-        content: Json = torch.load(path, map_location="cpu", weights_only=True)
+        content = torch.load(path, map_location="cpu", weights_only=True)
     except (OSError, EOFError, RuntimeError, ValueError, KeyError, pickle.UnpicklingError):
         return None
-    return content
+    return content if isinstance(content, dict) and {"epoch", key} <= set(content) else None

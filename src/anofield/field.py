@@ -13,6 +13,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from anofield.errors import UsageError
+
 
 class Field(Protocol):
     """What fitting, scoring and sampling need of a field."""
@@ -78,6 +80,9 @@ class Decoder(nn.Module):
         xyz_in_all: Join the point's features to the input of every layer but the first.
         latent_dropout: Dropout of 0.2 on the code in training.
 
+    Raises:
+        UsageError: A layer is too narrow for the join.
+
     Source:
         Naval Marimont & Tarroni, MICCAI 2021; Park et al., CVPR 2019.
     """
@@ -115,6 +120,13 @@ class Decoder(nn.Module):
                 outputs -= joined
             elif xyz_in_all and layer != self.hidden:
                 outputs -= self.point_size
+            if outputs < 1:
+                raise UsageError(
+                    f"NetworkSpecs.dims: layer {layer} is {widths[layer + 1]} wide, of which the join takes "
+                    f"{widths[layer + 1] - outputs}",
+                    why="code and point features are joined to its output",
+                    remedy="make dims larger, or CodeLength or L smaller",
+                )
             normed = layer in norm_layers and layer < self.hidden
             module = WeightNormLinear if normed and weight_norm else nn.Linear
             self.add_module(f"lin{layer}", module(widths[layer], outputs))

@@ -119,13 +119,13 @@ class ScoreHistogram:
 
 def _key(scores: NDArray[np.float32]) -> NDArray[np.int64]:
     """Bins of scores, in the order of the scores: the bits of a float sort like an integer once signs are turned."""
-    bits = np.ascontiguousarray(scores, dtype=np.float32).view(np.uint32)
+    bits = (np.asarray(scores, dtype=np.float32) + np.float32(0.0)).view(np.uint32)  # + 0 turns −0 into 0
     ordered = np.where(bits >> 31, ~bits, bits | np.uint32(1 << 31))
     return (ordered >> DROPPED_BITS).astype(np.int64)
 
 
 def _upper_edge(bins: NDArray[np.int64] | np.int64) -> NDArray[np.float32]:
-    """Largest float32 of each bin."""
+    """Largest float32 of each bin; −0, which equals the 0 of the next bin, belongs to none."""
     ordered = ((np.asarray(bins).astype(np.uint64) << DROPPED_BITS) | ((1 << DROPPED_BITS) - 1)).astype(np.uint32)
-    bits = np.where(ordered >> 31, ordered & np.uint32(0x7FFFFFFF), ~ordered)
-    return np.asarray(bits.astype(np.uint32).view(np.float32))
+    bits = np.where(ordered >> 31, ordered & np.uint32(0x7FFFFFFF), ~ordered).astype(np.uint32)
+    return np.asarray(np.where(bits == 1 << 31, bits + np.uint32(1), bits).view(np.float32))

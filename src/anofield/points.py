@@ -85,7 +85,7 @@ class Volumes:
         """
         inside = round(count * brain_fraction)
         anywhere = torch.randint(self.resolution**3, (len(rows), count - inside), generator=generator)
-        picked = torch.randint(len(self.brain), (len(rows), inside), generator=generator)
+        picked = torch.randint(max(len(self.brain), 1), (len(rows), inside), generator=generator)
         device = self.classes.device
         flat = torch.cat((anywhere.to(device), self.brain[picked.to(device)]), dim=1)  # (case, point)
         targets = self.classes[rows.to(device)[:, None], flat].long()

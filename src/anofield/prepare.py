@@ -13,7 +13,7 @@ from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
-from pydantic import BaseModel, ConfigDict, Field, field_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 from scipy import ndimage
 
 from anofield.classes import MAX_CLASSES, PAPER_CENTERS, assign, assign_brain, fit_centers, mode_pool
@@ -58,9 +58,14 @@ class Recipe(BaseModel):
     @field_validator("centers")
     @classmethod
     def _ordered(cls, centers: tuple[float, ...]) -> tuple[float, ...]:
-        if any(b <= a for a, b in itertools.pairwise(centers)):
+        if not all(a < b for a, b in itertools.pairwise(centers)):  # NaN compares false
             raise ValueError("class centres must increase")
         return centers
+
+    @property
+    def outside_class(self) -> bool:
+        """Whether class 0 is kept for what lies outside the brain; the published recipes also give it inside."""
+        return self.name == "box"
 
 
 @dataclass(frozen=True)
@@ -73,8 +78,7 @@ class Prepared:
         intensity: Normalised intensity, (R, R, R) float32, 0 outside the brain.
         label: Lesion truth, (R, R, R) uint8, or None.
         lattice: Where the lattice lies in the scan.
-        convention: Field coordinates of the lattice.
-        centers: Class centres, normalised intensity.
+        recipe: How it was prepared: class centres, field coordinates, what class 0 means.
         scan, native_brain: The scan itself and its brain voxels, (i, j, k).
         scale: (a, b): normalised = (native − a)/b.
         source_hash: SHA-256 of the scan file.
@@ -85,8 +89,7 @@ class Prepared:
     intensity: FloatVolume
     label: Classes | None
     lattice: Lattice
-    convention: Convention
-    centers: tuple[float, ...]
+    recipe: Recipe
     scan: Scan
     native_brain: Mask
     scale: tuple[float, float]
@@ -94,11 +97,20 @@ class Prepared:
 
 
 def recipe_for(name: RecipeName, resolution: int | None, mode_pool_width: int | None = None) -> Recipe:
-    """A recipe with the settings that belong to its name."""
+    """A recipe with the settings that belong to its name.
+
+    Raises:
+        UsageError: The resolution or the mode pool is out of range, or `box` has no resolution.
+    """
     fixed = {} if name == "box" else {"normalise": "clip-minmax", "lattice": "corner"}
     if name == "box" and resolution is None:
         raise UsageError("the box recipe has no full resolution", remedy="give voxels per axis, for example --res 160")
-    return Recipe.model_validate({"name": name, "resolution": resolution, "mode_pool": mode_pool_width, **fixed})
+    try:
+        return Recipe.model_validate({"name": name, "resolution": resolution, "mode_pool": mode_pool_width, **fixed})
+    except ValidationError as error:
+        first = error.errors()[0]
+        what = f"{first['loc'][0]} {first['input']}: {first['msg'][0].lower()}{first['msg'][1:]}"
+        raise UsageError(what, remedy="give --res 8 to 512 and --mode-pool 2 or 3") from error
 
 
 def prepare_case(case: Case, recipe: Recipe) -> Prepared:
@@ -121,14 +133,27 @@ def fit_cohort_centers(cases: Sequence[Case], recipe: Recipe, count: int, seed: 
         ScanError: None of the scans can be prepared.
     """
     picked = [cases[i] for i in np.unique(np.linspace(0, len(cases) - 1, CENTER_CASES).astype(int))]
-    samples = list(_sampled_intensities(picked, recipe, seed))
+    refused: list[ScanError] = []
+    samples = list(_sampled_intensities(picked, recipe, seed, refused))
     if not samples:
-        raise ScanError("no scan of the cohort can be prepared", remedy="run `anofield check` on it")
+        first = refused[0]
+        what = f"{first.what} (the first of {len(refused)} scans, of which none can be prepared)"
+        raise ScanError(what, where=first.where, why=first.why, remedy=first.remedy)
     return fit_centers(np.concatenate(samples), count, seed)
 
 
-def read_centers(source: str, cases: Sequence[Case], recipe: Recipe, seed: int = 0) -> Recipe:
+def read_centers(
+    source: str, cases: Sequence[Case], recipe: Recipe, seed: int = 0, *, before: Recipe | None = None
+) -> Recipe:
     """The recipe with class centres from `fit`, `fit:K`, `paper` or a text file of numbers.
+
+    Args:
+        source: Where the centres come from.
+        cases: What `fit` fits on.
+        recipe: Everything but the centres.
+        seed: Of the fit.
+        before: Recipe of a store to go on with: `fit` keeps its centres, because a scan that was mended since would
+            move them, and the finished cases would belong to another recipe.
 
     Raises:
         UsageError: The file is missing or holds something else than increasing numbers.
@@ -137,9 +162,11 @@ def read_centers(source: str, cases: Sequence[Case], recipe: Recipe, seed: int =
         return recipe.model_copy(update={"centers": PAPER_CENTERS})
     if source == "fit" or source.startswith("fit:"):
         count = source.partition(":")[2] or str(len(PAPER_CENTERS))
-        if not count.isdigit():
+        if not count.isdecimal():
             raise UsageError(f"--centers {source}", remedy="give fit, fit:K with a number K, paper or a file")
-        return recipe.model_copy(update={"centers": fit_cohort_centers(cases, recipe, int(count), seed)})
+        fitted = before is not None and before.centers != PAPER_CENTERS and len(before.centers) == int(count)
+        centers = before.centers if before and fitted else fit_cohort_centers(cases, recipe, int(count), seed)
+        return recipe.model_copy(update={"centers": centers})
     try:
         numbers = [float(word) for word in Path(source).read_text().replace(",", " ").split()]
         return Recipe.model_validate({**recipe.model_dump(), "centers": numbers})
@@ -168,12 +195,16 @@ def normalise_clip_minmax(values: NDArray[np.floating]) -> tuple[float, float]:
     return float(low), max(float(high - low), 1e-12)
 
 
-def _sampled_intensities(cases: Iterable[Case], recipe: Recipe, seed: int) -> Iterable[NDArray[np.float32]]:
+def _sampled_intensities(
+    cases: Iterable[Case], recipe: Recipe, seed: int, refused: list[ScanError]
+) -> Iterable[NDArray[np.float32]]:
+    """Intensities of every case that can be prepared; the errors of the others go into `refused`."""
     for number, case in enumerate(cases):
         try:
             prepared = prepare_case(case, recipe)
-        except ScanError:
-            continue  # named by the pass that writes the store
+        except ScanError as error:
+            refused.append(error)  # the pass that writes the store names them all
+            continue
         values = prepared.intensity[prepared.brain]
         generator = np.random.default_rng((seed, number))
         yield generator.choice(values, min(CENTER_VOXELS, values.size), replace=False)
@@ -190,16 +221,16 @@ def _prepare_box(scan: Scan, brain: Mask, label: Volume | None, recipe: Recipe, 
     intensity = to_lattice(normalised, lattice, brain=brain) * inside
     classes = assign_brain(intensity, inside, recipe.centers)
     if recipe.mode_pool:
-        classes = mode_pool(classes, recipe.mode_pool, len(recipe.centers))
-    on_lattice = None if label is None else to_lattice(label, lattice, order=0).astype(np.uint8)
+        pooled = mode_pool(classes, recipe.mode_pool, len(recipe.centers))
+        classes = np.where(inside & (pooled > 0), pooled, classes)  # class 0 stays outside the brain
+    on_lattice = None if label is None else to_lattice(label, lattice, order=0).clip(0, 255).astype(np.uint8)
     return Prepared(
         classes,
         inside,
         intensity,
         on_lattice,
         lattice,
-        recipe.lattice,
-        recipe.centers,
+        recipe,
         scan,
         brain,
         (shift, scale),
@@ -247,7 +278,7 @@ def _prepare_published(scan: Scan, brain: Mask, label: Volume | None, recipe: Re
     classes = assign(volume, recipe.centers)
     if recipe.mode_pool:
         classes = mode_pool(classes, recipe.mode_pool, len(recipe.centers))
-    truth = None if label is None else _zoom(_published_geometry(label.astype(np.uint8), steps), factor, 0)
+    truth = None if label is None else _zoom(_published_geometry(label.clip(0, 255).astype(np.uint8), steps), factor, 0)
     lattice = Lattice(volume.shape[0], _published_affine(steps, side, volume.shape[0]), steps.native, scan.affine)
     intensity = volume.astype(np.float32)
     return Prepared(
@@ -256,8 +287,7 @@ def _prepare_published(scan: Scan, brain: Mask, label: Volume | None, recipe: Re
         intensity,
         truth,
         lattice,
-        recipe.lattice,
-        recipe.centers,
+        recipe,
         scan,
         brain,
         (shift, scale),

@@ -15,9 +15,19 @@ import nibabel as nib
 import numpy as np
 
 from anofield.errors import MachineError, ScanError
-from anofield.typing import Affine, Json, Mask, PathLike, Volume
+from anofield.typing import Affine, FloatVolume, Json, Mask, PathLike, Volume
 
 SUFFIXES = (".nii.gz", ".nii", ".mgz", ".mgh")
+UNREADABLE = (  # what nibabel and its decompressors raise on files that are damaged or no scans
+    nib.filebasedimages.ImageFileError,
+    nib.spatialimages.HeaderDataError,
+    OSError,
+    EOFError,
+    ValueError,
+    TypeError,
+    OverflowError,
+    zlib.error,
+)
 BRAIN_VOLUME_ML = (300.0, 2400.0)  # newborn brain to far above the largest adult brain; a whole head is 3 to 5 litres
 
 
@@ -102,6 +112,22 @@ def read_labels(path: PathLike, like: Scan) -> Volume:
     return np.rint(data).astype(np.int32)
 
 
+def read_map(path: PathLike, like: Scan) -> FloatVolume:
+    """Read a score map (i, j, k) float32 that must lie on the voxels of `like`; it may be constant.
+
+    Raises:
+        ScanError: Missing, unreadable, not finite, or of another shape.
+    """
+    path = Path(path)
+    data = _data(_open(path), path, np.float32)
+    if data.shape != like.data.shape or not np.isfinite(data).all():
+        what = (
+            "is not finite" if data.shape == like.data.shape else f"has shape {data.shape}, its scan {like.data.shape}"
+        )
+        raise ScanError(what, where=path, remedy="detect the case again with --force")
+    return data
+
+
 def brain_mask(scan: Scan, mask: PathLike | None = None) -> Mask:
     """Brain voxels of a scan: the mask file's non-zero voxels, else the scan's own if it is skull-stripped.
 
@@ -144,7 +170,10 @@ def write_like(scan: Scan, array: Volume, path: PathLike, *, description: str = 
         raise ValueError(f"array of shape {array.shape} on the voxels of a scan of shape {scan.data.shape}")
     two = isinstance(scan.header, nib.Nifti2Header)
     header = (nib.Nifti2Header if two else nib.Nifti1Header).from_header(scan.header, check=False)
-    affine = None if isinstance(scan.header, nib.Nifti1Header | nib.Nifti2Header) else scan.affine
+    affine = None
+    if not isinstance(scan.header, nib.Nifti1Header | nib.Nifti2Header):  # MGH has neither frames nor units
+        affine = scan.affine
+        header.set_xyzt_units("mm")
     header.set_data_dtype(array.dtype)
     header["descrip"] = description.encode()[:79]
     header["cal_min"] = header["cal_max"] = 0
@@ -167,7 +196,8 @@ class writing(contextlib.AbstractContextManager["writing"]):
         if error is None:
             return
         if self.partial is not None:
-            self.partial.unlink(missing_ok=True)
+            with contextlib.suppress(OSError):  # below a file there is nothing to remove
+                self.partial.unlink()
         if isinstance(error, OSError):
             raise MachineError(
                 f"cannot be written ({error.strerror or error})",
@@ -197,8 +227,11 @@ def _open(path: Path) -> Any:
     if not path.is_file():
         raise ScanError("no such file", where=path, remedy="check the path")
     try:
-        return nib.load(path)
-    except (nib.filebasedimages.ImageFileError, OSError, EOFError, ValueError, zlib.error) as error:
+        image: Any = nib.load(path)
+        if not isinstance(image, nib.spatialimages.SpatialImage):
+            raise ValueError(f"{type(image).__name__} is no volume")
+        return image
+    except UNREADABLE as error:
         raise ScanError(
             f"cannot be read as NIfTI or MGH ({str(error).splitlines()[0] if str(error) else type(error).__name__})",
             where=path,
@@ -216,12 +249,18 @@ def _data(image: Any, path: Path, dtype: type[np.floating[Any]]) -> Volume:
         )
     try:
         return np.asarray(image.dataobj, dtype=dtype).reshape(shape[:3])
-    except (OSError, EOFError, ValueError, zlib.error) as error:
+    except UNREADABLE as error:
         raise ScanError(
             f"its voxels cannot be read ({error})",
             where=path,
             why="the file is truncated or damaged",
             remedy="copy or convert it again",
+        ) from error
+    except MemoryError as error:
+        raise ScanError(
+            f"its shape {shape} does not fit into memory",
+            where=path,
+            remedy="check the shape in the header; resample the scan if it is really that large",
         ) from error
 
 

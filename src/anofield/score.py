@@ -17,7 +17,7 @@ from anofield.scan import Scan
 from anofield.typing import FloatVolume, Mask
 
 CONNECTIVITY = np.ones((3, 3, 3), dtype=bool)  # 26 neighbours
-DEVIATION_FLOOR = 0.5  # classes; half a class is what the discretisation itself can be off
+DEVIATION_FLOOR = 1.0  # classes; better than 0.5 and 0.25 on the phantom (AP +0.01), and steadier where SD is tiny
 
 Tail = Literal["bright", "dark", "both"]
 
@@ -27,16 +27,18 @@ class ScoreOptions(BaseModel):
 
     Attributes:
         tail: Which departures `deviation` counts: brighter than predicted (T2w and FLAIR lesions), darker, or both.
-        minimum_mm: Width of the minimum filter; below 1.5 lattice voxels it does nothing.
-        mean_mm: Width of the mean filter.
+        minimum_mm: Width of the minimum filter, which removes sulci and rims; below 2 lattice voxels it does nothing.
+        mean_mm: Width of the mean filter (published: 15 voxels); 0 for none.
+        gaussian_mm: Full width at half maximum of the Gaussian filter; 0 for none.
         min_lesion_ml: Smaller connected components are no finding.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     tail: Tail = "bright"
-    minimum_mm: float = Field(default=4.0, ge=0)
-    mean_mm: float = Field(default=10.0, ge=0)
+    minimum_mm: float = Field(default=9.0, ge=0)
+    mean_mm: float = Field(default=0.0, ge=0)
+    gaussian_mm: float = Field(default=11.0, ge=0)
     min_lesion_ml: float = Field(default=0.1, ge=0)
 
 
@@ -91,7 +93,7 @@ SCORES: dict[str, Callable[[Tensor, Tensor, Tail], Tensor]] = {
 
 
 def smooth(values: FloatVolume, brain: Mask, lattice: Lattice, options: ScoreOptions) -> FloatVolume:
-    """Minimum filter, then mean filter, both in mm and over brain voxels only; (R, R, R) → (R, R, R), 0 outside."""
+    """Minimum, mean and Gaussian filter, in mm and over brain voxels only; (R, R, R) → (R, R, R), 0 outside."""
     step = float(lattice.spacing.mean())
     minimum, mean = _odd(options.minimum_mm / step), _odd(options.mean_mm / step)
     if minimum > 1:
@@ -99,6 +101,8 @@ def smooth(values: FloatVolume, brain: Mask, lattice: Lattice, options: ScoreOpt
         values = ndimage.minimum_filter(np.where(brain, values, high), size=minimum, mode="nearest")
     if mean > 1:
         values = masked_mean(values, brain, mean)
+    if options.gaussian_mm > 0:
+        values = _masked_gaussian(values, brain, options.gaussian_mm / step / 2.355)  # FWHM = 2.355 σ
     return np.where(brain, values, 0.0).astype(np.float32)
 
 
@@ -107,6 +111,13 @@ def masked_mean(values: FloatVolume, brain: Mask, width: int) -> FloatVolume:
     weight = ndimage.uniform_filter(brain.astype(np.float32), width, mode="constant")
     total = ndimage.uniform_filter(np.where(brain, values, 0.0).astype(np.float32), width, mode="constant")
     return np.asarray(np.divide(total, weight, out=np.zeros_like(total), where=weight > 0.5 / width**3))
+
+
+def _masked_gaussian(values: FloatVolume, brain: Mask, sigma: float) -> FloatVolume:
+    """Gaussian mean over brain voxels; σ in voxels."""
+    weight = ndimage.gaussian_filter(brain.astype(np.float32), sigma, mode="constant")
+    total = ndimage.gaussian_filter(np.where(brain, values, 0.0).astype(np.float32), sigma, mode="constant")
+    return np.asarray(np.divide(total, weight, out=np.zeros_like(total), where=weight > 1e-4))
 
 
 def find_lesions(anomaly: FloatVolume, mask: Mask, scan: Scan, min_ml: float) -> tuple[Mask, list[Lesion]]:

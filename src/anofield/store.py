@@ -7,9 +7,11 @@ one file that two writers would race for. Attributes, written once: recipe, case
 
 from __future__ import annotations
 
+import hashlib
 import json
 import shutil
 from collections.abc import Sequence
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -75,8 +77,10 @@ class Store:
             UsageError: A store of other cases or another recipe is already there.
             MachineError: The folder cannot be written.
         """
-        if Path(path).exists() and any(Path(path).iterdir()):
-            return cls._reopen(path, cases, recipe)
+        with writing(path):
+            occupied = Path(path).exists() and any(Path(path).iterdir())
+        if occupied:
+            return cls._reopen(path, cases, recipe, labels)
         with writing(path):
             group = zarr.create_group(str(path))
             _create_arrays(group, len(cases), side, labels)
@@ -91,12 +95,16 @@ class Store:
         return cls(path, mode="r+")
 
     @classmethod
-    def _reopen(cls, path: PathLike, cases: Sequence[Case], recipe: Recipe) -> Store:
+    def _reopen(cls, path: PathLike, cases: Sequence[Case], recipe: Recipe, labels: bool) -> Store:
         store = cls(path, mode="r+")
-        if store.recipe != recipe or store.ids != [case.id for case in cases]:
-            differs = "recipe" if store.recipe != recipe else "cases"
+        differs = {
+            "with another recipe": store.recipe != recipe,
+            "with other cases": store.ids != [case.id for case in cases],
+            "without labels": labels and "label" not in store._group,
+        }
+        if any(differs.values()):
             raise UsageError(
-                f"a store with another {differs} is already there",
+                f"a store {next(what for what, differ in differs.items() if differ)} is already there",
                 where=path,
                 why="half of its arrays would belong to the old one",
                 remedy="choose another -o, or --force to replace it",
@@ -114,9 +122,14 @@ class Store:
         return int(self._group["classes"].shape[1])
 
     def is_current(self, index: int, source_hash: str) -> bool:
-        """Whether case `index` is complete and was made from a file with this SHA-256."""
+        """Whether case `index` is complete and was made from files with this SHA-256."""
         same = bytes(self._group["source_hash"][index]).hex() == source_hash
         return bool(self._group["done"][index]) and same
+
+    def forget(self, index: int) -> None:
+        """Mark a case undone: its files changed, and what is stored is no longer theirs."""
+        with writing(self.path):
+            self._group["done"][index] = 0
 
     def write(self, index: int, prepared: Prepared) -> None:
         """Write one case; its done flag comes last, so a killed writer leaves the case undone.
@@ -188,7 +201,7 @@ def prepare_cohort(
         The store, and the outcome of every case.
 
     Raises:
-        UsageError: A store of other cases or another recipe is there.
+        UsageError: A store of other cases or another recipe is there, or one without the labels asked for.
     """
     if force and (Path(path) / "zarr.json").is_file():
         shutil.rmtree(path)
@@ -207,11 +220,29 @@ def lattice_side(recipe: Recipe) -> int:
 
 def _prepare_into(case: Case, *, path: str, recipe: Recipe, rows: dict[str, int]) -> bool:
     """Write one case unless it is current; whether it was written."""
-    store, row = Store(path, mode="r+"), rows[case.id]
-    if case.image.is_file() and store.is_current(row, file_hash(case.image)):
+    store, row, digest = Store(path, mode="r+"), rows[case.id], _digest(case)
+    if store.is_current(row, digest):
         return False
-    store.write(row, prepare_case(case, recipe))
+    store.forget(row)
+    store.write(row, replace(prepare_case(case, recipe), source_hash=digest))
     return True
+
+
+def _digest(case: Case) -> str:
+    """SHA-256 over the scan and, if it has them, its mask and label; empty if one of the files is missing."""
+    files = {"image": case.image, "mask": case.mask, "label": case.label}
+    given = {name: path for name, path in files.items() if path is not None}
+    if not all(path.is_file() for path in given.values()):
+        return ""
+    return hashlib.sha256("\n".join(f"{name} {file_hash(path)}" for name, path in given.items()).encode()).hexdigest()
+
+
+def stored_recipe(path: PathLike) -> Recipe | None:
+    """The recipe of the store that a run would go on with; None if there is no store."""
+    try:
+        return Store(path).recipe
+    except CohortError:
+        return None
 
 
 def _create_arrays(group: Any, cases: int, side: int, labels: bool) -> None:

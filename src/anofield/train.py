@@ -11,6 +11,7 @@ import json
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, Literal
 
 import torch
@@ -29,6 +30,7 @@ from anofield.scan import writing
 from anofield.store import Store
 
 Precision = Literal["auto", "float32", "bfloat16"]
+METRICS_FILE = "metrics.jsonl"
 RAMP_EPOCHS = 100  # the code penalty grows linearly over these; published
 
 
@@ -91,6 +93,7 @@ def train(
     run.bfloat16 = has_fast_bfloat16(where) if precision == "auto" else precision == "bfloat16"
     if resume is not None:
         restore(run, experiment.load(resume), experiment.path)
+        _cut_metrics(experiment.path / METRICS_FILE, run.epoch)
     volumes = load_volumes(store, where)
     with deferred_stop() as stop:
         _epochs(run, volumes, experiment, stop)
@@ -266,9 +269,18 @@ def _save_epoch(run: Run, experiment: Experiment, *, last: bool) -> None:
         "seconds": round(run.logs.timing[-1], 3),
         "code_norm": run.logs.latent_magnitude[-1],
     }
-    path = experiment.path / "metrics.jsonl"
+    path = experiment.path / METRICS_FILE
     with writing(path), path.open("a") as stream:
         stream.write(json.dumps(line) + "\n")
+
+
+def _cut_metrics(path: Path, epoch: int) -> None:
+    """Drop the lines of epochs that are trained again, and one that a kill left unfinished."""
+    lines = path.read_text().splitlines(keepends=True) if path.is_file() else []
+    kept = [line for line in lines if line.endswith("\n") and json.loads(line)["epoch"] <= epoch]
+    if len(kept) < len(lines):
+        with writing(path):
+            path.write_text("".join(kept))
 
 
 def _check(experiment: Experiment, store: Store, resume: str | None) -> None:

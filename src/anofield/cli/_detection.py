@@ -1,4 +1,4 @@
-"""Detection options from the command line: what is not given is taken from the model's calibration."""
+"""Detection options from the command line."""
 
 from __future__ import annotations
 
@@ -6,11 +6,16 @@ from pydantic import ValidationError
 
 from anofield.detect import DetectOptions
 from anofield.errors import UsageError
-from anofield.model import Model
 
 
 def options_from(
-    model: Model, score: str, also: str, tail: str, minimum_mm: float | None, mean_mm: float | None, seed: int
+    score: str,
+    also: str,
+    tail: str,
+    minimum_mm: float | None,
+    mean_mm: float | None,
+    gaussian_mm: float | None,
+    seed: int,
 ) -> DetectOptions:
     """Options of a run; filters that are not given are the defaults.
 
@@ -18,7 +23,7 @@ def options_from(
         UsageError: An unknown score, or a filter width below 0.
     """
     extra = tuple(name.strip() for name in also.split(",") if name.strip() not in ("", "none"))
-    filters = {"tail": tail, "minimum_mm": minimum_mm, "mean_mm": mean_mm}
+    filters = {"tail": tail, "minimum_mm": minimum_mm, "mean_mm": mean_mm, "gaussian_mm": gaussian_mm}
     chosen = {"score": score, "also": extra, "fit": {"seed": seed},
               "filters": {key: value for key, value in filters.items() if value is not None}}  # fmt: skip
     try:

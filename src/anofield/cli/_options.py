@@ -75,5 +75,5 @@ def finish(result: Any, failures: Sequence[Failure], done: int, *, as_json: bool
         raise CohortError(f"none of {len(failures)} cases could be used", remedy="mend the errors above")
     sys.stdout.write((json.dumps(result, indent=2) if as_json else text) + "\n" if as_json or text else "")
     if failures:
-        say(f"{done} cases done, {len(failures)} failed (listed in failures.json)")
+        say(f"{done} cases done, {len(failures)} failed (named above)")
         raise typer.Exit(3)

@@ -28,6 +28,7 @@ def command(
     tail: Annotated[Tail, typer.Option("--tail", help="Departures that deviation counts.")] = Tail.bright,
     minimum_mm: Annotated[float | None, typer.Option("--minimum-mm", help="Width of the minimum filter.")] = None,
     mean_mm: Annotated[float | None, typer.Option("--mean-mm", help="Width of the mean filter.")] = None,
+    gaussian_mm: Annotated[float | None, typer.Option("--gaussian-mm", help="FWHM of the Gaussian filter.")] = None,
     seed: Annotated[int, typer.Option("--seed", help="Of the fit's random points.")] = 0,
     device: Device = "auto",
     json_: Json = False,
@@ -40,7 +41,7 @@ def command(
     from anofield.model import load_model
 
     loaded = load_model(model, device=device)
-    options = options_from(loaded, "deviation", "none", tail.value, minimum_mm, mean_mm, seed)
+    options = options_from("deviation", "none", tail.value, minimum_mm, mean_mm, gaussian_mm, seed)
     cases = find_cases(source, dataset=dataset.value, modality=modality.value)
     content, outcomes = calibrate(cases, loaded, options, quantile=quantile)
     thresholds = "\n".join(f"  {name:14} {value:.4f}" for name, value in content["thresholds"].items())

@@ -35,6 +35,7 @@ def command(
     tail: Annotated[Tail, typer.Option("--tail", help="Departures that deviation counts.")] = Tail.bright,
     minimum_mm: Annotated[float | None, typer.Option("--minimum-mm", help="Width of the minimum filter.")] = None,
     mean_mm: Annotated[float | None, typer.Option("--mean-mm", help="Width of the mean filter.")] = None,
+    gaussian_mm: Annotated[float | None, typer.Option("--gaussian-mm", help="FWHM of the Gaussian filter.")] = None,
     seed: Annotated[int, typer.Option("--seed", help="Of the fit's random points.")] = 0,
     epoch: Annotated[str, typer.Option("--epoch", help="Checkpoint: latest or a number.")] = "latest",
     device: Device = "auto",
@@ -53,7 +54,7 @@ def command(
 
     start = time.monotonic()
     loaded = load_model(model, epoch=epoch, device=device)
-    options = options_from(loaded, score.value, also, tail.value, minimum_mm, mean_mm, seed)
+    options = options_from(score.value, also, tail.value, minimum_mm, mean_mm, gaussian_mm, seed)
     cases = find_cases(source, dataset=dataset.value, modality=modality.value)
     outcomes = detect_cases(cases, loaded, options, output, force=force, workers=workers)
     run = write_run(output, loaded, options, outcomes, time.monotonic() - start, " ".join(sys.argv))

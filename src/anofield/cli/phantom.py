@@ -38,11 +38,12 @@ def command(
     """
     from anofield._progress import Progress
     from anofield.phantom import write_cohort
+    from anofield.scan import writing
 
     if healthy + lesion == 0:
         raise UsageError("no case asked for", remedy="give --healthy or --lesion")
     wanted = tuple(kind.strip() for kind in kinds.split(","))
-    with Progress("phantom", healthy + lesion) as progress:
+    with writing(output), Progress("phantom", healthy + lesion) as progress:
         paths = write_cohort(
             output,
             layout.value,

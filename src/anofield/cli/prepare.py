@@ -39,15 +39,15 @@ def command(
     from anofield.cluster import failures_of
     from anofield.cohort import find_cases
     from anofield.prepare import read_centers, recipe_for
-    from anofield.store import prepare_cohort
+    from anofield.store import prepare_cohort, stored_recipe
 
-    if res != "full" and not res.isdigit():
+    if res != "full" and not res.isdecimal():
         raise UsageError(f"--res {res}", remedy="give a number of voxels per axis, or full")
     if mode_pool not in (None, 2, 3):
         raise UsageError(f"--mode-pool {mode_pool}", remedy="give 2 or 3, or leave it out")
     cases = find_cases(source, dataset=dataset.value, modality=modality.value)
     wanted = recipe_for(recipe.value, None if res == "full" else int(res), mode_pool)
-    wanted = read_centers(centers, cases, wanted, seed)
+    wanted = read_centers(centers, cases, wanted, seed, before=None if force else stored_recipe(output))
     store, outcomes = prepare_cohort(cases, wanted, output, labels=labels, workers=workers, force=force)
     failures = failures_of(outcomes)
     result = {

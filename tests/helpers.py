@@ -1,0 +1,159 @@
+"""Small shared builders: people without files and a store of them, specs, checkpoints, a trained phantom world."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import nibabel as nib
+import numpy as np
+import torch
+
+from anofield.calibrate import calibrate
+from anofield.cohort import Case, find_cases
+from anofield.detect import DetectOptions
+from anofield.experiment import Checkpoint, Experiment, Logs, Specs
+from anofield.fit import FitOptions
+from anofield.lattice import Lattice
+from anofield.model import Model, load_model
+from anofield.phantom import write_cohort
+from anofield.prepare import Prepared, Recipe, fit_cohort_centers, recipe_for
+from anofield.scan import Scan
+from anofield.store import Store, prepare_cohort
+from anofield.train import train
+
+torch.set_num_threads(1)  # tiny networks are slower on several
+
+CLASSES = 4
+CENTERS = (0.0, 0.3, 0.5, 0.7)
+TURN = np.array([[0.96, -0.28, 0.0], [0.28, 0.96, 0.0], [0.0, 0.0, 1.0]])
+
+
+def oblique_affine(spacing: float = 5.0) -> np.ndarray:
+    """Left-right flipped, turned about z by 16 degrees, off the origin."""
+    affine = np.eye(4)
+    affine[:3, :3] = TURN @ np.diag([-spacing, spacing, spacing])
+    affine[:3, 3] = (40.0, -30.0, 12.5)
+    return affine
+
+
+def make_scan(shape: tuple[int, int, int], affine: np.ndarray | None = None) -> Scan:
+    return Scan(np.zeros(shape, np.float32), oblique_affine() if affine is None else affine, None, Path("scan.nii.gz"))
+
+
+def make_prepared(seed: int, resolution: int = 12) -> Prepared:
+    """An ellipsoid brain with a bright core; its size and the core's place differ from person to person."""
+    generator = np.random.default_rng(seed)
+    grid = np.stack(np.meshgrid(*[(2 * np.arange(resolution) + 1) / resolution - 1] * 3, indexing="ij"))
+    radii = generator.uniform(0.65, 0.95, 3)[:, None, None, None]
+    core = generator.uniform(-0.3, 0.3, 3)[:, None, None, None]
+    brain = ((grid / radii) ** 2).sum(0) < 1
+    classes = brain * (1 + (((grid - core) ** 2).sum(0) < 0.3) + (((grid - core) ** 2).sum(0) < 0.1))
+    classes = classes.astype(np.uint8)
+    intensity = np.take(np.array(CENTERS, np.float32), classes)
+    affine = oblique_affine()
+    lattice = Lattice(resolution, np.eye(4), (resolution,) * 3, affine)
+    recipe = Recipe(resolution=resolution, centers=CENTERS)
+    scan = Scan(intensity * 1000, affine, nib.Nifti1Header(), Path(f"{seed}.nii.gz"))
+    return Prepared(classes, brain, intensity, None, lattice, recipe, scan, brain, (0.0, 1000.0), f"{seed:064x}")
+
+
+def with_lesion(prepared: Prepared, size: int = 3) -> Prepared:
+    """The same person with a cube of the brightest class at one side of the brain."""
+    classes = prepared.classes.copy()
+    middle = prepared.lattice.resolution // 2
+    place = (slice(2, 2 + size), slice(middle, middle + size), slice(middle, middle + size))
+    classes[place] = np.where(prepared.brain[place], CLASSES - 1, 0)
+    return replace(prepared, classes=classes)
+
+
+def make_store(path: Path, people: int = 5, resolution: int = 12) -> Store:
+    cases = [Case(f"p{number}", Path(f"{number}.nii.gz")) for number in range(people)]
+    recipe = Recipe(resolution=resolution, centers=CENTERS)
+    store = Store.create(path, cases, recipe, labels=False, side=resolution)
+    for number in range(people):
+        store.write(number, make_prepared(number, resolution))
+    return Store(path)
+
+
+def tiny_specs(**changes: Any) -> Specs:
+    """A network that trains in a blink; `changes` are published keys."""
+    layers = [0, 1, 2]
+    content: dict[str, Any] = {
+        "DataSource": "store.zarr",
+        "NetworkSpecs": {
+            "dims": [48, 48, 48],
+            "dim_out": CLASSES,
+            "dropout": layers,
+            "dropout_prob": 0.1,
+            "norm_layers": layers,
+            "latent_in": [2],
+        },
+        "CodeLength": 6,
+        "L": 2,
+        "NumEpochs": 4,
+        "SamplesPerScene": 128,
+        "ScenesPerBatch": 2,
+        "LearningRateSchedule": [
+            {"Type": "Step", "Initial": 2e-3, "Interval": 2, "Factor": 0.5},
+            {"Type": "Warmup", "Initial": 1e-3, "Final": 5e-3, "Length": 3},
+        ],
+        "LogFrequency": 1,
+        "CodeBound": 1.0,
+        "CodeRegularizationLambda": 1e-2,
+        "Seed": 3,
+    }
+    return Specs.model_validate({**content, **changes})
+
+
+def make_checkpoint(epoch: int, step: int = 0) -> Checkpoint:
+    """Every number in it says which epoch and step it belongs to, so that a mixture shows."""
+    value = torch.full((2, 3), float(100 * epoch + step))
+    logs = Logs(epoch, [float(i) for i in range(3 * epoch + step)], [[0.1, 0.2]] * epoch, [1.0] * epoch, [1.0] * epoch)
+    return Checkpoint(epoch, step, {"w": value}, ["a", "b"], value + 1, {"state": {0: value + 2}}, logs)
+
+
+@dataclass(frozen=True)
+class World:
+    """A phantom cohort and a small model that was trained and calibrated on its healthy people."""
+
+    root: Path
+    training: list[Case]
+    healthy: list[Case]
+    glioma: list[Case]
+
+    @property
+    def experiment(self) -> Path:
+        return self.root / "experiment"
+
+    @property
+    def model(self) -> Model:
+        return load_model(self.experiment, device="cpu")
+
+
+QUICK = DetectOptions(also=("crps", "intensity"), fit=FitOptions(iterations=15, points=512))
+
+
+@cache
+def small_world(root: Path) -> World:
+    """Eight healthy people for training, two for calibration, two with a glioma; made once per session."""
+    parts = {}
+    for part, healthy, glioma, first in (("train", 8, 0, 0), ("healthy", 2, 0, 8), ("glioma", 0, 2, 10)):
+        write_cohort(root / part, "brats", healthy=healthy, lesion=glioma, size=32, kinds=("glioma",), first=first)
+        parts[part] = find_cases(root / part, dataset="brats")
+    recipe = recipe_for("box", 24)
+    recipe = recipe.model_copy(update={"centers": fit_cohort_centers(parts["train"], recipe, 6)})
+    store, _ = prepare_cohort(parts["train"], recipe, root / "train.zarr")
+    layers = [0, 1, 2]
+    rates = [{"Type": "Constant", "Value": 5e-3}, {"Type": "Constant", "Value": 1e-2}]
+    specs = tiny_specs(
+        NetworkSpecs={"dims": [64] * 3, "dim_out": 6, "dropout": [], "norm_layers": layers, "latent_in": [2]},
+        CodeLength=8, L=3, NumEpochs=60, SamplesPerScene=512, ScenesPerBatch=8, LearningRateSchedule=rates,
+        LogFrequency=60, BrainFraction=0.8,
+    )  # fmt: skip
+    train(Experiment.create(root / "experiment", specs), store, device="cpu")
+    world = World(root, parts["train"], parts["healthy"], parts["glioma"])
+    calibrate(world.healthy, world.model, QUICK)
+    return world

@@ -1,0 +1,151 @@
+"""The command line: help without torch, machine-readable answers, the exit codes of its own making."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from anofield import __version__
+from anofield.cli import app, prepare
+from anofield.errors import Interrupted
+from anofield.store import Store
+
+Run = Callable[..., Any]
+VERBS = [str(verb.name) for verb in app.registered_commands]
+
+
+@pytest.mark.parametrize("verb", VERBS)
+@pytest.mark.parametrize("option", ["--help", "-h"])
+def test_every_verb_explains_itself(verb: str, option: str, anofield: Run) -> None:
+    ended = anofield(verb, option)
+    assert ended.code == 0 and ended.err == ""
+    assert f"anofield {verb}" in ended.out
+
+
+def test_help_lists_every_verb_and_the_exit_codes(anofield: Run) -> None:
+    ended = anofield("--help")
+    assert ended.code == 0
+    assert all(verb in ended.out for verb in VERBS)
+    assert "Exit codes" in ended.out and "130/143" in ended.out
+
+
+LIGHT = """
+import sys
+from anofield.cli import main
+for words in (["--help"], ["--version"], *([verb, "--help"] for verb in {verbs!r})):
+    sys.argv = ["anofield", *words]
+    try:
+        main()
+    except SystemExit as stop:
+        assert not stop.code, words
+    assert "torch" not in sys.modules, words
+import anofield.scan, anofield.cohort, anofield.lattice, anofield.classes, anofield.prepare, anofield.errors
+assert "torch" not in sys.modules
+"""
+
+
+def test_help_and_the_modules_before_the_field_do_not_import_torch() -> None:
+    ended = subprocess.run(
+        [sys.executable, "-c", LIGHT.format(verbs=VERBS)], capture_output=True, text=True, check=False
+    )
+    assert ended.returncode == 0, ended.stderr
+
+
+def test_version(anofield: Run) -> None:
+    ended = anofield("--version")
+    assert (ended.code, ended.out) == (0, f"anofield {__version__}\n")
+
+
+def test_info_is_json_when_asked(anofield: Run) -> None:
+    ended = anofield("info", "--json")
+    content = json.loads(ended.out)
+    assert ended.code == 0
+    assert content["anofield"] == __version__ and content["verbs"] == VERBS
+    assert content["devices"][0].startswith("cpu") and content["packages"]["torch"]
+    assert __version__ in anofield("info").out
+
+
+@pytest.mark.parametrize(
+    ("words", "told"),
+    [
+        (("prepare", "--bogus"), "--bogus"),
+        (("prapare",), "prapare"),
+        (("prepare",), "--input"),
+        (("prepare", "-i", "a", "-o", "b", "--recipe", "bax"), "bax"),
+        (("prepare", "-i", "a", "-o", "b", "--workers", "0"), "--workers"),
+        (("detect", "-i", "a", "-o", "b", "-m", "c", "--score", "entropy"), "entropy"),
+        (("train", "-e", "e", "--precision", "half"), "half"),
+        (("phantom", "-o", "p", "--healthy", "-1"), "--healthy"),
+        (("phantom", "-o", "p", "--healthy", "0"), "no case"),
+        (("phantom", "-o", "p", "--size", "4"), "'4'"),
+        (("phantom", "-o", "p", "--lesion", "1", "--kinds", "tumour"), "tumour"),
+    ],
+    ids=lambda value: " ".join(value) if isinstance(value, tuple) else "",
+)
+def test_a_wrong_option_is_2_and_is_named(
+    words: tuple[str, ...], told: str, anofield: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    ended = anofield(*words)
+    assert ended.code == 2 and told in ended.err and "Traceback" not in ended.err
+    assert ended.out == "" and not list(tmp_path.iterdir())
+
+
+def test_no_verb_shows_the_help(anofield: Run) -> None:
+    ended = anofield()
+    assert ended.code == 2 and all(verb in ended.out + ended.err for verb in VERBS)
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_ends_with_its_own_code_and_says_how_to_go_on(
+    number: signal.Signals, anofield: Run, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setattr("anofield.cohort.find_cases", lambda *a, **k: os.kill(os.getpid(), number))
+    ended = anofield("prepare", "-i", tmp_path, "-o", tmp_path / "s.zarr")
+    assert ended.code == 128 + number == Interrupted(number).exit_code
+    assert "goes on where it stopped" in ended.err and "Traceback" not in ended.err
+
+
+def test_a_defect_is_1_and_shows_where(anofield: Run, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setattr("anofield.cohort.find_cases", lambda *a, **k: 1 / 0)
+    ended = anofield("prepare", "-i", tmp_path, "-o", tmp_path / "s.zarr")
+    assert ended.code == 1 and "Traceback" in ended.err and "please report it: ZeroDivisionError" in ended.err
+
+
+def test_too_little_memory_is_6(anofield: Run, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    def fill(*_: object, **__: object) -> None:
+        raise MemoryError("12 GiB")
+
+    monkeypatch.setattr("anofield.cohort.find_cases", fill)
+    ended = anofield("prepare", "-i", tmp_path, "-o", tmp_path / "s.zarr")
+    assert ended.code == 6 and "12 GiB" in ended.err and "Remedy" in ended.err and "Traceback" not in ended.err
+
+
+def test_phantom_then_prepare_is_a_store_with_labels(anofield: Run, tmp_path: Path) -> None:
+    ended = anofield("phantom", "-o", tmp_path / "p", "--healthy", 1, "--lesion", 1, "--size", 32, "--layout", "brats")
+    assert ended.code == 0
+    scans = [Path(line) for line in ended.out.splitlines()]
+    assert len(scans) == 2 and all(path.is_file() for path in scans)
+    command = ("prepare", "-i", tmp_path / "p", "-o", tmp_path / "s.zarr", "--res", 16, "--labels", "--json")
+    ended = anofield(*command)
+    result = json.loads(ended.out)
+    assert ended.code == 0 and result["done"] == 2 and result["resolution"] == 16 and result["failures"] == []
+    store = Store(tmp_path / "s.zarr")
+    assert [bool(store.label(row).any()) for row in (0, 1)] == [False, True]
+    assert json.loads(anofield(*command).out) == result
+
+
+def test_the_names_of_recipes_are_those_of_the_library() -> None:
+    from typing import get_args
+
+    from anofield.prepare import RecipeName
+
+    assert [name.value for name in prepare.RecipeName] == list(get_args(RecipeName))

@@ -1,0 +1,240 @@
+"""Detection: files on the scan's own voxels, the same whatever the company, resumable, failures apart."""
+
+from __future__ import annotations
+
+import gzip
+import json
+import shutil
+from dataclasses import replace
+from pathlib import Path
+
+import nibabel as nib
+import numpy as np
+import pytest
+from pydantic import ValidationError
+from scipy import ndimage
+
+from anofield.cohort import Case
+from anofield.detect import DetectOptions, detect_case, detect_cases, threshold_of, write_run
+from anofield.errors import UsageError
+from anofield.fit import FitOptions
+from anofield.model import load_model
+from anofield.scan import read_scan
+from helpers import QUICK, World, small_world
+
+BASE = {"anomaly.nii.gz", "restoration.nii.gz", "case.json"}
+FILES = BASE | {"mask.nii.gz", "lesions.tsv", "score-crps.nii.gz", "score-intensity.nii.gz"}
+
+
+@pytest.fixture(scope="session")
+def world(tmp_path_factory: pytest.TempPathFactory) -> World:
+    return small_world(tmp_path_factory.getbasetemp() / "world")
+
+
+@pytest.fixture(scope="session")
+def run(world: World, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A run over both gliomas, to look at only."""
+    out = tmp_path_factory.mktemp("run")
+    outcomes = detect_cases(world.glioma, world.model, QUICK, out)
+    assert not any(outcome.failure for outcome in outcomes)
+    return out
+
+
+def voxels(path: Path) -> np.ndarray:
+    return np.asarray(nib.load(path).dataobj)
+
+
+def times(folder: Path) -> dict[str, int]:
+    return {path.name: path.stat().st_mtime_ns for path in folder.iterdir()}
+
+
+class TestFiles:
+    def test_are_the_documented_ones(self, world: World, run: Path) -> None:
+        for case in world.glioma:
+            assert {path.name for path in (run / case.id).iterdir()} == FILES
+
+    def test_lie_on_the_scans_voxels_and_are_zero_outside_the_brain(self, world: World, run: Path) -> None:
+        for case in world.glioma:
+            source = nib.load(case.image)
+            outside = np.asarray(source.dataobj) == 0
+            for name in (name for name in FILES if name.endswith(".nii.gz")):
+                image = nib.load(run / case.id / name)
+                assert image.shape == source.shape
+                np.testing.assert_array_equal(image.affine, source.affine)
+                for form in ("get_sform", "get_qform"):
+                    (matrix, code), (expected, wanted) = (getattr(i, form)(coded=True) for i in (image, source))
+                    np.testing.assert_array_equal(matrix, expected)
+                    assert code == wanted
+                assert image.get_data_dtype() == (np.uint8 if name == "mask.nii.gz" else np.float32)
+                assert not np.asarray(image.dataobj)[outside].any()
+
+    def test_restoration_is_in_the_scans_intensities(self, world: World, run: Path) -> None:
+        scan, restored = (
+            voxels(path) for path in (world.glioma[0].image, run / world.glioma[0].id / "restoration.nii.gz")
+        )
+        inside = scan > 0
+        assert np.median(restored[inside]) == pytest.approx(np.median(scan[inside]), rel=0.15)
+        assert np.corrcoef(restored[inside], scan[inside])[0, 1] > 0.4
+
+    def test_lesion_table_says_what_the_mask_shows(self, world: World, run: Path) -> None:
+        for case in world.glioma:
+            folder = run / case.id
+            about = json.loads((folder / "case.json").read_text())
+            mask, scan = voxels(folder / "mask.nii.gz") > 0, read_scan(case.image)
+            rows = (folder / "lesions.tsv").read_text().splitlines()[1:]
+            assert len(rows) == about["lesions"] == ndimage.label(mask, np.ones((3, 3, 3)))[1]
+            assert sum(float(row.split("\t")[1]) for row in rows) == pytest.approx(mask.sum() * scan.voxel_ml, abs=0.1)
+            assert (voxels(folder / "anomaly.nii.gz")[mask] > about["threshold"]).all()
+
+    def test_case_json_names_scan_threshold_and_fit(self, world: World, run: Path) -> None:
+        case = world.glioma[0]
+        about = json.loads((run / case.id / "case.json").read_text())
+        assert Path(about["image"]) == case.image.resolve()
+        assert about["threshold"] == world.model.calibration["thresholds"]["deviation"]
+        assert about["fit"]["code_distance"] > 0
+        assert set(about["seconds"]) == {"prepare", "fit", "score", "write"}
+
+    def test_lesions_score_higher_than_the_rest_of_the_brain(self, world: World, run: Path) -> None:
+        for case in world.glioma:
+            score, truth = voxels(run / case.id / "anomaly.nii.gz"), voxels(case.label) > 0
+            inside = voxels(case.image) > 0
+            assert score[truth & inside].mean() > 2 * score[inside & ~truth].mean()
+
+
+class TestIndependence:
+    def test_alone_together_and_reversed_are_bitwise_the_same(self, world: World, run: Path, tmp_path: Path) -> None:
+        cases = [*world.healthy, *world.glioma]
+        detect_cases(cases[::-1], world.model, QUICK, tmp_path)
+        for case in world.glioma:
+            for name in FILES - {"case.json"}:
+                first, second = (folder / case.id / name for folder in (run, tmp_path))
+                if name.endswith(".nii.gz"):
+                    np.testing.assert_array_equal(voxels(first), voxels(second))
+                else:
+                    assert first.read_bytes() == second.read_bytes()
+        alone = detect_case(world.glioma[1], world.model, QUICK)
+        np.testing.assert_array_equal(alone.maps["deviation"], voxels(run / world.glioma[1].id / "anomaly.nii.gz"))
+
+    def test_further_scores_do_not_change_the_map(self, world: World, run: Path) -> None:
+        case = world.glioma[0]
+        found = detect_case(case, world.model, QUICK.model_copy(update={"also": ()}))
+        assert set(found.maps) == {"deviation"}
+        np.testing.assert_array_equal(found.maps["deviation"], voxels(run / case.id / "anomaly.nii.gz"))
+
+    def test_voxel_order_of_the_file_changes_nothing(self, world: World, tmp_path: Path) -> None:
+        case = world.glioma[0]
+        turned = nib.load(case.image).as_reoriented(np.array([[1, -1], [2, 1], [0, -1]]))
+        nib.save(turned, tmp_path / "turned.nii.gz")
+        maps = []
+        for path in (case.image, tmp_path / "turned.nii.gz"):
+            found = detect_case(Case(case.id, path), world.model, QUICK)
+            image = nib.Nifti1Image(found.maps["deviation"], found.scan.affine)
+            maps.append(np.asarray(nib.as_closest_canonical(image).dataobj))
+        assert maps[0].shape == maps[1].shape
+        assert np.corrcoef(maps[0].ravel(), maps[1].ravel())[0, 1] > 0.999
+
+
+class TestResume:
+    @pytest.fixture
+    def copy(self, run: Path, tmp_path: Path) -> Path:
+        return shutil.copytree(run, tmp_path / "run")
+
+    def test_skips_finished_cases_and_redoes_unfinished_ones(self, world: World, copy: Path) -> None:
+        first, second = (copy / case.id for case in world.glioma)
+        (second / "case.json").unlink()
+        before = times(first), times(second)
+        outcomes = detect_cases(world.glioma, world.model, QUICK, copy)
+        assert times(first) == before[0]
+        after = times(second)
+        assert set(after) == FILES
+        assert all(after[name] > before[1][name] for name in before[1])
+        assert [outcome.value["id"] for outcome in outcomes] == [case.id for case in world.glioma]
+
+    def test_redoes_a_case_whose_scan_changed(self, world: World, copy: Path, tmp_path: Path) -> None:
+        case = world.glioma[0]
+        changed = tmp_path / case.image.name
+        image = nib.load(case.image)
+        nib.save(nib.Nifti1Image(np.asarray(image.dataobj) * 2, None, image.header), changed)
+        before = times(copy / case.id)
+        detect_cases([replace(case, image=changed)], world.model, QUICK, copy)
+        assert all(after > before[name] for name, after in times(copy / case.id).items())
+
+    def test_force_redoes_everything(self, world: World, copy: Path) -> None:
+        before = times(copy / world.glioma[0].id)
+        detect_cases(world.glioma[:1], world.model, QUICK, copy, force=True)
+        assert all(after > before[name] for name, after in times(copy / world.glioma[0].id).items())
+
+    def test_leaves_no_file_of_an_earlier_run_that_the_new_one_does_not_make(self, world: World, copy: Path) -> None:
+        uncalibrated = replace(world.model, calibration={})
+        (copy / world.glioma[0].id / "notes.txt").write_text("mine")
+        detect_cases(world.glioma[:1], uncalibrated, QUICK.model_copy(update={"also": ("crps",)}), copy)
+        names = {path.name for path in (copy / world.glioma[0].id).iterdir()}
+        assert names == BASE | {"score-crps.nii.gz", "notes.txt"}
+
+
+def test_a_failing_case_is_recorded_and_the_others_are_done(world: World, tmp_path: Path) -> None:
+    case = world.glioma[0]
+    truncated = tmp_path / "truncated.nii.gz"
+    truncated.write_bytes(case.image.read_bytes()[:4000])
+    garbage = tmp_path / "garbage.nii.gz"
+    garbage.write_bytes(gzip.compress(b"not a scan"))
+    bad = [Case("truncated", truncated), Case("garbage", garbage), Case("missing", tmp_path / "no.nii.gz"),
+           replace(case, id="no-mask", mask=tmp_path / "no-mask.nii.gz")]  # fmt: skip
+    outcomes = detect_cases([*bad, case], world.model, QUICK, tmp_path / "run")
+    failures = {outcome.case.id: outcome.failure for outcome in outcomes if outcome.failure}
+    assert set(failures) == {"truncated", "garbage", "missing", "no-mask"}
+    for failure in failures.values():
+        assert "Remedy" in failure.error
+        assert ".nii.gz" in failure.error
+        assert not failure.trace
+    assert (tmp_path / "run" / case.id / "case.json").exists()
+    assert not (tmp_path / "run" / "truncated" / "case.json").exists()
+    written = write_run(tmp_path / "run", world.model, QUICK, outcomes, 1.0, "test")
+    assert written["cases"] == [case.id]
+    assert json.loads((tmp_path / "run" / "run.json").read_text()) == written
+
+
+class TestThreshold:
+    @pytest.mark.parametrize(
+        "changes",
+        [
+            {"fit": QUICK.fit.model_copy(update={"iterations": 16})},
+            {"fit": QUICK.fit.model_copy(update={"seed": 1})},
+            {"filters": QUICK.filters.model_copy(update={"mean_mm": 33.0})},
+            {"filters": QUICK.filters.model_copy(update={"tail": "dark"})},
+        ],
+    )
+    def test_of_other_options_is_refused(self, world: World, tmp_path: Path, changes: dict) -> None:
+        with pytest.raises(UsageError, match="calibrated with other") as caught:
+            detect_cases(world.glioma, world.model, QUICK.model_copy(update=changes), tmp_path / "run")
+        assert caught.value.where.endswith("calibration.json")
+        assert not (tmp_path / "run").exists()
+
+    def test_of_another_state_of_the_model_is_refused(self, world: World) -> None:
+        with pytest.raises(UsageError, match="trained further"):
+            threshold_of(replace(world.model, hash="another"), QUICK)
+
+    def test_holds_for_every_score_of_the_same_options(self, world: World) -> None:
+        thresholds = world.model.calibration["thresholds"]
+        for name in ("deviation", "crps", "cross-entropy", "intensity"):
+            assert threshold_of(world.model, QUICK.model_copy(update={"score": name, "also": ()})) == thresholds[name]
+
+    def test_is_none_without_calibration(self, world: World) -> None:
+        assert threshold_of(replace(world.model, calibration={}), QUICK) is None
+
+
+def test_unknown_scores_and_options_are_refused() -> None:
+    with pytest.raises(ValidationError, match="deviation, crps, cross-entropy, intensity"):
+        DetectOptions(score="devation")
+    with pytest.raises(ValidationError, match="magic"):
+        DetectOptions(also=("crps", "magic"))
+    with pytest.raises(ValidationError, match="iterations"):
+        DetectOptions(fit={"iterations": 0})
+    assert DetectOptions(score="crps", also=("crps", "intensity"), fit=FitOptions()).names == ["crps", "intensity"]
+
+
+def test_a_loaded_model_is_frozen(world: World) -> None:
+    model = load_model(world.experiment, device="cpu")
+    assert not model.field.training
+    assert not any(value.requires_grad for value in model.field.parameters())
+    assert model.hash == world.model.hash

@@ -1,0 +1,157 @@
+"""Evaluation: the numbers of the results are those of the files, computed the slow way."""
+
+from __future__ import annotations
+
+import json
+import math
+import shutil
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import nibabel as nib
+import numpy as np
+import pytest
+from sklearn.metrics import average_precision_score, roc_auc_score, roc_curve
+
+from anofield.cohort import Case
+from anofield.detect import detect_cases, write_run
+from anofield.errors import CohortError, ScanError
+from anofield.evaluate import dice, evaluate, format_table
+from anofield.report import write_report
+from helpers import QUICK, World, small_world
+
+
+@pytest.fixture(scope="session")
+def world(tmp_path_factory: pytest.TempPathFactory) -> World:
+    return small_world(tmp_path_factory.getbasetemp() / "world")
+
+
+def make_run(world: World, out: Path, cases: list[Case], calibrated: bool = True) -> Path:
+    model = world.model if calibrated else replace(world.model, calibration={})
+    write_run(out, model, QUICK, detect_cases(cases, model, QUICK, out), 1.0, "test")
+    return out
+
+
+@pytest.fixture(scope="session")
+def run(world: World, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Both gliomas and one healthy person."""
+    return make_run(world, tmp_path_factory.mktemp("run"), [*world.glioma, world.healthy[0]])
+
+
+@pytest.fixture(scope="session")
+def results(run: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
+    out = tmp_path_factory.mktemp("results")
+    evaluate(run, None, out)
+    return json.loads((out / "results.json").read_text())
+
+
+def voxels(case: Case, run: Path, name: str) -> tuple[np.ndarray, np.ndarray]:
+    """Scores and truth inside the brain, from the files."""
+    score = run / case.id / ("anomaly.nii.gz" if name == "deviation" else f"score-{name}.nii.gz")
+    image, truth, values = (np.asarray(nib.load(path).dataobj) for path in (case.image, case.label, score))
+    return values[image != 0], truth[image != 0] > 0
+
+
+@pytest.mark.parametrize("name", ["deviation", "crps", "intensity"])
+def test_pooled_metrics_equal_scikit_learns_on_the_files(
+    world: World, run: Path, results: dict[str, Any], name: str
+) -> None:
+    parts = [voxels(case, run, name) for case in (*world.glioma, world.healthy[0])]
+    scores, truth = (np.concatenate(column) for column in zip(*parts, strict=True))
+    row = results["scores"][name]
+    assert row["ap"] == pytest.approx(average_precision_score(truth, scores), abs=2e-3)
+    assert row["auroc"] == pytest.approx(roc_auc_score(truth, scores), abs=1e-4)
+    assert row["dice_oracle"] == pytest.approx(dice(scores > row["threshold_oracle"], truth), abs=1e-9)
+    assert row["dice_oracle"] >= row["dice_calibrated_pooled"]
+    assert row["dice_calibrated_pooled"] == pytest.approx(dice(scores > row["threshold"], truth), abs=1e-9)
+    fpr, tpr, _ = roc_curve(truth, scores, drop_intermediate=False)
+    assert row["fpr95"] == pytest.approx(fpr[tpr > 0.95].min(), abs=1e-3)
+
+
+@pytest.mark.parametrize("name", ["deviation", "crps", "intensity"])
+def test_case_metrics_equal_numpys_on_the_files(world: World, run: Path, results: dict[str, Any], name: str) -> None:
+    rows, dices = {row["id"]: row for row in results["cases"]}, []
+    threshold = world.model.calibration["thresholds"][name]
+    for case in world.glioma:
+        scores, truth = voxels(case, run, name)
+        above = scores > threshold
+        dices.append(2 * (above & truth).sum() / (above.sum() + truth.sum()))
+        assert rows[case.id]["dice"][name] == pytest.approx(dices[-1])
+        assert rows[case.id]["ap"][name] == pytest.approx(average_precision_score(truth, scores), abs=2e-3)
+    summary = results["scores"][name]
+    assert summary["dice_calibrated_mean"] == pytest.approx(np.mean(dices))
+    assert summary["dice_calibrated_sd"] == pytest.approx(np.std(dices, ddof=1))
+
+
+def test_a_person_without_lesion_counts_as_background_only(world: World, results: dict[str, Any]) -> None:
+    row = next(row for row in results["cases"] if row["id"] == world.healthy[0].id)
+    assert row["lesion_ml"] == 0
+    assert set(row["dice"].values()) == set(row["ap"].values()) == {None}
+    assert results["n_cases"] == 3
+
+
+def test_a_run_of_healthy_people_only_has_no_numbers_and_no_crash(world: World, tmp_path: Path) -> None:
+    run = make_run(world, tmp_path / "run", world.healthy)
+    results = evaluate(run, None, tmp_path / "results")
+    assert all(math.isnan(results["scores"]["deviation"][key]) for key in ("ap", "auroc", "dice_oracle", "fpr95"))
+    written = json.loads((tmp_path / "results" / "results.json").read_text())
+    assert written["scores"]["deviation"]["ap"] is None
+    assert "–" in format_table(results)
+    report = write_report(run, tmp_path / "report.html", results=tmp_path / "results")
+    assert report.stat().st_size > 10_000
+
+
+def test_without_calibration_only_the_calibrated_columns_are_empty(world: World, tmp_path: Path) -> None:
+    run = make_run(world, tmp_path / "run", world.glioma, calibrated=False)
+    row = evaluate(run, None, tmp_path / "results")["scores"]["deviation"]
+    assert math.isnan(row["dice_calibrated_mean"])
+    assert math.isnan(row["threshold"])
+    assert 0 < row["ap"] <= 1
+
+
+def test_labels_may_be_given_as_a_tree_a_folder_or_a_glob(
+    world: World, run: Path, results: dict[str, Any], tmp_path: Path
+) -> None:
+    loose = tmp_path / "labels"
+    loose.mkdir()
+    for case in world.glioma:
+        shutil.copy(case.label, loose / f"{case.id}_seg.nii.gz")
+    for number, labels in enumerate((world.root / "glioma", loose, f"{loose}/*_seg.nii.gz")):
+        found = evaluate(run, labels, tmp_path / str(number))
+        assert {row["id"] for row in found["cases"]} == {case.id for case in world.glioma}
+        assert found["cases"] == [row for row in results["cases"] if row["id"] != world.healthy[0].id]
+
+
+def test_a_map_of_zeros_is_evaluated(world: World, run: Path, tmp_path: Path) -> None:
+    copy, case = shutil.copytree(run, tmp_path / "run"), world.glioma[0]
+    path = copy / case.id / "anomaly.nii.gz"
+    image = nib.load(path)
+    nib.save(nib.Nifti1Image(np.zeros(image.shape, np.float32), None, image.header), path)
+    rows = {row["id"]: row for row in evaluate(copy, None, tmp_path / "results")["cases"]}
+    assert rows[case.id]["dice"]["deviation"] == 0.0
+
+
+class TestRefusals:
+    def test_of_a_folder_without_run(self, tmp_path: Path) -> None:
+        with pytest.raises(CohortError, match="anofield detect"):
+            evaluate(tmp_path, None, tmp_path / "results")
+
+    def test_of_labels_of_other_cases(self, world: World, run: Path, tmp_path: Path) -> None:
+        with pytest.raises(CohortError, match="no label belongs to any case"):
+            evaluate(run, world.root / "train", tmp_path / "results")
+
+    def test_of_an_unfinished_case(self, world: World, run: Path, tmp_path: Path) -> None:
+        copy = shutil.copytree(run, tmp_path / "run")
+        (copy / world.glioma[0].id / "case.json").unlink()
+        with pytest.raises(ScanError, match="not finished"):
+            evaluate(copy, world.root / "glioma", tmp_path / "results")
+
+    def test_of_a_map_on_other_voxels(self, world: World, run: Path, tmp_path: Path) -> None:
+        copy = shutil.copytree(run, tmp_path / "run")
+        path = copy / world.glioma[0].id / "anomaly.nii.gz"
+        image = nib.load(path)
+        nib.save(image.slicer[:-2], path.with_name("cut.nii.gz"))
+        path.with_name("cut.nii.gz").replace(path)
+        with pytest.raises(ScanError, match="scan's voxels"):
+            evaluate(copy, None, tmp_path / "results")

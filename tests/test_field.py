@@ -1,0 +1,129 @@
+"""The decoder: the published network, number by number, whatever way its products are taken."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+from anofield.errors import UsageError
+from anofield.field import Decoder, fourier_features
+from anofield.model import build_field
+from helpers import tiny_specs
+
+VARIANTS: dict[str, dict[str, Any]] = {
+    "published": {},
+    "xyz_in_all": {"xyz_in_all": True},
+    "layer norm": {"weight_norm": False},
+    "some layers normed": {"norm_layers": (0, 2)},
+    "raw coordinates": {"octaves": None},
+    "no skip": {"latent_in": ()},
+    "several skips": {"latent_in": (1, 3)},
+    "skip into the output layer": {"latent_in": (4,)},
+    "all at once": {"xyz_in_all": True, "latent_in": (2, 3), "weight_norm": False, "octaves": None},
+}
+
+
+def small(octaves: int | None = 2, **options: Any) -> Decoder:
+    torch.manual_seed(0)
+    settings = {"dims": (40,) * 4, "classes": 5, "latent_in": (2,), "norm_layers": (0, 1, 2, 3), "dropout": (0, 1, 2)}
+    decoder = Decoder(7, octaves, **{**settings, **options}).double()
+    for name, value in decoder.named_parameters():
+        if not name.startswith("lin0"):
+            value.data += 0.1 * torch.randn_like(value)  # so that g is not the norm of v
+    return decoder.eval()
+
+
+def plain(decoder: Decoder, points: Tensor, codes: Tensor) -> Tensor:
+    """The network as DeepSDF wrote it: every point carries its code and features through concatenations."""
+    features = points
+    if decoder.L_mult is not None:
+        blocks = [f(points[..., axis, None] * decoder.L_mult[0]) for f in (torch.sin, torch.cos) for axis in range(3)]
+        features = torch.cat(blocks, dim=-1)
+    joined = torch.cat((codes[:, None].expand(-1, points.shape[1], -1), features), dim=-1)
+    state, last, x = dict(decoder.named_parameters()), decoder.hidden, joined
+    for layer in range(last + 1):
+        if layer in decoder.latent_in:
+            x = torch.cat((x, joined), dim=-1)
+        elif layer and decoder.xyz_in_all:
+            x = torch.cat((x, features), dim=-1)
+        name = f"lin{layer}"
+        weight = state.get(f"{name}.weight")
+        if weight is None:
+            direction = state[f"{name}.weight_v"]
+            weight = state[f"{name}.weight_g"] * direction / direction.norm(dim=1, keepdim=True)
+        x = x @ weight.T + state[f"{name}.bias"]
+        if layer < last:
+            if f"bn{layer}.weight" in state:
+                x = functional.layer_norm(x, x.shape[-1:], state[f"bn{layer}.weight"], state[f"bn{layer}.bias"])
+            x = x.clamp_min(0)
+    return x
+
+
+@pytest.mark.parametrize("variant", VARIANTS)
+def test_logits_and_gradients_are_those_of_the_plain_network(variant: str) -> None:
+    decoder = small(**VARIANTS[variant])
+    points, codes = torch.rand(3, 11, 3).double() * 2 - 1, torch.randn(3, 7).double().requires_grad_(True)
+    leaves = [*decoder.parameters(), codes]
+    weights = torch.randn(3, 11, 5).double()
+    results = []
+    for logits in (decoder.logits(points, codes), plain(decoder, points, codes)):
+        results.append((logits, torch.autograd.grad((logits * weights).sum(), leaves)))
+    (fast, fast_gradients), (slow, slow_gradients) = results
+    torch.testing.assert_close(fast, slow, rtol=1e-5, atol=1e-5)
+    for one, other in zip(fast_gradients, slow_gradients, strict=True):
+        torch.testing.assert_close(one, other, rtol=1e-5, atol=1e-5)
+
+
+def test_float32_stays_within_1e_5_of_the_plain_network() -> None:
+    decoder = small().float()
+    points, codes = torch.rand(2, 50, 3) * 2 - 1, torch.randn(2, 7)
+    torch.testing.assert_close(decoder(points, codes), plain(decoder, points, codes), rtol=1e-5, atol=1e-5)
+
+
+def test_published_configuration_has_the_published_parameters() -> None:
+    decoder = Decoder(256, 10)
+    norm = {f"lin{layer}.{part}" for layer in range(8) for part in ("weight_g", "weight_v", "bias")}
+    assert set(decoder.state_dict()) == norm | {"lin8.weight", "lin8.bias", "L_mult"}
+    assert sum(value.numel() for value in decoder.parameters()) == 1_847_698
+    assert decoder.lin3.weight_v.shape == (512 - 316, 512)
+    assert decoder.lin4.weight_g.shape == (512, 1)
+    assert decoder.L_mult.shape == (1, 1, 10)
+    torch.testing.assert_close(decoder.L_mult.flatten(), math.pi * 2.0 ** torch.arange(10))
+
+
+def test_features_are_ordered_sines_first_then_by_axis_then_by_octave() -> None:
+    point, frequencies = torch.tensor([[0.1, -0.4, 0.7]]), torch.tensor([math.pi, 2 * math.pi])
+    expected = [f(u * w) for f in (math.sin, math.cos) for u in (0.1, -0.4, 0.7) for w in (math.pi, 2 * math.pi)]
+    torch.testing.assert_close(fourier_features(point, frequencies)[0], torch.tensor(expected))
+
+
+def test_every_case_is_decoded_with_its_own_code() -> None:
+    decoder = small()
+    points, codes = torch.rand(1, 9, 3).double().expand(3, -1, -1), torch.randn(3, 7).double()
+    together = decoder.logits(points, codes)
+    for case in range(3):
+        alone = decoder.logits(points[case : case + 1], codes[case : case + 1])
+        torch.testing.assert_close(together[case], alone[0])
+    torch.testing.assert_close(decoder.logits(points, codes.flip(0)), together.flip(0))
+    assert not torch.allclose(together[0], together[1])
+
+
+@pytest.mark.parametrize("options", [{"dropout_prob": 0.5}, {"dropout_prob": 0.0, "latent_dropout": True}])
+def test_dropout_acts_in_training_and_never_in_eval(options: dict[str, Any]) -> None:
+    decoder = small(**options)
+    points, codes = torch.rand(1, 30, 3).double(), torch.randn(1, 7).double()
+    assert torch.equal(decoder(points, codes), decoder(points, codes))
+    decoder.train()
+    assert not torch.equal(decoder(points, codes), decoder(points, codes))
+
+
+def test_layers_too_narrow_for_the_join_are_named() -> None:
+    network = {"dims": [16, 16, 16], "dim_out": 4, "latent_in": [2]}
+    with pytest.raises(UsageError, match=r"dims: layer 1 is 16 wide.*18") as caught:
+        build_field(tiny_specs(NetworkSpecs=network))
+    assert caught.value.remedy

@@ -1,0 +1,138 @@
+"""The fit: the code of a person comes back from the person's voxels, whatever else the run does."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+
+from anofield.codes import CodePrior
+from anofield.field import Decoder
+from anofield.fit import Fit, FitOptions, decode, fit_code
+from anofield.points import axis_coordinates
+from anofield.prepare import Prepared
+from helpers import CLASSES, make_prepared
+
+CPU = torch.device("cpu")
+OPTIONS = FitOptions(iterations=60, points=512, learning_rate=0.1, prior_weight=0.0, bound=None)
+LENGTH, PEOPLE, RESOLUTION = 3, 6, 14
+
+
+def make_field() -> Decoder:
+    """A frozen random field whose codes matter."""
+    torch.manual_seed(1)
+    field = Decoder(LENGTH, 1, dims=(24, 24), classes=CLASSES, latent_in=(), norm_layers=(), dropout=())
+    with torch.no_grad():
+        field.lin2.weight *= 12
+        field.lin0.weight[:, :LENGTH] *= 2
+    return field.requires_grad_(False).eval()
+
+
+FIELD = make_field()
+CODES = torch.randn(PEOPLE, LENGTH, generator=torch.Generator().manual_seed(2))
+PRIOR = CodePrior.fit(CODES)
+
+
+def person(row: int, convention: str = "center") -> Prepared:
+    """Somebody drawn from the field: the classes follow its probabilities at the person's code."""
+    body = make_prepared(row, RESOLUTION)
+    points = torch.cartesian_prod(*[axis_coordinates(RESOLUTION, convention)] * 3)
+    p = torch.softmax(FIELD.logits(points[None], CODES[row : row + 1])[0], dim=-1)
+    drawn = torch.multinomial(p, 1, generator=torch.Generator().manual_seed(row))
+    return replace(
+        body,
+        classes=drawn.reshape(body.classes.shape).numpy().astype(np.uint8),
+        recipe=body.recipe.model_copy(update={"lattice": convention}),
+    )
+
+
+def fit(row: int, key: str = "case", options: FitOptions = OPTIONS, convention: str = "center") -> Fit:
+    return fit_code(FIELD, PRIOR, person(row, convention), key, options, CPU)
+
+
+@pytest.mark.parametrize("convention", ["center", "corner"])
+@pytest.mark.parametrize("row", range(3))
+def test_a_persons_code_is_recovered(row: int, convention: str) -> None:
+    found = fit(row, convention=convention)
+    miss, start = (found.code - CODES[row]).norm(), (PRIOR.mean - CODES[row]).norm()
+    assert float(miss) < 0.25 * float(start)
+    at_mean = decode(FIELD, PRIOR.mean, person(row, convention), CPU)
+    body = person(row, convention)
+    observed = torch.from_numpy(body.classes[body.brain]).long()[:, None]
+    assert found.loss < float(-at_mean.gather(1, observed).mean())
+
+
+def test_a_fit_is_a_function_of_scan_seed_and_key() -> None:
+    first = fit(0)
+    fit(1)
+    torch.rand(7)
+    again = fit(0)
+    assert torch.equal(first.code, again.code)
+    assert (first.loss, first.code_distance) == (again.loss, again.code_distance)
+    assert not torch.equal(first.code, fit(0, key="another").code)
+    assert not torch.equal(first.code, fit(0, options=OPTIONS.model_copy(update={"seed": 1})).code)
+
+
+def test_what_lies_far_from_the_brain_is_not_looked_at() -> None:
+    body = person(2)
+    assert body.brain[4:10, 4:10, 4:10].all()
+    changed = body.classes.copy()
+    small = np.zeros_like(body.brain)
+    small[5:9, 5:9, 5:9] = True
+    near = np.zeros_like(small)
+    near[4:10, 4:10, 4:10] = True
+    changed[~near] = (changed[~near] + 1) % CLASSES
+    options = OPTIONS.model_copy(update={"margin": 1, "iterations": 5})
+    results = [
+        fit_code(FIELD, PRIOR, replace(body, classes=classes, brain=small), "case", options, CPU).code
+        for classes in (body.classes, changed)
+    ]
+    assert torch.equal(*results)
+
+
+def test_a_heavy_prior_keeps_the_code_at_the_mean_of_training() -> None:
+    free, bound = fit(0), fit(0, options=OPTIONS.model_copy(update={"prior_weight": 1e6}))
+    assert bound.code_distance < 0.01 * free.code_distance
+    assert free.code_distance == pytest.approx(float(PRIOR.distance(free.code[None])[0]))
+
+
+@pytest.mark.parametrize("row", [1, 2])
+def test_a_bounded_loss_lets_an_improbable_lesion_pull_less(row: int) -> None:
+    body = person(row)
+    sick = body.classes.copy()
+    sick[3:8, 3:11, 3:11] = 0  # a class that hardly occurs there
+    misses = {}
+    for bound in (None, 1e6, 2.0):
+        options = OPTIONS.model_copy(update={"bound": bound})
+        found = fit_code(FIELD, PRIOR, replace(body, classes=sick), "case", options, CPU)
+        misses[bound] = float((found.code - CODES[row]).norm())
+    assert misses[2.0] < 0.6 * misses[None]
+    assert misses[1e6] == pytest.approx(misses[None], rel=0.01)  # a high bound binds nothing
+
+
+def test_the_field_collects_no_gradients() -> None:
+    fit(0)
+    assert all(value.grad is None for value in FIELD.parameters())
+
+
+@pytest.mark.parametrize("recipe", ["box", "ifl2021-hcp"])
+@pytest.mark.parametrize("piece", [1, 100, 10**6])
+def test_decoding_in_pieces_is_the_field_given_the_brain(
+    piece: int, recipe: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("anofield.fit.DECODE_POINTS", piece)
+    body = person(1)
+    body = replace(body, recipe=body.recipe.model_copy(update={"name": recipe}))
+    if piece == 1:
+        body = replace(body, brain=body.brain & (np.arange(RESOLUTION) == 6)[:, None, None])
+    axis = axis_coordinates(RESOLUTION, "center")
+    points = axis[torch.from_numpy(np.argwhere(body.brain))]
+    p = torch.softmax(FIELD.logits(points[None], CODES[1:2])[0], dim=-1)
+    if recipe == "box":  # class 0 is kept for the outside and cannot be observed in the brain
+        p = torch.where(torch.arange(CLASSES) == 0, 0.0, p) / p[:, 1:].sum(dim=1, keepdim=True)
+    expected = p.log()
+    found = decode(FIELD, CODES[1], body, CPU)
+    assert found.shape == (int(body.brain.sum()), CLASSES)
+    torch.testing.assert_close(found, expected, rtol=1e-5, atol=1e-5)

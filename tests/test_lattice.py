@@ -1,0 +1,150 @@
+"""The lattice: what lies somewhere in millimetres lies there on the lattice, and again in the scan's voxels."""
+
+from __future__ import annotations
+
+import itertools
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from nibabel.affines import apply_affine
+from nibabel.eulerangles import euler2mat
+from scipy import ndimage
+
+from anofield.lattice import Lattice, box_lattice, field_coordinates, to_lattice, to_native
+from anofield.scan import Scan
+
+ORIENTATIONS = [  # signed permutation matrices: all 48 orders in which a file can store the axes
+    np.eye(3)[:, list(order)] * signs
+    for order in itertools.permutations(range(3))
+    for signs in itertools.product((1, -1), repeat=3)
+]
+TURNS = {"straight": np.eye(3), "oblique": euler2mat(0.3, -0.2, 0.25)}
+SPACINGS = {"isotropic": (3.0, 3.0, 3.0), "anisotropic": (2.2, 3.1, 4.4)}
+SIZE_MM, CENTER = 84.0, np.array([12.0, -8.0, 5.0])
+BLOB, WIDTH = CENTER + np.array([7.3, -4.1, 5.9]), 7.0
+
+
+def grid(orientation: np.ndarray, turn: str = "straight", spacing: str = "isotropic") -> Scan:
+    """An empty scan of about `SIZE_MM` a side around `CENTER`."""
+    shape = tuple(round(SIZE_MM / step) for step in SPACINGS[spacing])
+    affine = np.eye(4)
+    affine[:3, :3] = TURNS[turn] @ orientation @ np.diag(SPACINGS[spacing])
+    affine[:3, 3] = CENTER - affine[:3, :3] @ ((np.array(shape) - 1) / 2)
+    return Scan(np.zeros(shape, np.float32), affine, None, Path("scan.nii"))
+
+
+def world(shape: tuple[int, ...], affine: np.ndarray) -> np.ndarray:
+    """World mm of every voxel, (i, j, k, 3)."""
+    return np.asarray(apply_affine(affine, np.moveaxis(np.indices(shape), 0, -1)))
+
+
+def blob(shape: tuple[int, ...], affine: np.ndarray) -> np.ndarray:
+    """A Gaussian of `WIDTH` mm around `BLOB`, set to zero where it has faded."""
+    square = ((world(shape, affine) - BLOB) ** 2).sum(-1)
+    return np.where(square < (3 * WIDTH) ** 2, np.exp(-square / (2 * WIDTH**2)), 0).astype(np.float32)
+
+
+def center_mm(volume: np.ndarray, affine: np.ndarray) -> np.ndarray:
+    return np.asarray(apply_affine(affine, ndimage.center_of_mass(volume)))
+
+
+every_orientation = pytest.mark.parametrize("orientation", ORIENTATIONS, ids=range(48))
+every_grid = pytest.mark.parametrize(
+    ("orientation", "turn", "spacing"),
+    [
+        pytest.param(matrix, turn, spacing, id=f"{number}-{turn}-{spacing}")
+        for number, matrix in enumerate(ORIENTATIONS)
+        for turn in TURNS
+        for spacing in SPACINGS
+    ],
+)
+
+
+@every_grid
+def test_a_blob_stays_in_place_to_the_lattice_and_back(orientation: np.ndarray, turn: str, spacing: str) -> None:
+    scan = grid(orientation, turn, spacing)
+    lattice = box_lattice(scan, np.ones(scan.data.shape, bool), 24, 84.0)
+    there = to_lattice(blob(scan.data.shape, scan.affine), lattice)
+    back = to_native(there, lattice)
+    assert back.shape == scan.data.shape
+    tenth = min(*scan.spacing, *lattice.spacing) / 10  # the design asks for half a voxel; linear sampling does better
+    np.testing.assert_allclose(center_mm(there, lattice.affine), BLOB, atol=tenth)
+    np.testing.assert_allclose(center_mm(back, scan.affine), BLOB, atol=tenth)
+
+
+@every_orientation
+def test_the_lattice_sees_the_world_where_its_affine_says(orientation: np.ndarray) -> None:
+    scan = grid(orientation, "oblique", "anisotropic")
+    lattice = box_lattice(scan, np.ones(scan.data.shape, bool), 9, 36.0)  # its corners lie inside the turned scan
+    millimetres = world(scan.data.shape, scan.affine)
+    seen = np.stack([to_lattice(millimetres[..., axis], lattice) for axis in range(3)], axis=-1)
+    np.testing.assert_allclose(seen, world(lattice.shape, lattice.affine), atol=1e-3)
+
+
+@every_orientation
+def test_the_box_is_a_ras_cube_around_the_brain(orientation: np.ndarray) -> None:
+    scan = grid(orientation, "oblique", "anisotropic")
+    brain = blob(scan.data.shape, scan.affine) > 0.5
+    lattice = box_lattice(scan, brain, 10, 50.0)
+    np.testing.assert_allclose(lattice.affine[:3, :3], 5.0 * np.eye(3), atol=1e-9)
+    np.testing.assert_allclose(lattice.spacing, 5.0)
+    ends = apply_affine(lattice.affine, [[-0.5] * 3, [9.5] * 3])  # outer faces of the outer voxels
+    np.testing.assert_allclose(ends.mean(0), center_mm(brain, scan.affine), atol=1e-9)
+    np.testing.assert_allclose(ends[1] - ends[0], 50.0)
+    np.testing.assert_allclose(lattice.affine, lattice.native_affine @ lattice.to_native)
+
+
+@pytest.mark.parametrize("resolution", [8, 16, 30])
+@pytest.mark.parametrize("orientation", ORIENTATIONS[::11])
+def test_the_weighted_mean_neither_moves_nor_darkens_the_brain(orientation: np.ndarray, resolution: int) -> None:
+    scan = grid(orientation, "oblique", "anisotropic")
+    brain = ((world(scan.data.shape, scan.affine) - CENTER) ** 2).sum(-1) < 30.0**2
+    lattice = box_lattice(scan, brain, resolution, 80.0)
+    ramp = np.where(brain, 100 + (world(scan.data.shape, scan.affine) - CENTER)[..., 2], 900)
+    flat = to_lattice(np.where(brain, 7.0, 900.0), lattice, brain=brain)
+    np.testing.assert_allclose(flat[flat > 0], 7.0, rtol=1e-4)
+    inside = world(lattice.shape, lattice.affine) - CENTER
+    deep = (inside**2).sum(-1) < 12.0**2
+    seen = to_lattice(ramp, lattice, brain=brain)
+    np.testing.assert_allclose(seen[deep], 100 + inside[deep][:, 2], atol=1.0)
+
+
+def test_labels_are_carried_without_new_values() -> None:
+    scan = grid(ORIENTATIONS[13], "oblique", "anisotropic")
+    label = (4 * (blob(scan.data.shape, scan.affine) > 0.5)).astype(np.uint8)
+    lattice = box_lattice(scan, np.ones(label.shape, bool), 20, 84.0)
+    assert set(np.unique(to_lattice(label, lattice, order=0))) == {0, 4}
+    assert set(np.unique(to_native(to_lattice(label, lattice, order=0), lattice, order=0))) == {0, 4}
+
+
+def test_outside_the_scan_and_outside_the_box_is_zero() -> None:
+    scan = grid(np.eye(3))
+    ones = np.ones(scan.data.shape, np.float32)
+    wide, narrow = (box_lattice(scan, ones > 0, 20, side) for side in (200.0, 30.0))
+    beyond = np.abs(world(wide.shape, wide.affine) - CENTER).max(-1) > SIZE_MM / 2 + 3
+    assert not to_lattice(ones, wide)[beyond].any()
+    away = np.abs(world(scan.data.shape, scan.affine) - CENTER).max(-1) > 15.0 + 1.5
+    carried = to_native(np.ones(narrow.shape), narrow)
+    assert not carried[away].any() and carried.max() == 1.0
+
+
+def test_the_same_lattice_is_the_identity() -> None:
+    lattice = Lattice(6, np.eye(4), (6, 6, 6), np.diag([2.0, 3.0, 4.0, 1.0]))
+    volume = np.random.default_rng(0).normal(size=(6, 6, 6)).astype(np.float32)
+    np.testing.assert_allclose(to_native(to_lattice(volume, lattice), lattice), volume, rtol=1e-6)
+    np.testing.assert_allclose(lattice.spacing, (2, 3, 4))
+
+
+@given(st.integers(1, 512))
+def test_field_coordinates_are_voxel_centres_or_lower_corners(resolution: int) -> None:
+    index = np.arange(resolution, dtype=float)
+    center, corner = field_coordinates(index, resolution), field_coordinates(index, resolution, "corner")
+    np.testing.assert_allclose(center, -center[::-1], atol=1e-12)
+    np.testing.assert_allclose(center, corner + 1 / resolution, atol=1e-12)
+    assert corner[0] == -1.0 and center[0] > -1.0 and center[-1] < 1.0
+    np.testing.assert_allclose(corner, 2 * index / resolution - 1, atol=1e-12)
+    edges = field_coordinates(np.array([-0.5, resolution - 0.5]), resolution)
+    np.testing.assert_allclose(edges, [-1.0, 1.0], atol=1e-12)

@@ -1,0 +1,355 @@
+"""A scan: what is read is what the file says, what is written lies where the scan lay, what is bad is named."""
+
+from __future__ import annotations
+
+import errno
+import gzip
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import nibabel as nib
+import numpy as np
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from anofield.errors import MachineError, ScanError
+from anofield.scan import brain_mask, file_hash, read_labels, read_scan, stem, write_json, write_like
+
+SHAPE = (5, 6, 7)
+TURN = np.array([[0.96, -0.28, 0.0], [0.28, 0.96, 0.0], [0.0, 0.0, 1.0]])
+OBLIQUE = nib.affines.from_matvec(TURN @ np.diag([-1.5, 2.0, 3.0]), (11.0, -7.0, 5.0))
+STRAIGHT = nib.affines.from_matvec(np.diag([1.5, 2.0, 3.0]), (1.0, 2.0, 3.0))
+GEOMETRY_FIELDS = (
+    *("pixdim", "xyzt_units", "sform_code", "qform_code", "srow_x", "srow_y", "srow_z"),
+    *("quatern_b", "quatern_c", "quatern_d", "qoffset_x", "qoffset_y", "qoffset_z"),
+)
+SaveBrain = Callable[..., Path]
+
+
+def values(shape: tuple[int, ...] = SHAPE, dtype: Any = np.float32) -> np.ndarray:
+    return np.random.default_rng(0).integers(1, 1000, shape).astype(dtype)
+
+
+def nifti(
+    kind: Any = nib.Nifti1Image, header: Any = None, sform: int = 1, qform: int = 1, dtype: Any = np.float32
+) -> Any:
+    image = kind(values(dtype=dtype), OBLIQUE, header)
+    image.set_sform(OBLIQUE, sform)
+    image.set_qform(OBLIQUE, qform)
+    image.header.set_xyzt_units("mm", "sec")
+    return image
+
+
+def two_frames() -> Any:
+    image = nifti(sform=4, qform=1)
+    image.set_qform(STRAIGHT, 1)
+    return image
+
+
+def scaled() -> Any:
+    image = nifti(dtype=np.float32)
+    image.set_data_dtype(np.int16)
+    image.header.set_slope_inter(0.25, -3.0)
+    return image
+
+
+def with_extension() -> Any:
+    image = nifti()
+    image.header.extensions.append(nib.nifti1.Nifti1Extension("comment", b"kept by AFNI and others"))
+    return image
+
+
+NIFTI_SOURCES = {
+    "both frames": nifti,
+    "sform only": lambda: nifti(sform=2, qform=0),
+    "qform only": lambda: nifti(sform=0, qform=1),
+    "neither": lambda: nifti(sform=0, qform=0),
+    "different frames": two_frames,
+    "nifti-2": lambda: nifti(nib.Nifti2Image),
+    "big-endian": lambda: nifti(header=nib.Nifti1Header(endianness=">")),
+    "scaled integers": scaled,
+    "uint8": lambda: nifti(dtype=np.uint8),
+    "extension": with_extension,
+}
+
+
+@pytest.mark.parametrize("suffix", [".nii", ".nii.gz"])
+@pytest.mark.parametrize("dtype", [np.float32, np.uint8])
+@pytest.mark.parametrize("source", NIFTI_SOURCES)
+def test_a_result_keeps_every_geometry_field_of_its_scan(source: str, dtype: Any, suffix: str, tmp_path: Path) -> None:
+    NIFTI_SOURCES[source]().to_filename(tmp_path / "scan.nii.gz")
+    before, scan = nib.load(tmp_path / "scan.nii.gz"), read_scan(tmp_path / "scan.nii.gz")
+    result = values(dtype=dtype)
+    write_like(scan, result, tmp_path / f"result{suffix}", description="x" * 200)
+    after = nib.load(tmp_path / f"result{suffix}")
+    assert type(after) is type(before)
+    for name in GEOMETRY_FIELDS:
+        np.testing.assert_array_equal(after.header[name], before.header[name], err_msg=name)
+    np.testing.assert_array_equal(after.affine, before.affine)
+    assert {p.name for p in tmp_path.iterdir()} == {"scan.nii.gz", f"result{suffix}"}
+    assert after.get_data_dtype().newbyteorder("=") == dtype
+    np.testing.assert_array_equal(np.asarray(after.dataobj), result)
+
+
+@pytest.mark.parametrize("suffix", [".mgz", ".mgh"])
+def test_a_result_of_an_mgh_scan_is_nifti_at_the_same_place(suffix: str, tmp_path: Path) -> None:
+    nib.MGHImage(values(), OBLIQUE).to_filename(tmp_path / f"scan{suffix}")
+    scan = read_scan(tmp_path / f"scan{suffix}")
+    write_like(scan, values(), tmp_path / "result.nii.gz")
+    after = nib.load(tmp_path / "result.nii.gz")
+    np.testing.assert_allclose(after.affine, OBLIQUE, atol=1e-4)
+    np.testing.assert_allclose(after.header.get_zooms(), (1.5, 2.0, 3.0), atol=1e-5)
+    assert after.header.get_xyzt_units()[0] == "mm"
+    assert int(after.header["sform_code"]) > 0
+
+
+@pytest.mark.parametrize("source", NIFTI_SOURCES)
+def test_intensities_are_those_that_nibabel_scales(source: str, tmp_path: Path) -> None:
+    NIFTI_SOURCES[source]().to_filename(tmp_path / "scan.nii.gz")
+    scan = read_scan(tmp_path / "scan.nii.gz", dtype=np.float64)
+    expected = nib.load(tmp_path / "scan.nii.gz").get_fdata()
+    np.testing.assert_array_equal(scan.data, expected)
+    assert scan.data.dtype == np.float64 and scan.data.dtype.isnative
+
+
+def test_a_trailing_axis_of_length_one_is_dropped(tmp_path: Path) -> None:
+    nib.Nifti1Image(values((*SHAPE, 1)), OBLIQUE).to_filename(tmp_path / "scan.nii")
+    scan = read_scan(tmp_path / "scan.nii")
+    assert scan.data.shape == SHAPE
+    write_like(scan, scan.data, tmp_path / "result.nii")
+    assert nib.load(tmp_path / "result.nii").shape == SHAPE
+
+
+def test_spacing_and_voxel_volume_are_those_of_the_affine(tmp_path: Path) -> None:
+    nifti().to_filename(tmp_path / "scan.nii")
+    scan = read_scan(tmp_path / "scan.nii")
+    assert scan.spacing == pytest.approx((1.5, 2.0, 3.0))
+    assert scan.voxel_ml == pytest.approx(0.009)
+
+
+def test_reading_and_writing_leave_the_source_as_it_was(tmp_path: Path) -> None:
+    scaled().to_filename(tmp_path / "scan.nii")
+    hashed = file_hash(tmp_path / "scan.nii")
+    scan = read_scan(tmp_path / "scan.nii")
+    header = bytes(scan.header.binaryblock)
+    write_like(scan, values(dtype=np.uint8), tmp_path / "result.nii")
+    assert file_hash(tmp_path / "scan.nii") == hashed
+    assert bytes(scan.header.binaryblock) == header
+
+
+@pytest.mark.parametrize(
+    ("name", "expected"), [("a.nii.gz", "a"), ("d/sub-1_T2w.nii", "sub-1_T2w"), ("x.y.mgz", "x.y"), ("z.txt", "z.txt")]
+)
+def test_stem_takes_the_whole_scan_suffix_off(name: str, expected: str) -> None:
+    assert stem(name) == expected
+
+
+@pytest.mark.parametrize("place", ["missing/result.nii.gz", "file/result.nii.gz", "file/deeper/result.nii.gz"])
+def test_an_unwritable_folder_is_a_machine_error_with_a_remedy(place: str, tmp_path: Path) -> None:
+    nifti().to_filename(tmp_path / "scan.nii")
+    (tmp_path / "file").write_text("not a folder")
+    scan = read_scan(tmp_path / "scan.nii")
+    with pytest.raises(MachineError, match="Remedy") as caught:
+        write_like(scan, scan.data, tmp_path / place)
+    assert str(tmp_path / place) in str(caught.value)
+
+
+@pytest.mark.parametrize("error", [OSError(errno.ENOSPC, "No space left on device"), KeyboardInterrupt()])
+def test_a_write_that_fails_half_way_leaves_the_old_file_and_nothing_else(
+    error: BaseException, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    nifti().to_filename(tmp_path / "scan.nii")
+    scan = read_scan(tmp_path / "scan.nii")
+    target = tmp_path / "out" / "result.nii.gz"
+    target.parent.mkdir()
+    write_like(scan, scan.data, target)
+    before = target.read_bytes()
+
+    def fill_the_disk(image: Any, path: Path) -> None:
+        Path(path).write_bytes(b"half")
+        raise error
+
+    monkeypatch.setattr(nib, "save", fill_the_disk)
+    with pytest.raises((MachineError, KeyboardInterrupt)):
+        write_like(scan, scan.data + 1, target)
+    assert [p.name for p in target.parent.iterdir()] == ["result.nii.gz"]
+    assert target.read_bytes() == before
+
+
+def test_an_array_of_another_shape_is_refused(tmp_path: Path) -> None:
+    nifti().to_filename(tmp_path / "scan.nii")
+    with pytest.raises(ValueError, match="shape"):
+        write_like(read_scan(tmp_path / "scan.nii"), np.zeros((2, 2, 2)), tmp_path / "result.nii")
+
+
+def test_json_that_cannot_be_written_leaves_the_old_file(tmp_path: Path) -> None:
+    path = tmp_path / "deep" / "content.json"
+    write_json(path, {"a": 1})
+    with pytest.raises(ValueError, match="nan"):
+        write_json(path, {"a": float("nan")})
+    assert path.read_text() == '{\n  "a": 1\n}\n'
+    with pytest.raises(MachineError, match="Remedy"):
+        write_json(path / "below.json", {})
+
+
+def _array(data: np.ndarray, affine: np.ndarray = OBLIQUE) -> Callable[[Path], None]:
+    return lambda path: nib.Nifti1Image(data, affine).to_filename(path)
+
+
+def _spoiled(value: float) -> np.ndarray:
+    data = values()
+    data[1, 2, 3] = value
+    return data
+
+
+def _truncated(path: Path) -> None:
+    nib.Nifti1Image(values((16, 16, 16)), OBLIQUE).to_filename(path)
+    path.write_bytes(path.read_bytes()[:-2000])
+
+
+def _singular(path: Path) -> None:
+    content = bytearray(nifti(sform=1, qform=0).to_bytes())
+    content[312:328] = bytes(16)  # srow_z of NIfTI-1
+    path.write_bytes(gzip.compress(content))
+
+
+BAD_SCANS: dict[str, tuple[Callable[[Path], Any], str]] = {
+    "missing": (lambda path: None, "no such file"),
+    "a folder": (Path.mkdir, "no such file"),
+    "empty file": (Path.touch, "cannot be read"),
+    "text": (lambda path: path.write_text("not a scan"), "cannot be read"),
+    "gzipped text": (lambda path: path.write_bytes(gzip.compress(b"not a scan" * 100)), "cannot be read"),
+    "truncated": (_truncated, "truncated"),
+    "4-D": (_array(values((*SHAPE, 2))), "3-D"),
+    "2-D": (_array(values((5, 6))), "3-D"),
+    "NaN": (_array(_spoiled(np.nan)), "1 voxels are NaN"),
+    "infinite": (_array(_spoiled(-np.inf)), "infinite"),
+    "all zero": (_array(np.zeros(SHAPE, np.uint8)), "every voxel is 0"),
+    "constant": (_array(np.full(SHAPE, 7, np.int16)), "every voxel is 7"),
+    "singular affine": (_singular, "affine is singular"),
+    "colours": (_array(np.zeros(SHAPE, [("R", "u1"), ("G", "u1"), ("B", "u1")])), "cannot be read"),
+}
+
+
+@pytest.mark.parametrize("bad", BAD_SCANS)
+def test_a_bad_scan_is_named_with_its_fault_and_a_remedy(bad: str, tmp_path: Path) -> None:
+    make, fault = BAD_SCANS[bad]
+    path = tmp_path / "scan.nii.gz"
+    make(path)
+    with pytest.raises(ScanError) as caught:
+        read_scan(path)
+    text = str(caught.value)
+    assert str(path) in text and fault in text and "Remedy: " in text
+    assert "\n" not in text
+
+
+@pytest.mark.parametrize("packed", [False, True])
+@pytest.mark.parametrize("side", [-5, 0, 32767])
+def test_a_size_that_no_scan_has_is_a_scan_error(side: int, packed: bool, tmp_path: Path) -> None:
+    content = bytearray(nifti(dtype=np.float64).to_bytes())
+    sizes = (side, *SHAPE[1:]) if side < 0 else (side,) * 3
+    content[42:48] = np.array(sizes, "<i2").tobytes()  # dim[1:4] of NIfTI-1
+    path = tmp_path / f"scan.nii{'.gz' * packed}"
+    path.write_bytes(gzip.compress(content) if packed else content)
+    with pytest.raises(ScanError, match="Remedy") as caught:
+        read_scan(path)
+    assert str(path) in str(caught.value)
+
+
+def test_a_surface_is_no_scan(tmp_path: Path) -> None:
+    nib.gifti.GiftiImage().to_filename(tmp_path / "surface.gii")
+    with pytest.raises(ScanError, match=r"surface\.gii.*GiftiImage.*Remedy"):
+        read_scan(tmp_path / "surface.gii")
+
+
+@settings(max_examples=150, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(damage=st.lists(st.tuples(st.integers(0, 351), st.integers(0, 255)), min_size=1, max_size=4))
+def test_a_damaged_header_gives_a_usable_scan_or_a_scan_error(damage: list[tuple[int, int]], tmp_path: Path) -> None:
+    content = bytearray(nifti(dtype=np.int16).to_bytes())
+    for place, byte in damage:
+        content[place] = byte
+    path = tmp_path / "scan.nii"
+    path.write_bytes(content)
+    try:
+        scan = read_scan(path)
+    except ScanError as error:
+        assert str(path) in str(error) and "Remedy: " in str(error)
+    else:
+        assert scan.data.ndim == 3 and np.isfinite(scan.data).all()
+        assert abs(np.linalg.det(scan.affine)) > 0
+
+
+@settings(max_examples=60, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(share=st.floats(0.0, 0.95), packed=st.booleans())
+def test_a_scan_cut_short_anywhere_is_refused(share: float, packed: bool, tmp_path: Path) -> None:
+    content = nifti().to_bytes()
+    if packed:
+        content = gzip.compress(content)
+    path = tmp_path / f"cut.nii{'.gz' * packed}"
+    path.write_bytes(content[: int(len(content) * share)])
+    with pytest.raises(ScanError, match="Remedy"):
+        read_scan(path)
+
+
+@pytest.mark.parametrize(
+    ("data", "affine", "fault"),
+    [
+        (np.zeros((5, 6, 8), np.uint8), OBLIQUE, "shape"),
+        (np.zeros(SHAPE, np.uint8), STRAIGHT, "mm away"),
+        (_spoiled(np.nan), OBLIQUE, "NaN"),
+    ],
+    ids=["shape", "affine", "NaN"],
+)
+def test_a_label_that_does_not_fit_its_scan_is_named(
+    data: np.ndarray, affine: np.ndarray, fault: str, tmp_path: Path
+) -> None:
+    nifti().to_filename(tmp_path / "scan.nii")
+    _array(data, affine)(tmp_path / "label.nii")
+    with pytest.raises(ScanError) as caught:
+        read_labels(tmp_path / "label.nii", read_scan(tmp_path / "scan.nii"))
+    text = str(caught.value)
+    assert str(tmp_path / "label.nii") in text and fault in text and "Remedy: " in text
+
+
+def test_labels_are_whole_numbers_and_may_be_all_zero_or_moved_by_rounding(tmp_path: Path) -> None:
+    nifti().to_filename(tmp_path / "scan.nii")
+    scan = read_scan(tmp_path / "scan.nii")
+    label = np.random.default_rng(1).integers(0, 5, SHAPE)
+    _array(label + np.float32(1e-3), OBLIQUE + 1e-3)(tmp_path / "label.nii")
+    np.testing.assert_array_equal(read_labels(tmp_path / "label.nii", scan), label)
+    _array(np.zeros(SHAPE, np.uint8))(tmp_path / "healthy.nii")
+    assert not read_labels(tmp_path / "healthy.nii", scan).any()
+
+
+def test_the_brain_of_a_stripped_scan_is_what_is_not_zero(
+    save_brain: SaveBrain, brain_data: np.ndarray, tmp_path: Path
+) -> None:
+    scan = read_scan(save_brain(tmp_path / "scan.nii.gz", brain_data))
+    np.testing.assert_array_equal(brain_mask(scan), brain_data > 0)
+
+
+@pytest.mark.parametrize(("voxel_mm", "fault"), [(14.0, "not skull-stripped"), (2.0, "too little brain")])
+def test_a_volume_that_no_brain_has_is_refused(
+    voxel_mm: float, fault: str, save_brain: SaveBrain, brain_data: np.ndarray, tmp_path: Path
+) -> None:
+    path = save_brain(tmp_path / "scan.nii.gz", brain_data, np.diag([voxel_mm, voxel_mm, voxel_mm, 1]))
+    with pytest.raises(ScanError) as caught:
+        brain_mask(read_scan(path))
+    assert str(path) in str(caught.value) and fault in str(caught.value) and "Remedy: " in str(caught.value)
+
+
+def test_a_mask_makes_a_whole_head_usable_and_is_itself_checked(
+    save_brain: SaveBrain, brain_data: np.ndarray, tmp_path: Path
+) -> None:
+    head = np.pad(brain_data, 6) + 50  # four litres of air and scalp that are not zero
+    path = save_brain(tmp_path / "head.nii.gz", head)
+    mask = save_brain(tmp_path / "mask.nii.gz", np.pad(brain_data > 0, 6).astype(np.uint8))
+    empty = save_brain(tmp_path / "empty.nii.gz", np.zeros(head.shape, np.uint8))
+    scan = read_scan(path)
+    with pytest.raises(ScanError, match=r"--mask|skull"):
+        brain_mask(scan)
+    np.testing.assert_array_equal(brain_mask(scan, mask), np.pad(brain_data > 0, 6))
+    with pytest.raises(ScanError, match=r"empty\.nii\.gz.*Remedy"):
+        brain_mask(scan, empty)

@@ -1,0 +1,216 @@
+"""Training: the published loss, and a run that may be stopped anywhere without changing its result."""
+
+from __future__ import annotations
+
+import json
+import math
+import signal
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from anofield import train as module
+from anofield.cohort import Case
+from anofield.errors import ExperimentError, Interrupted, MachineError, UsageError
+from anofield.experiment import Experiment, Logs
+from anofield.model import pick_device
+from anofield.store import Store
+from anofield.train import batch_loss, start_run, train
+from helpers import CLASSES, make_prepared, make_store, tiny_specs
+
+
+@pytest.fixture(scope="module")
+def store(tmp_path_factory: pytest.TempPathFactory) -> Store:
+    return make_store(tmp_path_factory.mktemp("cohort") / "store.zarr")
+
+
+def trained(folder: Path, store: Store, **changes: Any) -> Experiment:
+    experiment = Experiment.create(folder, tiny_specs(**changes))
+    train(experiment, store, device="cpu")
+    return experiment
+
+
+def state(experiment: Experiment, name: str = "latest") -> dict[str, Any]:
+    """Everything that a run arrives at but the seconds it took."""
+    found = experiment.load(name)
+    logs = {key: value for key, value in vars(found.logs).items() if key != "timing"}
+    return {"weights": found.model, "codes": found.codes, "optimizer": found.optimizer["state"], "logs": logs}
+
+
+def assert_same(one: Any, other: Any) -> None:
+    """Equal bit for bit."""
+    assert type(one) is type(other)
+    if isinstance(one, dict):
+        assert one.keys() == other.keys()
+        for key in one:
+            assert_same(one[key], other[key])
+    elif isinstance(one, torch.Tensor):
+        assert torch.equal(one, other)
+    else:
+        assert one == other
+
+
+def stop_at_step(monkeypatch: pytest.MonkeyPatch, count: int, number: int) -> None:
+    """Send this process a signal during the `count`-th optimiser step."""
+    left, step = [count], module.train_step
+
+    def stopping(*args: Any) -> torch.Tensor:
+        left[0] -= 1
+        if left[0] == 0:
+            signal.raise_signal(number)
+        return step(*args)
+
+    monkeypatch.setattr(module, "train_step", stopping)
+
+
+@pytest.mark.parametrize("epoch", [1, 40, 250])
+@pytest.mark.parametrize("regularized", [True, False])
+def test_loss_is_the_published_sum_over_the_cases_of_the_batch(epoch: int, regularized: bool) -> None:
+    weight = 0.01
+    specs = tiny_specs(CodeRegularization=regularized, CodeRegularizationLambda=weight, CodeBound=0.7)
+    run = start_run(specs, ["a", "b", "c"], torch.device("cpu"))
+    run.field.eval()
+    rows, points = torch.tensor([2, 0]), torch.rand(2, 9, 3) * 2 - 1
+    targets = torch.randint(CLASSES, (2, 9))
+    found = float(batch_loss(run, points, targets, rows, epoch).detach())
+    expected = 0.0
+    for case, row in enumerate(rows):
+        code = run.codes.weight.detach()[row]
+        assert float(code.norm()) <= 0.7 + 1e-6
+        logits = run.field.logits(points[case : case + 1], code[None])[0].detach().double().numpy()
+        for point in range(9):
+            expected -= math.log(np.exp(logits[point])[targets[case, point]] / np.exp(logits[point]).sum())
+            expected += regularized * weight * min(1.0, epoch / 100) * float(code.norm())
+    assert found == pytest.approx(expected / 2, rel=1e-5)
+
+
+def test_loss_falls_below_that_of_the_class_frequencies(tmp_path: Path, store: Store) -> None:
+    rates = [{"Type": "Constant", "Value": 5e-3}, {"Type": "Constant", "Value": 1e-2}]
+    experiment = trained(tmp_path, store, NumEpochs=25, SamplesPerScene=400, LearningRateSchedule=rates,
+                         CodeRegularization=False)  # fmt: skip
+    share = np.bincount(np.concatenate([store.classes(i).ravel() for i in store.done]), minlength=CLASSES)
+    share = share[share > 0] / share.sum()
+    losses = np.array(experiment.load().logs.loss) / 400 / 2  # the batches of two cases are halved by their number
+    assert losses[-3:].mean() < 0.5 * float(-(share * np.log(share)).sum())
+
+
+def test_a_training_is_a_function_of_specs_and_store(tmp_path: Path, store: Store) -> None:
+    first = trained(tmp_path / "a", store)
+    torch.rand(10)
+    assert_same(state(first), state(trained(tmp_path / "b", store)))
+    assert not torch.equal(first.load().codes, trained(tmp_path / "c", store, Seed=4).load().codes)
+
+
+def test_rates_are_those_of_the_schedules_network_first(tmp_path: Path, store: Store) -> None:
+    experiment = trained(tmp_path, store)
+    rates = [schedule.rate for schedule in experiment.specs.learning_rate_schedule]
+    assert experiment.load().logs.learning_rate == [[rate(epoch) for rate in rates] for epoch in (1, 2, 3, 4)]
+
+
+def test_snapshots_are_written_at_the_epochs_asked_for(tmp_path: Path, store: Store) -> None:
+    trained(tmp_path, store, SnapshotFrequency=2, AdditionalSnapshots=[1], LogFrequency=4)
+    names = {path.stem for path in (tmp_path / "ModelParameters").glob("*.pth")}
+    assert {"1", "2", "4", "latest"} <= names
+    assert "3" not in names
+
+
+class TestResume:
+    def test_after_a_snapshot_equals_the_uninterrupted_run(self, tmp_path: Path, store: Store) -> None:
+        experiment = trained(tmp_path, store, SnapshotFrequency=2)
+        whole = state(experiment)
+        train(experiment, store, resume="2", device="cpu")
+        assert_same(state(experiment), whole)
+
+    @pytest.mark.parametrize(("step", "number"), [(1, signal.SIGTERM), (5, signal.SIGINT), (6, signal.SIGTERM)])
+    def test_after_a_signal_equals_the_uninterrupted_run(
+        self, tmp_path: Path, store: Store, monkeypatch: pytest.MonkeyPatch, step: int, number: int
+    ) -> None:
+        whole = state(trained(tmp_path / "whole", store))
+        experiment = Experiment.create(tmp_path / "stopped", tiny_specs())
+        with monkeypatch.context() as patch:
+            stop_at_step(patch, step, number)
+            with pytest.raises(Interrupted) as caught:
+                train(experiment, store, device="cpu")
+        assert caught.value.exit_code == 128 + number
+        assert "--continue latest" in str(caught.value)
+        saved = experiment.load()
+        assert (saved.epoch, saved.step) == divmod(step, 3)
+        assert len(saved.logs.loss) == step
+        train(experiment, store, resume="latest", device="cpu")
+        assert_same(state(experiment), whole)
+
+    def test_leaves_one_line_of_metrics_per_epoch(self, tmp_path: Path, store: Store) -> None:
+        experiment = trained(tmp_path, store, SnapshotFrequency=1)
+        before = [json.loads(line) for line in (tmp_path / "metrics.jsonl").read_text().splitlines()]
+        train(experiment, store, resume="2", device="cpu")
+        after = [json.loads(line) for line in (tmp_path / "metrics.jsonl").read_text().splitlines()]
+        assert [line["epoch"] for line in after] == [1, 2, 3, 4]
+        assert [line["loss_per_point"] for line in after] == [line["loss_per_point"] for line in before]
+
+    def test_of_a_finished_run_changes_nothing(self, tmp_path: Path, store: Store) -> None:
+        experiment = trained(tmp_path, store)
+        whole = state(experiment)
+        assert isinstance(train(experiment, store, resume="latest", device="cpu"), Logs)
+        assert_same(state(experiment), whole)
+
+
+class TestRefusals:
+    def test_to_train_anew_where_checkpoints_are(self, tmp_path: Path, store: Store) -> None:
+        experiment = trained(tmp_path, store, NumEpochs=1)
+        with pytest.raises(UsageError, match="--continue latest"):
+            train(experiment, store, device="cpu")
+
+    def test_to_resume_where_none_are(self, tmp_path: Path, store: Store) -> None:
+        with pytest.raises(ExperimentError, match="latest"):
+            train(Experiment.create(tmp_path, tiny_specs()), store, resume="latest", device="cpu")
+
+    def test_of_another_number_of_classes(self, tmp_path: Path, store: Store) -> None:
+        specs = tiny_specs(NetworkSpecs={"dims": [48, 48], "dim_out": 9, "latent_in": []})
+        with pytest.raises(UsageError, match=r"dim_out is 9.*4 classes.*set dim_out to 4"):
+            train(Experiment.create(tmp_path, specs), store, device="cpu")
+
+    def test_to_resume_on_other_cases(self, tmp_path: Path, store: Store) -> None:
+        experiment = trained(tmp_path / "experiment", store, NumEpochs=1)
+        more = make_store(tmp_path / "more.zarr", people=6)
+        with pytest.raises(ExperimentError, match="p5"):
+            train(experiment, more, resume="latest", device="cpu")
+
+    def test_of_a_store_prepared_otherwise(self, tmp_path: Path, store: Store) -> None:
+        experiment = trained(tmp_path / "experiment", store, NumEpochs=1)
+        case = Case("p0", Path("0.nii.gz"))
+        recipe = store.recipe.model_copy(update={"box_mm": 150.0})
+        other = Store.create(tmp_path / "other.zarr", [case], recipe, labels=False, side=12)
+        with pytest.raises(UsageError, match="another recipe"):
+            train(experiment, other, resume="latest", device="cpu")
+
+    def test_of_specs_that_no_longer_fit_the_weights(self, tmp_path: Path, store: Store) -> None:
+        trained(tmp_path, store, NumEpochs=1)
+        changed = Experiment.create(tmp_path, tiny_specs(CodeLength=7))
+        with pytest.raises(ExperimentError, match=r"specs\.json"):
+            train(changed, store, resume="latest", device="cpu")
+
+    def test_of_a_single_person(self, tmp_path: Path) -> None:
+        alone = make_store(tmp_path / "alone.zarr", people=1)
+        with pytest.raises(ExperimentError, match="2 are needed"):
+            train(Experiment.create(tmp_path / "experiment", tiny_specs()), alone, device="cpu")
+
+    @pytest.mark.parametrize(
+        ("name", "error"), [("gpu", UsageError), ("cuda:x", UsageError), ("cuda:99", MachineError)]
+    )
+    def test_of_a_device_that_is_not_there(self, name: str, error: type[Exception]) -> None:
+        with pytest.raises(error, match=name):
+            pick_device(name)
+
+
+def test_incomplete_cases_are_left_out(tmp_path: Path) -> None:
+    cases = [Case(f"p{number}", Path(f"{number}.nii.gz")) for number in range(3)]
+    recipe = make_store(tmp_path / "any.zarr", people=1).recipe
+    store = Store.create(tmp_path / "store.zarr", cases, recipe, labels=False, side=12)
+    for number in (0, 2):
+        store.write(number, replace(make_prepared(number), source_hash=f"{number:064x}"))
+    experiment = trained(tmp_path / "experiment", Store(store.path), NumEpochs=1)
+    assert experiment.load().code_ids == ["p0", "p2"]
