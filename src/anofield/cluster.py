@@ -74,10 +74,21 @@ def map_cases(
     with contextlib.ExitStack() as stack:
         client = _client(workers, scheduler, stack)
         futures = [client.submit(_isolated, function, case, pure=False) for case in cases]
-        from distributed import as_completed
+        yield from track(_as_they_end(futures, cases), label, len(cases))
 
-        done = (future.result() for future in as_completed(futures))
-        yield from track(done, label, len(cases))
+
+def _as_they_end(futures: Sequence[Any], cases: Sequence[Case]) -> Iterator[Outcome[Any]]:
+    """Outcomes of futures; Dask repeats the case of a killed worker, and one that kills every worker is a failure."""
+    from distributed import KilledWorker, as_completed
+
+    case_of = dict(zip((future.key for future in futures), cases, strict=True))
+    for future in as_completed(futures):
+        case = case_of[future.key]
+        try:
+            yield future.result()
+        except KilledWorker:
+            text = "killed every worker that tried it (out of memory?). Remedy: fewer workers, or a smaller --res."
+            yield Outcome(case, failure=Failure(case.id, str(case.image), text))
 
 
 def failures_of(outcomes: Sequence[Outcome[Any]]) -> list[Failure]:

@@ -24,7 +24,7 @@ def command(
     source: Annotated[str, typer.Option("--input", "-i", help="Healthy scans that were not trained on.")],
     dataset: DatasetOption = Dataset.auto,
     modality: ModalityOption = Modality.T2w,
-    quantile: Annotated[float, typer.Option("--quantile", help="Share of healthy brain below the threshold.")] = 0.995,
+    quantile: Annotated[float, typer.Option("--quantile", help="Share of healthy brain below the threshold.")] = 0.998,
     tail: Annotated[Tail, typer.Option("--tail", help="Departures that deviation counts.")] = Tail.bright,
     minimum_mm: Annotated[float | None, typer.Option("--minimum-mm", help="Width of the minimum filter.")] = None,
     mean_mm: Annotated[float | None, typer.Option("--mean-mm", help="Width of the mean filter.")] = None,
