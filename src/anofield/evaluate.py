@@ -14,7 +14,7 @@ from anofield._progress import track
 from anofield.cohort import find_cases
 from anofield.detect import read_case
 from anofield.errors import CohortError, ScanError
-from anofield.histogram import Curve, ScoreHistogram
+from anofield.histogram import Curve, ScoreHistogram, exact_curve
 from anofield.scan import brain_mask, read_labels, read_map, read_scan, stem, write_json, writing
 from anofield.typing import Json, Mask, PathLike
 
@@ -125,10 +125,8 @@ def _evaluate_case(
     }
     for name in names:
         scores = read_map(_map_path(folder, name, about["score"]), scan)[brain]
-        own = ScoreHistogram()
-        own.add(scores, truth[brain])
-        histograms[name].counts += own.counts
-        row["ap"][name] = own.curve().average_precision()
+        histograms[name].add(scores, truth[brain])
+        row["ap"][name] = exact_curve(scores, truth[brain]).average_precision()
         row["dice"][name] = _dice_at(scores, truth[brain], thresholds[name])
     return row
 

@@ -75,6 +75,20 @@ class Curve:
         return float(self.dice[best]), float(self.thresholds[best])
 
 
+def exact_curve(scores: NDArray[np.float32], truth: NDArray[np.bool_]) -> Curve:
+    """The curve of scores that fit into memory, without bins.
+
+    Args:
+        scores: (n,), finite.
+        truth: (n,), whether each is anomalous.
+    """
+    values, where = np.unique(scores, return_inverse=True)
+    positives = np.bincount(where, weights=truth, minlength=len(values)).astype(np.int64)[::-1]
+    negatives = np.bincount(where, minlength=len(values))[::-1] - positives
+    below = np.nextafter(values[::-1], np.float32(-np.inf))  # a threshold is exceeded, not reached
+    return Curve(below, positives.cumsum(), negatives.cumsum(), int(positives.sum()), int(negatives.sum()))
+
+
 class ScoreHistogram:
     """Streamed counts of scores, apart for healthy and anomalous voxels.
 
