@@ -12,7 +12,7 @@ from typing import Annotated, NoReturn
 import typer
 
 from anofield import __version__
-from anofield.cli import calibrate, demo, detect, evaluate, info, phantom, prepare, report, train
+from anofield.cli import calibrate, demo, detect, evaluate, export, import_, info, phantom, prepare, report, train
 from anofield.errors import AnofieldError, Interrupted
 
 EPILOG = (
@@ -28,8 +28,8 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-for verb in (demo, phantom, prepare, train, calibrate, detect, evaluate, report, info):
-    app.command(name=verb.__name__.rpartition(".")[2])(verb.command)
+for verb in (demo, phantom, prepare, train, calibrate, detect, evaluate, report, import_, export, info):
+    app.command(name=verb.__name__.rpartition(".")[2].rstrip("_"))(verb.command)
 
 
 def _version(wanted: bool) -> None:

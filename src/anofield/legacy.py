@@ -1,0 +1,296 @@
+"""The files of 2021: `.nt` (one prepared case), `.cp` (class centres), `dict_cid.k` (case id → row of the code table).
+
+All three are pickles, and a pickle can run code: `_pickles` reads them by an allow-list and never calls anything.
+"""
+
+from __future__ import annotations
+
+import itertools
+import pickle
+import shutil
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+
+from anofield._pickles import (
+    Call,
+    Record,
+    as_array,
+    as_number,
+    load,
+    pickled_array,
+    pickled_integer,
+    pickled_name,
+    pickled_text,
+    pickled_tuple,
+    reading,
+    shown,
+    write,
+)
+from anofield._progress import track
+from anofield.classes import MAX_CLASSES
+from anofield.cohort import Case
+from anofield.errors import CohortError, ScanError, UsageError
+from anofield.lattice import Lattice
+from anofield.prepare import _PUBLISHED, Prepared, Recipe, RecipeName, _published_affine
+from anofield.scan import Scan, file_hash
+from anofield.store import Store, lattice_side
+from anofield.typing import Classes, PathLike
+
+ROWS_FILE = "dict_cid.k"  # published name
+
+
+class LegacyCase(NamedTuple):
+    """One prepared case, the published `img_extended`.
+
+    Attributes:
+        img: Intensity classes, (i, j, k) uint8.
+        seg: Lesion labels, (i, j, k) uint8, or None (HCP has none).
+        cid: Case id.
+    """
+
+    img: Classes
+    seg: Classes | None
+    cid: str
+
+
+def read_nt(path: PathLike) -> LegacyCase:
+    """Read one `.nt` file: an `img_extended`, bare or alone in a list; a missing case id becomes the file's stem.
+
+    Raises:
+        ScanError: The file is missing, truncated or no pickle, asks for anything but arrays and `img_extended`, or
+            its volumes are not 3-D, not whole numbers from 0 to 255, or of two shapes.
+    """
+    with reading(path, ScanError):
+        content = load(path, ScanError)
+        record = content[0] if isinstance(content, list) and len(content) == 1 else content
+        if not isinstance(record, Record) or len(record.args) != 3:
+            raise ValueError("it holds no img_extended(img, seg, cid)")
+        img, seg, cid = record.args
+        volume, label = _volume(img, "img"), None if seg is None else _volume(seg, "seg")
+        if label is not None and label.shape != volume.shape:
+            raise ValueError(f"img has shape {volume.shape}, seg {label.shape}")
+        return LegacyCase(volume, label, _case_id(Path(path).stem if cid in (None, "") else cid))
+
+
+def write_nt(path: PathLike, case: LegacyCase) -> None:
+    """Write one `.nt` file, `[preprocessing.img_extended(img, seg, cid)]`, that plain `pickle.load` reads.
+
+    Raises:
+        MachineError: The folder cannot be written or the disk is full.
+    """
+    seg = pickle.NONE if case.seg is None else pickled_array(case.seg)
+    arguments = pickled_tuple(pickled_array(case.img), seg, pickled_text(case.cid))
+    record = pickled_name("preprocessing", "img_extended") + arguments + pickle.NEWOBJ
+    write(path, pickle.EMPTY_LIST + record + pickle.APPEND)
+
+
+def read_centers_pickle(path: PathLike) -> tuple[float, ...]:
+    """Read the class centres of a `.cp` file; classes are numbered in its order, so it must increase.
+
+    Raises:
+        UsageError: The file is missing, no pickle, asks for anything but arrays, or holds something else than 3 to
+            `MAX_CLASSES` increasing numbers.
+    """
+    with reading(path, UsageError):
+        content = load(path, UsageError)
+        array = as_array(content) if isinstance(content, Call) else np.array([as_number(item) for item in content])
+        centers = tuple(float(value) for value in array.ravel())
+        if not 3 <= len(centers) <= MAX_CLASSES or not all(a < b for a, b in itertools.pairwise(centers)):
+            raise ValueError(f"its {len(centers)} numbers are not 3 to {MAX_CLASSES} that increase")
+        return centers
+
+
+def write_centers_pickle(path: PathLike, centers: Sequence[float]) -> None:
+    """Write class centres as a `.cp` file: a float64 array, (class,)."""
+    write(path, pickled_array(np.asarray(centers, dtype=np.float64)))
+
+
+def read_rows(path: PathLike) -> dict[str, int]:
+    """Read `dict_cid.k`: case id → row of the code table.
+
+    Raises:
+        UsageError: The file is missing, no pickle, asks for anything but plain values, or is no dictionary of case ids
+            and different rows.
+    """
+    with reading(path, UsageError):
+        content = load(path, UsageError)
+        if not isinstance(content, dict):
+            raise ValueError("it holds no dictionary")
+        rows = {_case_id(cid): as_number(row) for cid, row in content.items()}
+        if not all(isinstance(row, int) and row >= 0 for row in rows.values()):
+            raise ValueError("its rows are no whole numbers from 0")
+        if len(set(rows.values())) < len(content):
+            raise ValueError("two of its case ids have one row")
+        return {cid: int(row) for cid, row in rows.items()}
+
+
+def write_rows(path: PathLike, rows: Mapping[str, int]) -> None:
+    """Write `dict_cid.k`: case id → row of the code table."""
+    items = (pickled_text(cid) + pickled_integer(row) for cid, row in rows.items())
+    write(path, pickle.EMPTY_DICT + pickle.MARK + b"".join(items) + pickle.SETITEMS)
+
+
+def import_store(folder: PathLike, path: PathLike, recipe: Recipe, *, force: bool = False) -> Store:
+    """Make a store from the `.nt` files of a folder, all or nothing; a killed import goes on where it stopped.
+
+    Args:
+        folder: Where the `.nt` files lie.
+        path: Store to make, by convention `NAME.zarr`.
+        recipe: How the files were made: `ifl2021-hcp` or `ifl2021-brats`, centres and mode pool. Its resolution is
+            taken from the files.
+        force: Replace a store that is there.
+
+    Returns:
+        The store. A `.nt` file keeps neither brain mask nor affine: the brain is where the class is above 0, and the
+        native affine is exactly the identity, which says that the place in the world is unknown. The way from the
+        lattice to the native voxels is the recipe's and right.
+
+    Raises:
+        UsageError: The recipe is not a published one, or another store is there.
+        CohortError: No `.nt` file, two with one case id, or two resolutions.
+        ScanError: A file cannot be used (see `read_nt`), is no cube, or has more classes than there are centres.
+    """
+    if recipe.name == "box":
+        raise UsageError(
+            "no file of 2021 was made by the recipe box", remedy="give --recipe ifl2021-hcp or ifl2021-brats"
+        )
+    found = _survey(folder, recipe)
+    side, full = found[0].resolution, _full_side(recipe.name)
+    recipe = recipe.model_copy(update={"resolution": None if side == full else side})
+    cases = [Case(entry.id, entry.path, entry.path if entry.labelled else None) for entry in found]
+    if force and (Path(path) / "zarr.json").is_file():
+        shutil.rmtree(path)
+    store = Store.create(path, cases, recipe, labels=any(entry.labelled for entry in found), side=side)
+    lattice = _published_lattice(recipe.name, side)
+    for row, entry in enumerate(track(found, "import", len(found))):
+        digest = file_hash(entry.path)
+        if not store.is_current(row, digest):
+            store.write(row, _as_prepared(read_nt(entry.path), entry.path, recipe, lattice, digest))
+    return store
+
+
+def export_nt(store: Store, folder: PathLike) -> list[Path]:
+    """Write the complete cases of a store as `CASE.nt`, and `dict_cid.k` with their rows in the order of the store.
+
+    A store with labels gives every case a `seg`, all 0 where it had none; a store without gives None.
+
+    Raises:
+        ExperimentError: No case is complete.
+        CohortError: A case id is no file name.
+        MachineError: The folder cannot be written or the disk is full.
+    """
+    done = store.require_cases()
+    ids = [store.ids[index] for index in done]
+    if odd := next((cid for cid in ids if not _is_file_name(cid)), None):
+        raise CohortError(f"the case id {odd!r} is no file name", where=store.path, remedy="prepare the cohort again")
+    paths = [Path(folder) / f"{cid}.nt" for cid in ids]
+    for index, cid, path in track(zip(done, ids, paths, strict=True), "export", len(done)):
+        write_nt(path, LegacyCase(store.classes(index), store.label(index), cid))
+    write_rows(Path(folder) / ROWS_FILE, {cid: row for row, cid in enumerate(ids)})
+    return paths
+
+
+class _Entry(NamedTuple):
+    """What the store must know of a file before it is made."""
+
+    id: str
+    path: Path
+    resolution: int
+    labelled: bool
+
+
+def _survey(folder: PathLike, recipe: Recipe) -> list[_Entry]:
+    """Every `.nt` file of a folder, checked, sorted by case id."""
+    paths = sorted(path for path in Path(folder).glob("*.nt") if not path.name.startswith("."))
+    if not paths:
+        raise CohortError("no .nt files found", where=folder, remedy="give the folder that holds them")
+    found = sorted(_entry(path, recipe) for path in track(paths, "check", len(paths)))
+    for one, two in itertools.pairwise(found):
+        if one.id == two.id:
+            raise CohortError(
+                f"two files have the case id {one.id!r}: {one.path.name} and {two.path.name}",
+                where=folder,
+                why="one would overwrite the other",
+                remedy="move one of them away",
+            )
+    odd = next((entry for entry in found if entry.resolution != found[0].resolution), None)
+    if odd:
+        raise CohortError(
+            f"{found[0].path.name} has resolution {found[0].resolution}, {odd.path.name} {odd.resolution}",
+            where=folder,
+            why="a store has one resolution",
+            remedy="import them from two folders into two stores",
+        )
+    return found
+
+
+def _entry(path: Path, recipe: Recipe) -> _Entry:
+    case = read_nt(path)
+    if len(set(case.img.shape)) != 1 or not 8 <= case.img.shape[0] <= 512:
+        raise ScanError(
+            f"has shape {case.img.shape}, a cube of 8 to 512 voxels a side is needed",
+            where=path,
+            remedy="prepare the scans again with `anofield prepare`",
+        )
+    top, count = int(case.img.max()), len(recipe.centers)
+    if top >= count:
+        raise ScanError(
+            f"has class {top}, but there are {count} centres (classes 0 to {count - 1})",
+            where=path,
+            why="the class stands for no intensity",
+            remedy="give the centres that the file was made with: --centers FILE.cp",
+        )
+    return _Entry(case.cid, path, case.img.shape[0], case.seg is not None)
+
+
+def _full_side(name: RecipeName) -> int:
+    """Voxels per axis of a published recipe without resampling."""
+    return lattice_side(Recipe(name=name, resolution=None))
+
+
+def _published_lattice(name: RecipeName, resolution: int) -> Lattice:
+    """Lattice of a published recipe; its native affine is the identity: the world is unknown."""
+    to_native = _published_affine(_PUBLISHED[name], _full_side(name), resolution)
+    return Lattice(resolution, to_native, _PUBLISHED[name].native, np.eye(4))
+
+
+def _as_prepared(case: LegacyCase, path: Path, recipe: Recipe, lattice: Lattice, digest: str) -> Prepared:
+    """A case as the store takes it; of the scan itself, which the store does not keep, nothing is left."""
+    nothing = np.broadcast_to(np.float32(0), lattice.native_shape)
+    return Prepared(
+        classes=case.img,
+        brain=case.img > 0,
+        intensity=np.take(np.asarray(recipe.centers, dtype=np.float32), case.img) * (case.img > 0),
+        label=case.seg,
+        lattice=lattice,
+        recipe=recipe,
+        scan=Scan(nothing, lattice.native_affine, None, path),
+        native_brain=nothing > 0,
+        scale=(0.0, 1.0),
+        source_hash=digest,
+    )
+
+
+def _case_id(cid: object) -> str:
+    """A case id that is a file name and nothing but; a number becomes text."""
+    text = str(cid) if isinstance(cid, str | int) else ""
+    if not _is_file_name(text):
+        raise ValueError(f"the case id {shown(cid)} is no file name")
+    return text
+
+
+def _is_file_name(text: str) -> bool:
+    return text not in ("", ".", "..") and text.isprintable() and not set(text) & set("/\\")
+
+
+def _volume(value: object, what: str) -> Classes:
+    """(i, j, k) uint8."""
+    array = as_array(value)
+    if array.ndim != 3 or array.size == 0:
+        raise ValueError(f"{what} has shape {array.shape}, a 3-D volume is needed")
+    if not (array.min() >= 0 and array.max() <= 255 and (array.dtype.kind in "bu" or (array % 1 == 0).all())):
+        raise ValueError(f"{what} holds other values than whole numbers from 0 to 255")
+    return np.array(array, dtype=np.uint8, order="C")
