@@ -115,3 +115,24 @@ def test_a_number_of_classes_that_makes_no_sense_is_refused(count: int) -> None:
 def test_too_few_different_intensities_are_refused(values: np.ndarray) -> None:
     with pytest.raises(UsageError, match=r"fewer than 5 different.*Remedy"):
         fit_centers(values.astype(np.float32), 5)
+
+
+@pytest.mark.parametrize(
+    "centers", [PAPER_CENTERS, (-1.0, 0.1, 0.3), (0.1, 0.7, 1e6)], ids=["paper", "around 0", "wide"]
+)
+def test_assign_agrees_with_the_nearest_centre_at_the_last_bit_of_a_tie(centers: tuple[float, ...]) -> None:
+    ordered = np.array(centers)
+    middle = (ordered[:-1] + ordered[1:]) / 2
+    steps = np.arange(-8, 9) * np.spacing(middle)[:, None]
+    values = (middle[:, None] + steps).ravel()
+    np.testing.assert_array_equal(assign(values, centers), nearest(values, ordered))
+
+
+@pytest.mark.parametrize("width", [2, 3])
+@pytest.mark.parametrize("corner", [(0, 0, 0), (30, 2, 1), (17, 3, 4)])
+def test_mode_pool_of_a_small_brain_in_a_large_volume(corner: tuple[int, int, int], width: int) -> None:
+    classes = np.zeros((36, 9, 8), np.uint8)
+    spot = classes[tuple(slice(c, c + 6) for c in corner)]
+    spot[...] = np.random.default_rng(0).integers(0, 4, spot.shape)
+    np.testing.assert_array_equal(mode_pool(classes, width, 4), slow_mode_pool(classes, width))
+    assert not mode_pool(np.zeros_like(classes), width, 4).any()

@@ -11,11 +11,15 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
 from anofield import __version__
+from anofield.classes import PAPER_CENTERS
 from anofield.cli import app, prepare
 from anofield.errors import Interrupted
+from anofield.legacy import write_centers_pickle
+from anofield.phantom import write_case
 from anofield.store import Store
 
 Run = Callable[..., Any]
@@ -149,3 +153,31 @@ def test_the_names_of_recipes_are_those_of_the_library() -> None:
     from anofield.prepare import RecipeName
 
     assert [name.value for name in prepare.RecipeName] == list(get_args(RecipeName))
+
+
+def test_the_option_names_of_2021_prepare_as_published(anofield: Run, tmp_path: Path) -> None:
+    write_case(tmp_path / "brats", "brats", "native", 3, 0, "glioma", "T2w")
+    write_centers_pickle(tmp_path / "pix.cp", PAPER_CENTERS)
+    words = [
+        "--dataset",
+        "BraTS",
+        "--source",
+        tmp_path / "brats",
+        "--res",
+        40,
+        "--cluster_centers",
+        tmp_path / "pix.cp",
+    ]
+    ended = anofield("prepare", *words, "--target", tmp_path / "old.zarr", "--mode_pool", 2, "--json")
+    assert ended.code == 0, ended.err
+    recipe = json.loads(ended.out)["recipe"]
+    assert (recipe["name"], recipe["mode_pool"], recipe["normalise"]) == ("ifl2021-brats", 2, "clip-minmax")
+    again = ["--recipe", "ifl2021-brats", "--centers", "paper", "--mode-pool", 2, "--res", 40]
+    assert anofield("prepare", "-i", tmp_path / "brats", "-o", tmp_path / "new.zarr", *again).code == 0
+    old, new = Store(tmp_path / "old.zarr"), Store(tmp_path / "new.zarr")
+    assert np.array_equal(old.classes(0), new.classes(0))
+
+
+def test_the_options_of_2021_need_a_data_set_of_2021(anofield: Run, tmp_path: Path) -> None:
+    ended = anofield("prepare", "-i", tmp_path, "-o", tmp_path / "s.zarr", "--mode_pool", 2)
+    assert ended.code == 2 and "--dataset" in ended.err

@@ -5,9 +5,12 @@ from __future__ import annotations
 import contextlib
 import json
 import multiprocessing
+import os
 import pickle
+import signal
 import socket
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -110,3 +113,32 @@ def test_errors_keep_all_they_say_between_processes(kind: type[AnofieldError]) -
     again = pickle.loads(pickle.dumps(error))
     assert type(again) is kind and str(again) == str(error) and again.exit_code == error.exit_code
     assert str(error) == "a.nii: is empty. Nothing to see. Remedy: look."
+
+
+def die_once(case: Case, folder: Path) -> int:
+    """Kills its own process the first time that case `b` is tried, as the kernel does when memory runs out."""
+    mark = folder / case.id
+    if case.id == "b" and not mark.exists():
+        mark.touch()
+        os.kill(os.getpid(), signal.SIGKILL)
+    return os.getpid()
+
+
+def die_always(case: Case) -> str:
+    if case.id == "b":
+        os.kill(os.getpid(), signal.SIGKILL)
+    return case.id
+
+
+def test_the_case_of_a_killed_worker_is_done_again(tmp_path: Path) -> None:
+    outcomes = list(map_cases(partial(die_once, folder=tmp_path), CASES, workers=2))
+    assert sorted(outcome.case.id for outcome in outcomes) == sorted(case.id for case in CASES)
+    assert not failures_of(outcomes) and (tmp_path / "b").exists()
+    assert os.getpid() not in {outcome.value for outcome in outcomes}
+
+
+def test_a_case_that_kills_every_worker_is_a_failure_and_the_others_are_done() -> None:
+    outcomes = list(map_cases(die_always, CASES, workers=2))
+    assert [failure.id for failure in failures_of(outcomes)] == ["b"]
+    assert "memory" in failures_of(outcomes)[0].error
+    assert sorted(o.value for o in outcomes if o.value) == sorted(case.id for case in CASES if case.id != "b")

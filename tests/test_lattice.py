@@ -13,7 +13,16 @@ from nibabel.affines import apply_affine
 from nibabel.eulerangles import euler2mat
 from scipy import ndimage
 
-from anofield.lattice import Lattice, box_lattice, field_coordinates, to_lattice, to_native
+from anofield.lattice import (
+    Lattice,
+    bounding_box,
+    box_lattice,
+    brain_to_lattice,
+    field_coordinates,
+    to_lattice,
+    to_native,
+    zoom_cube,
+)
 from anofield.scan import Scan
 
 ORIENTATIONS = [  # signed permutation matrices: all 48 orders in which a file can store the axes
@@ -148,3 +157,73 @@ def test_field_coordinates_are_voxel_centres_or_lower_corners(resolution: int) -
     np.testing.assert_allclose(corner, 2 * index / resolution - 1, atol=1e-12)
     edges = field_coordinates(np.array([-0.5, resolution - 0.5]), resolution)
     np.testing.assert_allclose(edges, [-1.0, 1.0], atol=1e-12)
+
+
+@pytest.mark.parametrize("order", [0, 1])
+@pytest.mark.parametrize("spacing", list(SPACINGS))
+@every_orientation
+def test_the_straight_path_samples_as_scipy_does(orientation: np.ndarray, spacing: str, order: int) -> None:
+    scan = grid(orientation, "straight", spacing)
+    volume = np.random.default_rng(0).integers(0, 9, scan.data.shape).astype(np.float32)
+    lattice = box_lattice(scan, np.ones(volume.shape, bool), 13, 90.0)
+    matrix = lattice.to_native
+    expected = ndimage.affine_transform(
+        volume, matrix[:3, :3], matrix[:3, 3], output_shape=lattice.shape, order=order, mode="grid-constant"
+    )
+    np.testing.assert_allclose(to_lattice(volume, lattice, order=order), expected, atol=1e-5)
+
+
+def whole_brain_to_lattice(volume: np.ndarray, brain: np.ndarray, lattice: Lattice) -> tuple[np.ndarray, np.ndarray]:
+    """The weighted mean over the whole scan, nothing cropped, and the share of brain."""
+    native_mm = np.linalg.norm(lattice.native_affine[:3, :3], axis=0)
+    ratio = lattice.spacing.min() / native_mm
+    sigma = np.where(ratio > 1.25, ratio / 2.355, 0)
+    parts = []
+    for part in (brain, volume * brain, np.ones(brain.shape)):
+        blurred = ndimage.gaussian_filter(part.astype(np.float64), sigma, mode="constant", truncate=3.0)
+        matrix, place = lattice.to_native[:3, :3], lattice.to_native[:3, 3]
+        parts.append(
+            ndimage.affine_transform(blurred, matrix, place, output_shape=lattice.shape, order=1, mode="grid-constant")
+        )
+    weight, value, whole = parts
+    mean = np.divide(value, weight, out=np.zeros_like(value), where=weight > 1e-3)
+    return mean, np.divide(weight, whole, out=np.zeros_like(weight), where=whole > 1e-3)
+
+
+@pytest.mark.parametrize("turn", list(TURNS))
+@pytest.mark.parametrize("shift", [0.0, 24.0], ids=["inside", "cut by the scan's face"])
+@pytest.mark.parametrize("resolution", [9, 40])
+@pytest.mark.parametrize("orientation", ORIENTATIONS[::7])
+def test_the_brain_on_the_lattice_does_not_depend_on_the_crop(
+    orientation: np.ndarray, resolution: int, shift: float, turn: str
+) -> None:
+    scan = grid(orientation, turn, "anisotropic")
+    place = world(scan.data.shape, scan.affine) - CENTER - [shift, 0, 0]
+    brain = (place**2).sum(-1) < 25.0**2
+    volume = np.random.default_rng(0).uniform(0.2, 1, brain.shape).astype(np.float32)
+    lattice = box_lattice(scan, brain, resolution, 80.0)
+    mean, inside = brain_to_lattice(volume, brain, lattice)
+    expected, share = whole_brain_to_lattice(volume, brain, lattice)
+    certain = abs(share - 0.5) > 1e-5
+    np.testing.assert_array_equal(inside[certain], share[certain] > 0.5)
+    np.testing.assert_allclose(mean[inside], expected[inside], atol=1e-5)
+
+
+@pytest.mark.parametrize("order", [0, 1])
+@pytest.mark.parametrize(("side", "resolution"), [(20, 13), (20, 27), (240, 160), (300, 160), (31, 31)])
+def test_the_zoomed_cube_is_scipys_bit_for_bit(side: int, resolution: int, order: int) -> None:
+    shape, start = (min(side, 20), 3, 4), (0, side - 3, 2)  # at two faces of the cube
+    part = np.random.default_rng(0).normal(size=shape)
+    cube = np.zeros((side, side, side))
+    cube[tuple(slice(s, s + n) for s, n in zip(start, shape, strict=True))] = part
+    place, values = zoom_cube(part, start, side, resolution, order, np.float64)
+    found = np.zeros((resolution,) * 3)
+    found.reshape(-1)[place] = values
+    np.testing.assert_array_equal(found, ndimage.zoom(cube, resolution / side, order=order))
+
+
+def test_the_bounding_box_of_nothing_is_none() -> None:
+    mask = np.zeros((4, 5, 6), bool)
+    assert bounding_box(mask) is None
+    mask[1:3, 4, 2:5] = True
+    assert bounding_box(mask) == (slice(1, 3), slice(4, 5), slice(2, 5))

@@ -18,8 +18,17 @@ from anofield.classes import PAPER_CENTERS, mode_pool
 from anofield.cohort import Case
 from anofield.errors import ScanError, UsageError
 from anofield.phantom import Person
-from anofield.prepare import Prepared, Recipe, fit_cohort_centers, prepare_case, read_centers, recipe_for
-from anofield.scan import file_hash
+from anofield.prepare import (
+    Prepared,
+    Recipe,
+    fit_cohort_centers,
+    prepare_case,
+    prepare_scan,
+    published_lattice,
+    read_centers,
+    recipe_for,
+)
+from anofield.scan import Scan, file_hash
 
 SaveBrain = Callable[..., Path]
 BOX = Recipe(resolution=24)
@@ -61,20 +70,111 @@ def turn(name: str, volume: np.ndarray, pads: tuple[int, int, int] = (4, 4, 5)) 
 
 
 def oracle(name: str, volume: np.ndarray, resolution: int | None, window: int | None) -> np.ndarray:
-    """The published preprocessing, step by step."""
-    image = turn(name, volume)
+    """The published preprocessing of the small shapes, step by step."""
+    return slow_classes(turn(name, volume), resolution, window)
+
+
+def slow_classes(image: np.ndarray, resolution: int | None, window: int | None) -> np.ndarray:
+    """Clip, normalise, zoom, nearest centre, mode pool, of a whole cube."""
     brain = image != 0
     image[brain] = np.clip(image[brain], *np.percentile(image[brain], (2, 98)))
     low, high = image[brain].min(), image[brain].max()
     image[brain] = (image[brain] - low) / (high - low)
     if resolution is not None:
         image = ndimage.zoom(image, resolution / image.shape[1], order=1)
-    classes = np.abs(image[..., None] - np.array(PAPER_CENTERS)).argmin(-1)
-    if window is None:
-        return classes
+    classes = np.stack([np.abs(plane[..., None] - np.array(PAPER_CENTERS)).argmin(-1) for plane in image])
+    return classes if window is None else slow_mode_pool(classes, window)
+
+
+def slow_mode_pool(classes: np.ndarray, window: int) -> np.ndarray:
+    """Votes of every window, one shifted copy after the other; the first of the most frequent classes."""
+    padded = np.pad(classes.astype(np.uint8), [(1, window % 2)] * 3)
+    votes = np.zeros((10, *classes.shape), np.uint8)
+    for index in range(10):
+        same = (padded == index).view(np.uint8)
+        for i, j, k in np.ndindex(window, window, window):
+            votes[index] += same[i:, j:, k:][tuple(slice(0, n) for n in classes.shape)]
+    return votes.argmax(0)
+
+
+def save_steps(path: Path, name: str) -> Path:
+    """Ten levels of 0 … 9 in blocks, of which the percentiles are 1 and 9: windows with ties in number."""
+    levels = np.random.default_rng(1).integers(0, 10, [n // 2 + 1 for n in NATIVE[name]])
+    doubled = np.kron(levels, np.ones((2, 2, 2)))[tuple(slice(0, n) for n in NATIVE[name])]
+    return save_published(path, name, doubled)
+
+
+def count_ties(classes: np.ndarray, window: int) -> int:
+    """Windows in which two classes are the most frequent."""
     padded = np.pad(classes, [(1, window % 2)] * 3)
     windows = np.lib.stride_tricks.sliding_window_view(padded, (window,) * 3).reshape(*classes.shape, -1)
-    return (windows[..., None] == np.arange(10)).sum(-2).argmax(-1)
+    votes = np.sort((windows[..., None] == np.arange(10)).sum(-2), axis=-1)
+    return int((votes[..., -1] == votes[..., -2]).sum())
+
+
+@published
+@pytest.mark.parametrize("window", [2, 3])
+@pytest.mark.parametrize("resolution", [None, 13, 27])
+@pytest.mark.usefixtures("small")
+def test_ties_of_the_mode_pool_go_where_the_published_ones_go(
+    name: str, resolution: int | None, window: int, tmp_path: Path
+) -> None:
+    path = save_steps(tmp_path / "scan.nii.gz", name)
+    prepared = prepare_case(Case("a", path), recipe_for(name, resolution, window))
+    data = nib.load(path).get_fdata()
+    assert count_ties(oracle(name, data, resolution, None), window) > 10
+    np.testing.assert_array_equal(prepared.classes, oracle(name, data, resolution, window))
+
+
+def test_a_native_brats_scan_gives_the_published_classes() -> None:
+    shape, generator = (240, 240, 155), np.random.default_rng(0)
+    axes = np.ix_(*[np.linspace(-1.6, 1.6, n) for n in shape])
+    smooth = ndimage.zoom(generator.normal(300, 90, (12, 12, 8)), np.divide(shape, (12, 12, 8)), order=1)
+    data = np.where(sum(x**2 for x in axes) < 1, np.rint(smooth).clip(1), 0)
+    scan = Scan(data, np.diag([-1.0, -1.0, 1.0, 1.0]), None, Path("scan.nii.gz"))
+    label = np.where(data > 400, 4, 0).astype(np.int32)
+    recipe = recipe_for("ifl2021-brats", 160, 3, "published")
+    prepared = prepare_scan(scan, data != 0, label, recipe, "")
+    pads = (20, 42, 43)
+    image = turn("ifl2021-brats", data, pads)
+    np.testing.assert_array_equal(prepared.classes, slow_classes(image, 160, 3))
+    truth = ndimage.zoom(turn("ifl2021-brats", label.astype(np.uint8), pads), 160 / 240, order=1)
+    np.testing.assert_array_equal(prepared.label, truth)
+    assert set(np.unique(truth)) == {0, 1, 2, 3, 4} and len(np.unique(prepared.classes)) == 10
+
+
+@published
+@pytest.mark.parametrize("resolution", [None, 11, 20, 27])
+@pytest.mark.usefixtures("small")
+def test_published_labels_are_mixed_and_rounded(name: str, resolution: int | None, tmp_path: Path) -> None:
+    path = save_published(tmp_path / "scan.nii.gz", name)
+    label = np.random.default_rng(0).integers(0, 5, NATIVE[name]).astype(np.uint8)
+    nib.Nifti1Image(label, np.diag([-9.0, 9.0, 9.0, 1.0])).to_filename(tmp_path / "seg.nii.gz")
+    case = Case("a", path, tmp_path / "seg.nii.gz")
+    expected = turn(name, label)
+    if resolution is not None:
+        expected = ndimage.zoom(expected, resolution / 20, order=1)
+    prepared = prepare_case(case, recipe_for(name, resolution, label_resampling="published"))
+    np.testing.assert_array_equal(prepared.label, expected)
+    assert prepared.label is not None and prepared.label.dtype == np.uint8
+
+
+def test_the_box_recipe_does_not_mix_labels() -> None:
+    with pytest.raises(ValidationError, match="only the ifl2021 recipes"):
+        Recipe(label_resampling="published")
+    with pytest.raises(UsageError, match=r"only the ifl2021 recipes.*\n?.*nearest"):
+        recipe_for("box", 32, label_resampling="published")
+
+
+@published
+def test_the_published_lattice_lies_where_the_zoom_puts_it(name: str) -> None:
+    affine = np.diag([-0.7, 0.7, 0.7, 1.0])
+    full, scaled = published_lattice(name, None, affine), published_lattice(name, 160, affine)
+    assert full.resolution == {"ifl2021-hcp": 300, "ifl2021-brats": 240}[name] and scaled.resolution == 160
+    np.testing.assert_allclose(
+        apply_affine(full.affine, [[0] * 3, [full.resolution - 1] * 3]),
+        apply_affine(scaled.affine, [[0] * 3, [159] * 3]),
+    )
 
 
 @published
@@ -118,9 +218,12 @@ def test_the_published_constants_give_the_published_cubes(name: str) -> None:
     spots = np.stack([generator.integers(40, n - 40, 20) for n in steps.native], axis=1)
     volume = np.zeros(steps.native, np.uint8)
     volume[tuple(spots.T)] = np.arange(1, 21)
-    seen = prepare._published_geometry(volume, steps)
-    assert seen.shape == (side,) * 3
-    np.testing.assert_array_equal(seen, turn(name, volume, (20, 42, 43)))
+    seen = turn(name, volume, (20, 42, 43))
+    assert seen.shape == (side,) * 3 and steps.side == side
+    after = [n - before - size for n, (before, _), size in zip(
+        seen.shape, steps.pad, steps.turned(volume).shape, strict=True)]  # fmt: skip
+    padding = [(before, rest) for (before, _), rest in zip(steps.pad, after, strict=True)]
+    np.testing.assert_array_equal(np.pad(steps.turned(volume), padding), seen)
     places = np.argwhere(seen)
     native = apply_affine(prepare._published_affine(steps, side, side), places)
     np.testing.assert_array_equal(volume[tuple(native.astype(int).T)], seen[tuple(places.T)])

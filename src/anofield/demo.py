@@ -20,6 +20,7 @@ from anofield.evaluate import evaluate, format_table, plain
 from anofield.experiment import Experiment, Specs
 from anofield.model import load_model
 from anofield.phantom import case_name, plan_cohort, write_case
+from anofield.phantom.layouts import case_paths
 from anofield.prepare import fit_cohort_centers, recipe_for
 from anofield.report import write_report
 from anofield.scan import write_json
@@ -27,7 +28,7 @@ from anofield.store import Store, prepare_cohort
 from anofield.train import train
 from anofield.typing import Json, PathLike
 
-LAYOUT, MODALITY = "brats", "T2w"
+LAYOUT = "brats"
 MARK = "demo.json"
 
 
@@ -41,6 +42,10 @@ class Plan:
         resolution: R of the lattice.
         epochs, points, people: Of training; points per person and people per step.
         width, depth, octaves, code_length: Of the field.
+        classes: Number of intensity classes.
+        kinds: Lesion kinds of the test people, in turn.
+        modality: Contrast of the scans.
+        normalise: Of the recipe; the ablation benchmark varies it.
     """
 
     n_train: int
@@ -57,6 +62,8 @@ class Plan:
     code_length: int = 64
     classes: int = 10
     kinds: tuple[str, ...] = field(default=("glioma",))
+    modality: str = "T2w"
+    normalise: str = "robust"
 
 
 FULL = Plan(n_train=224, n_calibration=16, n_test=16, scan_size=96, resolution=64, epochs=200)
@@ -180,20 +187,23 @@ def _cohort(folder: Path, name: str, plan: Plan, seed: int) -> list[Case]:
     healthy = {"train": plan.n_train, "calibration": plan.n_calibration, "test": 0}[name]
     lesion = plan.n_test if name == "test" else 0
     people = {case_name(LAYOUT, n, kind): (n, kind) for n, kind in plan_cohort(healthy, lesion, plan.kinds, first)}
-    work = partial(_write_person, folder=folder, size=plan.scan_size, seed=seed, people=people)
-    asked = [Case(case_id, folder / case_id / f"{case_id}_t2.nii.gz") for case_id in people]
+    work = partial(_write_person, folder=folder, plan=plan, seed=seed, people=people)
+    images = {case_id: case_paths(LAYOUT, case_id, plan.modality, kind).image for case_id, (_, kind) in people.items()}
+    asked = [Case(case_id, folder / image) for case_id, image in images.items()]
     _all_done(failures_of(list(map_cases(work, asked, label=f"phantom {name}"))))
-    return find_cases(folder, dataset=LAYOUT, modality=MODALITY)
+    return find_cases(folder, dataset=LAYOUT, modality=plan.modality)
 
 
-def _write_person(case: Case, *, folder: Path, size: int, seed: int, people: dict[str, tuple[int, str | None]]) -> None:
+def _write_person(
+    case: Case, *, folder: Path, plan: Plan, seed: int, people: dict[str, tuple[int, str | None]]
+) -> None:
     number, kind = people[case.id]
     if not (case.image.is_file() and case.image.with_name(f"{case.id}_seg.nii.gz").is_file()):
-        write_case(folder, LAYOUT, size, seed, number, kind, MODALITY)
+        write_case(folder, LAYOUT, plan.scan_size, seed, number, kind, plan.modality)
 
 
 def _prepare(cases: list[Case], path: Path, plan: Plan, seed: int) -> Store:
-    recipe = recipe_for("box", plan.resolution)
+    recipe = recipe_for("box", plan.resolution).model_copy(update={"normalise": plan.normalise})
     if path.exists():
         recipe = Store(path).recipe
     else:

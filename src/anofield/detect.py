@@ -104,7 +104,14 @@ def detect_case(case: Case, model: Model, options: DetectOptions) -> Detection:
 
 
 def detect_cases(
-    cases: Sequence[Case], model: Model, options: DetectOptions, out: PathLike, *, force: bool = False, workers: int = 1
+    cases: Sequence[Case],
+    model: Model,
+    options: DetectOptions,
+    out: PathLike,
+    *,
+    force: bool = False,
+    workers: int = 1,
+    scheduler: str | None = None,
 ) -> list[Outcome[Json]]:
     """Detect in every case and write `out/<case id>/`; finished cases are skipped, failing ones recorded.
 
@@ -115,6 +122,7 @@ def detect_cases(
         out: Folder of the run; `run.json` and, if any, `failures.json` are written by the caller with `write_run`.
         force: Do finished cases again.
         workers: Local processes.
+        scheduler: Address of a running Dask scheduler instead; `out` and the scans must be visible to its workers.
 
     Returns:
         Per case the content of its `case.json`, or its failure.
@@ -123,7 +131,7 @@ def detect_cases(
     with writing(out):
         Path(out).mkdir(parents=True, exist_ok=True)
     work = partial(_one, model=model, options=options, threshold=threshold, out=Path(out), force=force)
-    return list(map_cases(work, cases, workers=workers, label="detect"))
+    return list(map_cases(work, cases, workers=workers, scheduler=scheduler, label="detect"))
 
 
 def threshold_of(model: Model, options: DetectOptions, score: str | None = None) -> float | None:

@@ -5,17 +5,21 @@ Three frames meet here (docs/explanation/coordinates.md): lattice index, native 
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy import ndimage
+from scipy import ndimage, sparse
 
 from anofield.scan import Scan
 from anofield.typing import Affine, FloatVolume, Mask, Shape3, Volume
 
 Convention = Literal["center", "corner"]
+FWHM = 2.355  # of a Gaussian, in standard deviations
+TRUNCATE = 3.0  # standard deviations at which a Gaussian is cut
+STRAIGHT = 1e-4  # native voxels that a lattice edge may lean by and still count as parallel to an axis
 
 
 @dataclass(frozen=True)
@@ -70,7 +74,7 @@ def field_coordinates(
 
 def box_lattice(scan: Scan, brain: Mask, resolution: int, box_mm: float) -> Lattice:
     """RAS+ cube, `box_mm` mm a side, around the brain's centre of mass, divided into `resolution`³ voxels."""
-    center = scan.affine[:3, :3] @ np.asarray(ndimage.center_of_mass(brain)) + scan.affine[:3, 3]
+    center = scan.affine[:3, :3] @ _center_of_mass(brain) + scan.affine[:3, 3]
     step = box_mm / resolution
     to_world = np.diag([step, step, step, 1.0])
     to_world[:3, 3] = center - step * (resolution - 1) / 2.0
@@ -85,44 +89,191 @@ def to_lattice(volume: Volume, lattice: Lattice, *, brain: Mask | None = None, o
     Args:
         volume: (i, j, k), native voxels.
         lattice: Where to sample.
-        brain: If given, a weighted mean over brain voxels with a Gaussian as wide as a lattice voxel (FWHM): no
-            aliasing on a coarse lattice and no darkening towards the brain's edge.
-        order: 1 linear, 0 nearest neighbour (labels).
+        brain: If given, the weighted mean of `brain_to_lattice`.
+        order: 1 linear, 0 nearest neighbour (labels; without `brain`).
     """
-    if brain is None:
-        return _sample(volume, lattice, order)
+    if brain is not None:
+        return brain_to_lattice(volume, brain, lattice)[0]
+    return _sample(volume, lattice.to_native, lattice.shape, order)
+
+
+def brain_to_lattice(volume: Volume, brain: Mask, lattice: Lattice) -> tuple[FloatVolume, Mask]:
+    """Mean over the brain around every lattice voxel, and the lattice voxels that are brain.
+
+    The weights are a Gaussian as wide as a lattice voxel (FWHM), linearly sampled: no aliasing on a coarse lattice and
+    no darkening towards the brain's edge. A lattice voxel is brain if more than half of its weight in the scan is.
+
+    Args:
+        volume: (i, j, k), native voxels.
+        brain: (i, j, k); what lies outside does not count.
+        lattice: Where to sample.
+
+    Returns:
+        Mean (R, R, R), 0 where no brain is near; brain (R, R, R).
+    """
     native_mm = np.linalg.norm(lattice.native_affine[:3, :3], axis=0)
     ratio = float(lattice.spacing.min()) / native_mm
-    sigma = np.where(ratio > 1.25, ratio / 2.355, 0.0)  # FWHM = 2.355 σ
-    weight = ndimage.gaussian_filter(brain.astype(np.float32), sigma, mode="constant", truncate=3.0)
-    value = ndimage.gaussian_filter((volume * brain).astype(np.float32), sigma, mode="constant", truncate=3.0)
-    weight, value = _sample(weight, lattice, order), _sample(value, lattice, order)
-    return np.divide(value, weight, out=np.zeros_like(value), where=weight > 1e-3)
+    sigma = np.where(ratio > 1.25, ratio / FWHM, 0.0).astype(np.float64)
+    near = surroundings(brain, [2 * (_radius(s) + 1) for s in sigma])  # of a lattice voxel's reach to both sides
+    inside, matrix = brain[near], np.array(lattice.to_native, dtype=np.float64)
+    matrix[:3, 3] -= [cut.start for cut in near]
+    masked = np.where(inside, volume[near], 0)
+    weight, value = (_sample(v, matrix, lattice.shape, 1, sigma) for v in (inside, masked))
+    mean = np.divide(value, weight, out=np.zeros_like(value), where=weight > 1e-3)
+    if all(cut.start > 0 and cut.stop < n for cut, n in zip(near, brain.shape, strict=True)):
+        return mean, weight > 0.5
+    whole = _sample(np.ones_like(inside), matrix, lattice.shape, 1, sigma)  # less than 1 at the scan's faces
+    return mean, np.divide(weight, whole, out=np.zeros_like(weight), where=whole > 1e-3) > 0.5
 
 
 def to_native(volume: Volume, lattice: Lattice, *, order: int = 1) -> FloatVolume:
     """Carry a lattice volume (R, R, R) to the scan's own voxels (i, j, k); outside the box 0."""
-    matrix = np.linalg.inv(lattice.to_native)
+    to_lattice_index = np.asarray(np.linalg.inv(lattice.to_native), dtype=np.float64)
+    return _sample(volume, to_lattice_index, lattice.native_shape, order)
+
+
+def bounding_box(mask: Mask) -> tuple[slice, ...] | None:
+    """Smallest box that holds a mask (i, j, k); None if the mask is empty."""
+    plane = np.asarray(mask.any(axis=2))
+    lines = [
+        np.flatnonzero(line)
+        for line in (plane.any(axis=1), plane.any(axis=0), np.asarray(mask.any(axis=0)).any(axis=0))
+    ]
+    return tuple(slice(int(line[0]), int(line[-1]) + 1) for line in lines) if len(lines[0]) else None
+
+
+def zoom_cube(
+    part: Volume, start: Sequence[int], side: int, resolution: int, order: int, dtype: type[Any]
+) -> tuple[NDArray[np.intp], NDArray[Any]]:
+    """`scipy.ndimage.zoom` of a cube, bit for bit, at the voxels that something else than 0 reaches.
+
+    Args:
+        part: What the cube holds from index `start` on; it is 0 elsewhere.
+        start: Three indices.
+        side: Voxels per axis of the cube.
+        resolution: R, voxels per axis of the zoomed cube.
+        order: 1 linear, 0 nearest neighbour.
+        dtype: Of the values; integers are rounded as scipy does.
+
+    Returns:
+        Flat indices into (R, R, R), and the values there.
+    """
+    box = bounding_box(part != 0)
+    if box is None:
+        return np.zeros(0, dtype=np.intp), np.zeros(0, dtype=dtype)
+    first = [begin + cut.start for begin, cut in zip(start, box, strict=True)]
+    if resolution == side:
+        places = np.nonzero(part[box])
+        values = part[box][places].astype(dtype)
+        return np.ravel_multi_index(tuple(p + f for p, f in zip(places, first, strict=True)), (resolution,) * 3), values
+    before = [min(f, 1) for f in first]  # a voxel one step outside is reached as well
+    padded = np.pad(part[box], [(b, 1) for b in before])
+    corners = zip(first, before, padded.shape, strict=True)
+    axes = [_zoomed_axis(f - b, n, side, resolution) for f, b, n in corners]
+    kept, points = zip(*axes, strict=True)
+    places = np.nonzero(_reached(padded != 0, points))
+    coordinates = np.stack([line[index] for line, index in zip(points, places, strict=True)])
+    values = ndimage.map_coordinates(padded, coordinates, output=dtype, order=order)
+    return np.ravel_multi_index(
+        tuple(k[index] for k, index in zip(kept, places, strict=True)), (resolution,) * 3
+    ), values
+
+
+def _zoomed_axis(first: int, count: int, side: int, resolution: int) -> tuple[NDArray[np.intp], NDArray[np.float64]]:
+    """Lattice indices between `count` cube voxels from index `first` on, and their places relative to it.
+
+    The products are scipy's, and so is leaving out a last one that rounding puts beyond the cube; subtracting a whole
+    number that is not negative is exact.
+    """
+    place = np.arange(resolution, dtype=np.float64) * ((side - 1) / (resolution - 1))
+    kept = np.flatnonzero((place >= first) & (place < first + count - 1) & (place <= side - 1))
+    return kept, place[kept] - first
+
+
+def _reached(filled: Mask, points: Sequence[NDArray[np.float64]]) -> Mask:
+    """Points, given per axis, with a filled voxel among their eight neighbours."""
+    for axis, line in enumerate(points):
+        below = line.astype(np.intp)
+        filled = filled.take(below, axis) | filled.take(below + 1, axis)
+    return filled
+
+
+def _center_of_mass(mask: Mask) -> NDArray[np.float64]:
+    """Mean index of the mask's voxels, (3,)."""
+    lines = [np.count_nonzero(mask, axis=tuple({0, 1, 2} - {axis})) for axis in range(3)]
+    return np.array([line @ np.arange(len(line)) / line.sum() for line in lines])
+
+
+def surroundings(mask: Mask, margin: Sequence[int]) -> tuple[slice, ...]:
+    """Bounding box of a mask, `margin` voxels wider, within the volume; the whole volume if the mask is empty."""
+    box = bounding_box(mask) or tuple(slice(0, n) for n in mask.shape)
+    sides = zip(box, margin, mask.shape, strict=True)
+    return tuple(slice(max(cut.start - more, 0), min(cut.stop + more, n)) for cut, more, n in sides)
+
+
+def _radius(sigma: float) -> int:
+    """Voxels to each side that a Gaussian reaches, as in scipy."""
+    return int(TRUNCATE * sigma + 0.5)
+
+
+def _sample(
+    volume: Volume, matrix: Affine, shape: Shape3, order: int, sigma: NDArray[np.float64] | None = None
+) -> FloatVolume:
+    """Value of a volume at `matrix` @ index for every index of `shape`, 0 outside; blurred before, if `sigma` is given.
+
+    Args:
+        volume: (i, j, k).
+        matrix: Index of the result → index of the volume, (4, 4).
+        shape: Of the result.
+        order: 1 linear, 0 nearest neighbour.
+        sigma: Standard deviations of the Gaussian, voxels of the volume, (3,).
+    """
+    sigma = np.zeros(3) if sigma is None else sigma
+    axes = _parallel_axes(matrix, shape)
+    if axes is not None:
+        return _sample_straight(volume.transpose(axes), matrix[list(axes)], shape, order, sigma[list(axes)])
+    volume = np.asarray(volume, dtype=np.float32)
+    if sigma.any():
+        volume = ndimage.gaussian_filter(volume, sigma, mode="constant", truncate=TRUNCATE)
     return np.asarray(
         ndimage.affine_transform(
-            np.asarray(volume, dtype=np.float32),
-            matrix[:3, :3],
-            matrix[:3, 3],
-            output_shape=lattice.native_shape,
-            order=order,
-            mode="grid-constant",
+            volume, matrix[:3, :3], matrix[:3, 3], output_shape=shape, order=order, mode="grid-constant"
         )
     )
 
 
-def _sample(volume: Volume, lattice: Lattice, order: int) -> FloatVolume:
-    return np.asarray(
-        ndimage.affine_transform(
-            np.asarray(volume, dtype=np.float32),
-            lattice.to_native[:3, :3],
-            lattice.to_native[:3, 3],
-            output_shape=lattice.shape,
-            order=order,
-            mode="grid-constant",
-        )
-    )
+def _parallel_axes(matrix: Affine, shape: Shape3) -> tuple[int, int, int] | None:
+    """The volume's axis that each axis of the result runs along; None if it is oblique."""
+    a, b, c = (int(axis) for axis in np.abs(matrix[:3, :3]).argmax(axis=0))
+    lean = np.abs(matrix[:3, :3]) * np.array(shape)
+    lean[[a, b, c], [0, 1, 2]] = 0.0
+    return (a, b, c) if {a, b, c} == {0, 1, 2} and lean.max() < STRAIGHT else None
+
+
+def _sample_straight(
+    volume: Volume, rows: Affine, shape: Shape3, order: int, sigma: NDArray[np.float64]
+) -> FloatVolume:
+    """Blur and sample one axis after the other, each as one sparse matrix; axis d of the result runs along axis d."""
+    values = np.asarray(volume, dtype=np.float32)
+    for axis, count in enumerate(shape):
+        place = rows[axis, axis] * np.arange(count) + rows[axis, 3]
+        weights = _axis_weights(place, len(values), order, float(sigma[axis]))
+        rest = values.shape[1:]
+        values = (weights @ values.reshape(len(values), -1)).T.reshape(*rest, count)  # the next axis comes first
+    return np.ascontiguousarray(values)
+
+
+def _axis_weights(place: NDArray[np.float64], count: int, order: int, sigma: float) -> sparse.csr_array:
+    """Weights (places, count) of `count` voxels in the value at each place, 0 beyond the first and the last voxel."""
+    below = np.floor(place if order else place + 0.5).astype(np.intp)
+    share = (place - below) * order
+    columns, weights = np.concatenate([below, below + 1]), np.concatenate([1.0 - share, share])
+    lines = np.tile(np.arange(len(place)), 2)
+    kept = (columns >= 0) & (columns < count) & (weights > 0)
+    linear = sparse.csr_array((weights[kept], (lines[kept], columns[kept])), shape=(len(place), count))
+    if sigma > 0:
+        steps = np.arange(-_radius(sigma), _radius(sigma) + 1)
+        bell = np.exp(-0.5 * (steps / sigma) ** 2)
+        bell, steps = (bell / bell.sum())[abs(steps) < count], steps[abs(steps) < count]
+        linear = linear @ sparse.diags_array(list(bell), offsets=steps, shape=(count, count))
+    return linear.astype(np.float32)

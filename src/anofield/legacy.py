@@ -34,7 +34,7 @@ from anofield.classes import MAX_CLASSES
 from anofield.cohort import Case
 from anofield.errors import CohortError, ScanError, UsageError
 from anofield.lattice import Lattice
-from anofield.prepare import _PUBLISHED, Prepared, Recipe, RecipeName, _published_affine
+from anofield.prepare import Prepared, Recipe, RecipeName, published_lattice
 from anofield.scan import Scan, file_hash
 from anofield.store import Store, lattice_side
 from anofield.typing import Classes, PathLike
@@ -244,17 +244,6 @@ def _entry(path: Path, recipe: Recipe) -> _Entry:
             remedy="give the centres that the file was made with: --centers FILE.cp",
         )
     return _Entry(case.cid, path, case.img.shape[0], case.seg is not None)
-
-
-def _full_side(name: RecipeName) -> int:
-    """Voxels per axis of a published recipe without resampling."""
-    return lattice_side(Recipe(name=name, resolution=None))
-
-
-def _published_lattice(name: RecipeName, resolution: int) -> Lattice:
-    """Lattice of a published recipe; its native affine is the identity: the world is unknown."""
-    to_native = _published_affine(_PUBLISHED[name], _full_side(name), resolution)
-    return Lattice(resolution, to_native, _PUBLISHED[name].native, np.eye(4))
 
 
 def _as_prepared(case: LegacyCase, path: Path, recipe: Recipe, lattice: Lattice, digest: str) -> Prepared:

@@ -9,17 +9,16 @@ import itertools
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
-from scipy import ndimage
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, ValidationInfo, field_validator
 
 from anofield.classes import MAX_CLASSES, PAPER_CENTERS, assign, assign_brain, fit_centers, mode_pool
 from anofield.cohort import Case
 from anofield.errors import ScanError, UsageError
-from anofield.lattice import Convention, Lattice, box_lattice, to_lattice
+from anofield.lattice import Convention, Lattice, box_lattice, brain_to_lattice, surroundings, to_lattice, zoom_cube
 from anofield.scan import Scan, brain_mask, file_hash, read_labels, read_scan
 from anofield.typing import Affine, Classes, FloatVolume, Mask, Shape3, Volume
 
@@ -30,6 +29,7 @@ INTENSITY_FLOOR = 0.02  # of brain voxels; 0 is background
 CENTER_CASES, CENTER_VOXELS = 40, 20_000  # scans and voxels per scan that class centres are fitted on
 
 RecipeName = Literal["box", "ifl2021-hcp", "ifl2021-brats"]
+LabelResampling = Literal["nearest", "published"]
 
 
 class Recipe(BaseModel):
@@ -43,6 +43,8 @@ class Recipe(BaseModel):
         centers: Ordered class centres in normalised intensity.
         mode_pool: Window of the mode pool, None for none.
         lattice: Field coordinates at voxel centres, or corners as published.
+        label_resampling: `nearest` keeps the values of the label map; `published` mixes them linearly and rounds, as
+            the 2021 scripts do (`ifl2021-*` only).
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
@@ -54,6 +56,7 @@ class Recipe(BaseModel):
     centers: tuple[float, ...] = Field(default=PAPER_CENTERS, min_length=3, max_length=MAX_CLASSES)
     mode_pool: Literal[2, 3] | None = None
     lattice: Convention = "center"
+    label_resampling: LabelResampling = "nearest"
 
     @field_validator("centers")
     @classmethod
@@ -61,6 +64,13 @@ class Recipe(BaseModel):
         if not all(a < b for a, b in itertools.pairwise(centers)):  # NaN compares false
             raise ValueError("class centres must increase")
         return centers
+
+    @field_validator("label_resampling")
+    @classmethod
+    def _published_only(cls, value: str, info: ValidationInfo) -> str:
+        if value == "published" and info.data.get("name") == "box":
+            raise ValueError("only the ifl2021 recipes resample labels as published, the box recipe takes the nearest")
+        return value
 
     @property
     def outside_class(self) -> bool:
@@ -96,21 +106,29 @@ class Prepared:
     source_hash: str
 
 
-def recipe_for(name: RecipeName, resolution: int | None, mode_pool_width: int | None = None) -> Recipe:
+def recipe_for(
+    name: RecipeName,
+    resolution: int | None,
+    mode_pool_width: int | None = None,
+    label_resampling: LabelResampling = "nearest",
+) -> Recipe:
     """A recipe with the settings that belong to its name.
 
     Raises:
-        UsageError: The resolution or the mode pool is out of range, or `box` has no resolution.
+        UsageError: The resolution or the mode pool is out of range, `box` has no resolution or would mix labels.
     """
     fixed = {} if name == "box" else {"normalise": "clip-minmax", "lattice": "corner"}
     if name == "box" and resolution is None:
         raise UsageError("the box recipe has no full resolution", remedy="give voxels per axis, for example --res 160")
+    wanted = {"resolution": resolution, "mode_pool": mode_pool_width, "label_resampling": label_resampling}
     try:
-        return Recipe.model_validate({"name": name, "resolution": resolution, "mode_pool": mode_pool_width, **fixed})
+        return Recipe.model_validate({"name": name, **wanted, **fixed})
     except ValidationError as error:
         first = error.errors()[0]
         what = f"{first['loc'][0]} {first['input']}: {first['msg'][0].lower()}{first['msg'][1:]}"
-        raise UsageError(what, remedy="give --res 8 to 512 and --mode-pool 2 or 3") from error
+        labels = first["loc"][0] == "label_resampling"
+        remedy = "leave it at nearest" if labels else "give --res 8 to 512 and --mode-pool 2 or 3"
+        raise UsageError(what, remedy=remedy) from error
 
 
 def prepare_case(case: Case, recipe: Recipe) -> Prepared:
@@ -122,8 +140,24 @@ def prepare_case(case: Case, recipe: Recipe) -> Prepared:
     scan = read_scan(case.image, dtype=np.float32 if recipe.name == "box" else np.float64)
     brain = brain_mask(scan, case.mask)
     label = None if case.label is None else read_labels(case.label, scan)
+    return prepare_scan(scan, brain, label, recipe, file_hash(case.image))
+
+
+def prepare_scan(scan: Scan, brain: Mask, label: Volume | None, recipe: Recipe, source_hash: str) -> Prepared:
+    """Bring a scan that was read on the lattice of the recipe.
+
+    Args:
+        scan: float64 data for the published recipes, if their numbers are wanted to the letter.
+        brain: Brain voxels, (i, j, k).
+        label: Lesion truth (i, j, k), or None.
+        recipe: How.
+        source_hash: SHA-256 of the scan file.
+
+    Raises:
+        ScanError: The scan's shape is not the recipe's.
+    """
     steps = _prepare_box if recipe.name == "box" else _prepare_published
-    return steps(scan, brain, label, recipe, file_hash(case.image))
+    return steps(scan, brain, label, recipe, source_hash)
 
 
 def fit_cohort_centers(cases: Sequence[Case], recipe: Recipe, count: int, seed: int = 0) -> tuple[float, ...]:
@@ -215,10 +249,12 @@ def _prepare_box(scan: Scan, brain: Mask, label: Volume | None, recipe: Recipe, 
         raise UsageError("the box recipe needs a resolution", remedy="set it, for example 160")
     lattice = box_lattice(scan, brain, recipe.resolution, recipe.box_mm)
     normalise = normalise_robust if recipe.normalise == "robust" else normalise_clip_minmax
-    shift, scale = normalise(scan.data[brain])
-    normalised = np.clip((scan.data - shift) / scale, INTENSITY_FLOOR, 1.0)
-    inside = to_lattice(brain.astype(np.float32), lattice, brain=np.ones_like(brain)) > 0.5
-    intensity = to_lattice(normalised, lattice, brain=brain) * inside
+    values = scan.data[brain]
+    shift, scale = normalise(values)
+    normalised = np.zeros(brain.shape, dtype=np.float32)
+    normalised[brain] = np.clip((values - shift) / scale, INTENSITY_FLOOR, 1.0)
+    mean, inside = brain_to_lattice(normalised, brain, lattice)
+    intensity = mean * inside
     classes = assign_brain(intensity, inside, recipe.centers)
     if recipe.mode_pool:
         pooled = mode_pool(classes, recipe.mode_pool, len(recipe.centers))
@@ -240,12 +276,22 @@ def _prepare_box(scan: Scan, brain: Mask, label: Volume | None, recipe: Recipe, 
 
 @dataclass(frozen=True)
 class _Published:
-    """Index arithmetic of one published data set, after the transpose to (2, 1, 0)."""
+    """Index arithmetic of one published data set, after the transpose to (2, 1, 0); no axis is both padded and cut."""
 
     native: Shape3
     flip: tuple[bool, bool, bool]
     pad: tuple[tuple[int, int], tuple[int, int], tuple[int, int]]
     cut: tuple[slice, slice, slice]
+
+    @property
+    def side(self) -> int:
+        """Voxels per axis of the published cube."""
+        return self.native[2] + sum(self.pad[0])
+
+    def turned(self, volume: Volume) -> Volume:
+        """View of a native volume (i, j, k) as it lies in the cube, the padding left out."""
+        flipped = tuple(slice(None, None, -1) if flip else slice(None) for flip in self.flip)
+        return volume.transpose(2, 1, 0)[flipped][self.cut]
 
 
 _PUBLISHED = {  # Naval Marimont & Tarroni 2021, published preprocessing
@@ -258,6 +304,19 @@ _PUBLISHED = {  # Naval Marimont & Tarroni 2021, published preprocessing
 }
 
 
+def published_lattice(name: RecipeName, resolution: int | None, native_affine: Affine) -> Lattice:
+    """The lattice of a published recipe.
+
+    Args:
+        name: `ifl2021-hcp` or `ifl2021-brats`.
+        resolution: R, lattice voxels per axis; None for the published full resolution.
+        native_affine: Native voxel index → world RAS+ mm, (4, 4).
+    """
+    steps = _PUBLISHED[name]
+    count = resolution or steps.side
+    return Lattice(count, _published_affine(steps, steps.side, count), steps.native, native_affine)
+
+
 def _prepare_published(scan: Scan, brain: Mask, label: Volume | None, recipe: Recipe, source_hash: str) -> Prepared:
     steps = _PUBLISHED[recipe.name]
     if scan.data.shape != steps.native:
@@ -267,38 +326,53 @@ def _prepare_published(scan: Scan, brain: Mask, label: Volume | None, recipe: Re
             why="its padding and cropping are fixed",
             remedy="use the box recipe, which takes any grid",
         )
-    volume = _published_geometry(scan.data, steps)
-    foreground = volume != 0
-    shift, scale = normalise_clip_minmax(volume[foreground])
-    volume[foreground] = (np.clip(volume[foreground], shift, shift + scale) - shift) / scale
-    side = volume.shape[0]
-    factor = 1.0 if recipe.resolution is None else recipe.resolution / side
-    volume = _zoom(volume, factor, 1)
-    inside = _zoom(_published_geometry(brain.astype(np.float32), steps), factor, 1) > 0.5
-    classes = assign(volume, recipe.centers)
+    lattice = published_lattice(recipe.name, recipe.resolution, scan.affine)
+    place, values, scale = _published_intensity(scan.data, steps, lattice)
+    intensity = _scattered(lattice, place, values.astype(np.float32), 0)
+    classes = _scattered(lattice, place, assign(values, recipe.centers), assign(np.zeros(1), recipe.centers)[0])
     if recipe.mode_pool:
         classes = mode_pool(classes, recipe.mode_pool, len(recipe.centers))
-    truth = None if label is None else _zoom(_published_geometry(label.clip(0, 255).astype(np.uint8), steps), factor, 0)
-    lattice = Lattice(volume.shape[0], _published_affine(steps, side, volume.shape[0]), steps.native, scan.affine)
-    intensity = volume.astype(np.float32)
+    covered, share = zoom_cube(steps.turned(brain), _start(steps), steps.side, lattice.resolution, 1, np.float32)
+    inside = _scattered(lattice, covered, share > 0.5, False)
+    truth = None if label is None else _published_label(label, steps, lattice, recipe)
     return Prepared(
-        classes,
-        inside,
-        intensity,
-        truth,
-        lattice,
-        recipe,
-        scan,
-        brain,
-        (shift, scale),
-        source_hash,
-    )
+        classes, inside, intensity, truth, lattice, recipe, scan, brain, scale, source_hash
+    )  # fmt: skip
 
 
-def _published_geometry(volume: Volume, steps: _Published) -> Volume:
-    turned = volume.transpose(2, 1, 0)
-    turned = turned[tuple(slice(None, None, -1) if flip else slice(None) for flip in steps.flip)]
-    return np.pad(turned, steps.pad)[steps.cut]
+def _published_intensity(
+    data: Volume, steps: _Published, lattice: Lattice
+) -> tuple[NDArray[np.intp], NDArray[np.float64], tuple[float, float]]:
+    """Where the lattice is not background (flat index), the normalised intensity there, and its (a, b)."""
+    turned = steps.turned(data)
+    box = surroundings(turned != 0, (0, 0, 0))
+    part = np.array(turned[box], dtype=np.float64, order="C")
+    foreground = part != 0
+    values = part[foreground]
+    shift, scale = normalise_clip_minmax(values)
+    part[foreground] = (np.clip(values, shift, shift + scale, out=values) - shift) / scale
+    start = [first + cut.start for first, cut in zip(_start(steps), box, strict=True)]
+    return *zoom_cube(part, start, steps.side, lattice.resolution, 1, np.float64), (shift, scale)
+
+
+def _published_label(label: Volume, steps: _Published, lattice: Lattice, recipe: Recipe) -> Classes:
+    """Labels on the lattice: the nearest voxel's, or a mixture rounded to a number as published."""
+    order = 1 if recipe.label_resampling == "published" else 0
+    turned = steps.turned(label.clip(0, 255).astype(np.uint8))
+    place, values = zoom_cube(turned, _start(steps), steps.side, lattice.resolution, order, np.uint8)
+    return _scattered(lattice, place, values, 0)
+
+
+def _start(steps: _Published) -> list[int]:
+    """Index in the cube at which the turned volume starts."""
+    return [before for before, _ in steps.pad]
+
+
+def _scattered(lattice: Lattice, place: NDArray[np.intp], values: NDArray[Any], background: Any) -> NDArray[Any]:
+    """Lattice volume (R, R, R) that holds `values` at the flat indices `place`."""
+    volume = np.full(lattice.shape, background, dtype=values.dtype)
+    volume.reshape(-1)[place] = values
+    return volume
 
 
 def _published_affine(steps: _Published, side: int, resolution: int) -> Affine:
@@ -314,7 +388,3 @@ def _published_affine(steps: _Published, side: int, resolution: int) -> Affine:
             to_turned[axis, 3] += last
     transpose = np.array([[0, 0, 1, 0], [0, 1, 0, 0], [1, 0, 0, 0], [0, 0, 0, 1]], dtype=np.float64)
     return np.asarray(transpose @ to_turned)
-
-
-def _zoom(volume: Volume, factor: float, order: int) -> Volume:
-    return volume if factor == 1.0 else np.asarray(ndimage.zoom(volume, factor, order=order))

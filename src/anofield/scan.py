@@ -83,6 +83,28 @@ def read_scan(path: PathLike, *, dtype: type[np.floating[Any]] = np.float32) -> 
     return Scan(data, _affine(image, path), image.header.copy(), path)
 
 
+@dataclass(frozen=True)
+class Geometry:
+    """What a header says without its voxels: shape, affine (voxel index → world, RAS+ mm), stored type, the header."""
+
+    shape: tuple[int, ...]
+    affine: Affine
+    dtype: str
+    header: Any
+
+
+def read_geometry(path: PathLike) -> Geometry:
+    """Read the header of a scan, not its voxels.
+
+    Raises:
+        ScanError: The file is missing or unreadable, or its affine is singular.
+    """
+    path = Path(path)
+    image = _open(path)
+    dtype = np.dtype(image.get_data_dtype()).name
+    return Geometry(tuple(image.shape), _affine(image, path), dtype, image.header.copy())
+
+
 def read_labels(path: PathLike, like: Scan) -> Volume:
     """Read a label map or mask (i, j, k) that must lie on the voxels of `like`.
 

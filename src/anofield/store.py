@@ -185,6 +185,7 @@ def prepare_cohort(
     *,
     labels: bool = False,
     workers: int = 1,
+    scheduler: str | None = None,
     force: bool = False,
 ) -> tuple[Store, list[Outcome[bool]]]:
     """Prepare every case into a store; cases that are done and unchanged are skipped, failing ones recorded.
@@ -195,6 +196,7 @@ def prepare_cohort(
         path: Store to make or to go on with.
         labels: Keep lesion labels.
         workers: Local processes.
+        scheduler: Address of a running Dask scheduler instead; `path` and the scans must be visible to its workers.
         force: Replace a store that is there.
 
     Returns:
@@ -208,7 +210,7 @@ def prepare_cohort(
     Store.create(path, cases, recipe, labels=labels, side=lattice_side(recipe))
     rows = {case.id: row for row, case in enumerate(cases)}
     work = partial(_prepare_into, path=str(path), recipe=recipe, rows=rows)
-    outcomes = list(map_cases(work, cases, workers=workers, label="prepare"))
+    outcomes = list(map_cases(work, cases, workers=workers, scheduler=scheduler, label="prepare"))
     return Store(path), outcomes
 
 

@@ -12,7 +12,20 @@ from typing import Annotated, NoReturn
 import typer
 
 from anofield import __version__
-from anofield.cli import calibrate, demo, detect, evaluate, export, import_, info, phantom, prepare, report, train
+from anofield.cli import (
+    calibrate,
+    check,
+    demo,
+    detect,
+    evaluate,
+    export,
+    import_,
+    info,
+    phantom,
+    prepare,
+    report,
+    train,
+)
 from anofield.errors import AnofieldError, Interrupted
 
 EPILOG = (
@@ -28,7 +41,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-for verb in (demo, phantom, prepare, train, calibrate, detect, evaluate, report, import_, export, info):
+for verb in (demo, phantom, check, prepare, train, calibrate, detect, evaluate, report, import_, export, info):
     app.command(name=verb.__name__.rpartition(".")[2].rstrip("_"))(verb.command)
 
 

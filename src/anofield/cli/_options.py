@@ -34,14 +34,6 @@ class Dataset(StrEnum):
     folder = "folder"
 
 
-class Modality(StrEnum):
-    """Which scan of a person is meant."""
-
-    T2w = "T2w"
-    T1w = "T1w"
-    FLAIR = "FLAIR"
-
-
 class Score(StrEnum):
     """Per-voxel scores."""
 
@@ -59,8 +51,12 @@ class Tail(StrEnum):
     both = "both"
 
 
-DatasetOption = Annotated[Dataset, typer.Option("--dataset", help="Layout of the input tree.")]
-ModalityOption = Annotated[Modality, typer.Option("--modality", help="Which scan of an HCP, BraTS or BIDS tree.")]
+DatasetOption = Annotated[Dataset, typer.Option("--dataset", case_sensitive=False, help="Layout of the input tree.")]
+ModalityOption = Annotated[str, typer.Option("--modality", help="T2w, T1w, FLAIR, T1c; BIDS: any suffix.")]
+Filter = Annotated[str, typer.Option("--filter", help="BIDS entities, for example acq=highres,run=1.")]
+Label = Annotated[str | None, typer.Option("--label", help="Lesion truth: pattern with {id}, or a folder.")]
+Mask = Annotated[str | None, typer.Option("--mask", help="Brain masks: pattern with {id}, or a folder.")]
+Scheduler = Annotated[str | None, typer.Option("--scheduler", help="Address of a running Dask scheduler.")]
 
 
 def finish(result: Any, failures: Sequence[Failure], done: int, *, as_json: bool, text: str = "") -> None:

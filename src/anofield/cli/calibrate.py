@@ -11,8 +11,9 @@ from anofield.cli._options import (
     DatasetOption,
     Device,
     Experiment,
+    Filter,
     Json,
-    Modality,
+    Mask,
     ModalityOption,
     Tail,
     finish,
@@ -23,7 +24,9 @@ def command(
     model: Experiment,
     source: Annotated[str, typer.Option("--input", "-i", help="Healthy scans that were not trained on.")],
     dataset: DatasetOption = Dataset.auto,
-    modality: ModalityOption = Modality.T2w,
+    modality: ModalityOption = "T2w",
+    filter_: Filter = "",
+    mask: Mask = None,
     quantile: Annotated[float, typer.Option("--quantile", help="Share of healthy brain below the threshold.")] = 0.998,
     tail: Annotated[Tail, typer.Option("--tail", help="Departures that deviation counts.")] = Tail.bright,
     minimum_mm: Annotated[float | None, typer.Option("--minimum-mm", help="Width of the minimum filter.")] = None,
@@ -37,12 +40,13 @@ def command(
     from anofield.calibrate import calibrate
     from anofield.cli._detection import options_from
     from anofield.cluster import failures_of
-    from anofield.cohort import find_cases
+    from anofield.cohort import find_cases, parse_entities
     from anofield.model import load_model
 
     loaded = load_model(model, device=device)
     options = options_from("deviation", "none", tail.value, minimum_mm, mean_mm, gaussian_mm, seed)
-    cases = find_cases(source, dataset=dataset.value, modality=modality.value)
+    entities = parse_entities(filter_)
+    cases = find_cases(source, dataset=dataset.value, modality=modality, entities=entities, mask=mask)
     content, outcomes = calibrate(cases, loaded, options, quantile=quantile)
     thresholds = "\n".join(f"  {name:14} {value:.4f}" for name, value in content["thresholds"].items())
     text = f"Thresholds from {len(content['cases'])} healthy scans:\n{thresholds}\nMeaning: {content['meaning']}."

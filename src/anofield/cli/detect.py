@@ -13,10 +13,13 @@ from anofield.cli._options import (
     DatasetOption,
     Device,
     Experiment,
+    Filter,
     Force,
     Json,
-    Modality,
+    Label,
+    Mask,
     ModalityOption,
+    Scheduler,
     Score,
     Tail,
     Workers,
@@ -25,11 +28,14 @@ from anofield.cli._options import (
 
 
 def command(
-    source: Annotated[str, typer.Option("--input", "-i", help="Scan, folder or quoted glob.")],
+    source: Annotated[str, typer.Option("--input", "-i", help="Scan, folder, quoted glob or manifest (.tsv).")],
     model: Experiment,
     output: Annotated[Path, typer.Option("--output", "-o", help="Folder of the run.")],
     dataset: DatasetOption = Dataset.auto,
-    modality: ModalityOption = Modality.T2w,
+    modality: ModalityOption = "T2w",
+    filter_: Filter = "",
+    label: Label = None,
+    mask: Mask = None,
     score: Annotated[Score, typer.Option("--score", help="Score of the anomaly map.")] = Score.deviation,
     also: Annotated[str, typer.Option("--also", help="Further scores, comma separated; none.")] = "intensity",
     tail: Annotated[Tail, typer.Option("--tail", help="Departures that deviation counts.")] = Tail.bright,
@@ -40,6 +46,7 @@ def command(
     epoch: Annotated[str, typer.Option("--epoch", help="Checkpoint: latest or a number.")] = "latest",
     device: Device = "auto",
     workers: Workers = 1,
+    scheduler: Scheduler = None,
     force: Force = False,
     json_: Json = False,
 ) -> None:
@@ -48,15 +55,16 @@ def command(
 
     from anofield.cli._detection import options_from
     from anofield.cluster import failures_of, write_failures
-    from anofield.cohort import find_cases
+    from anofield.cohort import find_cases, parse_entities
     from anofield.detect import detect_cases, write_run
     from anofield.model import load_model
 
     start = time.monotonic()
     loaded = load_model(model, epoch=epoch, device=device)
     options = options_from(score.value, also, tail.value, minimum_mm, mean_mm, gaussian_mm, seed)
-    cases = find_cases(source, dataset=dataset.value, modality=modality.value)
-    outcomes = detect_cases(cases, loaded, options, output, force=force, workers=workers)
+    entities = parse_entities(filter_)
+    cases = find_cases(source, dataset=dataset.value, modality=modality, entities=entities, label=label, mask=mask)
+    outcomes = detect_cases(cases, loaded, options, output, force=force, workers=workers, scheduler=scheduler)
     run = write_run(output, loaded, options, outcomes, time.monotonic() - start, " ".join(sys.argv))
     failures = failures_of(outcomes)
     write_failures(output / "failures.json", failures)

@@ -9,8 +9,15 @@ from typing import Annotated
 
 import typer
 
-from anofield.cli._options import Modality, ModalityOption
 from anofield.errors import UsageError
+
+
+class Modality(StrEnum):
+    """Contrast of the scans."""
+
+    T2w = "T2w"
+    T1w = "T1w"
+    FLAIR = "FLAIR"
 
 
 class Layout(StrEnum):
@@ -26,7 +33,7 @@ def command(
     layout: Annotated[Layout, typer.Option("--layout", help="Tree, file names and native grid.")] = Layout.bids,
     healthy: Annotated[int, typer.Option("--healthy", min=0, help="Number of healthy people.")] = 10,
     lesion: Annotated[int, typer.Option("--lesion", min=0, help="Number of people with lesions.")] = 0,
-    modality: ModalityOption = Modality.T2w,
+    modality: Annotated[Modality, typer.Option("--modality", help="Contrast of the scans.")] = Modality.T2w,
     size: Annotated[str, typer.Option("--size", help="native, or R for R³ voxels.")] = "native",
     seed: Annotated[int, typer.Option("--seed", help="Of the cohort.")] = 0,
     kinds: Annotated[str, typer.Option("--kinds", help="Lesion kinds, in turn: glioma, small, dark.")] = "glioma,small",

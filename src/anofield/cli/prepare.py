@@ -4,12 +4,30 @@ from __future__ import annotations
 
 from enum import StrEnum
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from anofield.cli._options import Dataset, DatasetOption, Force, Json, Modality, ModalityOption, Workers, finish
+from anofield.cli._options import (
+    Dataset,
+    DatasetOption,
+    Filter,
+    Force,
+    Json,
+    Label,
+    Mask,
+    ModalityOption,
+    Scheduler,
+    Workers,
+    finish,
+)  # fmt: skip
 from anofield.errors import UsageError
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from anofield.cohort import Case
+    from anofield.prepare import Recipe
 
 
 class RecipeName(StrEnum):
@@ -20,35 +38,71 @@ class RecipeName(StrEnum):
     ifl2021_brats = "ifl2021-brats"
 
 
+class Normalise(StrEnum):
+    """How intensities of scans are made comparable."""
+
+    robust = "robust"
+    clip_minmax = "clip-minmax"
+
+
+class LabelResampling(StrEnum):
+    """How label maps come on the lattice."""
+
+    nearest = "nearest"
+    published = "published"
+
+
 def command(
-    source: Annotated[str, typer.Option("--input", "-i", help="Scan, folder or quoted glob.")],
-    output: Annotated[Path, typer.Option("--output", "-o", help="Store to write, NAME.zarr.")],
+    source: Annotated[str, typer.Option("--input", "-i", "--source", help="Scan, folder, glob or manifest (.tsv).")],
+    output: Annotated[Path, typer.Option("--output", "-o", "--target", help="Store to write, NAME.zarr.")],
     dataset: DatasetOption = Dataset.auto,
-    modality: ModalityOption = Modality.T2w,
-    recipe: Annotated[RecipeName, typer.Option("--recipe", help="box, or the published one.")] = RecipeName.box,
+    modality: ModalityOption = "T2w",
+    filter_: Filter = "",
+    label: Label = None,
+    mask: Mask = None,
+    recipe: Annotated[RecipeName | None, typer.Option("--recipe", help="Default: box; with --cluster_centers or "
+        "--mode_pool the published one of the data set.")] = None,
     res: Annotated[str, typer.Option("--res", help="Lattice voxels per axis; full (published recipes).")] = "96",
     centers: Annotated[str, typer.Option("--centers", help="Class centres: fit, fit:K, paper or a file.")] = "fit",
+    cluster_centers: Annotated[Path | None, typer.Option("--cluster_centers", hidden=True)] = None,
+    normalise: Annotated[Normalise | None, typer.Option("--normalise", help="Default: robust for box, clip-minmax "
+        "(2 to 98 %) for the published recipes, which know no other.")] = None,
     mode_pool: Annotated[int | None, typer.Option("--mode-pool", help="Window of the mode pool, 2 or 3.")] = None,
+    published_mode_pool: Annotated[int | None, typer.Option("--mode_pool", hidden=True)] = None,
+    label_resampling: Annotated[LabelResampling, typer.Option("--label-resampling", help="published: order 1, as in "
+        "2021 (published recipes).")] = LabelResampling.nearest,
     labels: Annotated[bool, typer.Option("--labels", help="Keep lesion labels in the store.")] = False,
     seed: Annotated[int, typer.Option("--seed", help="Of the fit of class centres.")] = 0,
     workers: Workers = 1,
+    scheduler: Scheduler = None,
     force: Force = False,
     json_: Json = False,
-) -> None:
-    """Bring scans on the lattice of the field as intensity classes, and store them (resumes by itself)."""
+) -> None:  # fmt: skip
+    """Bring scans on the lattice of the field as intensity classes, and store them (resumes by itself).
+
+    The option names of the scripts of 2021 work too: --dataset HCP --source DIR --target STORE --res 160
+    --cluster_centers FILE --mode_pool 2 prepares as published.
+    """
     from anofield.cluster import failures_of
-    from anofield.cohort import find_cases
-    from anofield.prepare import read_centers, recipe_for
+    from anofield.cohort import find_cases, parse_entities
+    from anofield.prepare import recipe_for
     from anofield.store import prepare_cohort, stored_recipe
 
     if res != "full" and not res.isdecimal():
         raise UsageError(f"--res {res}", remedy="give a number of voxels per axis, or full")
-    if mode_pool not in (None, 2, 3):
-        raise UsageError(f"--mode-pool {mode_pool}", remedy="give 2 or 3, or leave it out")
-    cases = find_cases(source, dataset=dataset.value, modality=modality.value)
-    wanted = recipe_for(recipe.value, None if res == "full" else int(res), mode_pool)
-    wanted = read_centers(centers, cases, wanted, seed, before=None if force else stored_recipe(output))
-    store, outcomes = prepare_cohort(cases, wanted, output, labels=labels, workers=workers, force=force)
+    as_published = cluster_centers is not None or published_mode_pool is not None
+    name = recipe or _default_recipe(dataset, as_published)
+    entities = parse_entities(filter_)
+    cases = find_cases(source, dataset=dataset.value, modality=modality, entities=entities, label=label, mask=mask)
+    width = published_mode_pool if mode_pool is None else mode_pool
+    wanted = recipe_for(name.value, None if res == "full" else int(res), width, label_resampling.value)
+    if normalise is not None:
+        wanted = _with_normalisation(wanted, normalise)
+    given = str(cluster_centers) if cluster_centers else "paper" if as_published and centers == "fit" else centers
+    wanted = _with_centers(wanted, given, cases, seed, None if force else stored_recipe(output))
+    store, outcomes = prepare_cohort(
+        cases, wanted, output, labels=labels, workers=workers, scheduler=scheduler, force=force
+    )
     failures = failures_of(outcomes)
     result = {
         "store": str(output),
@@ -61,3 +115,37 @@ def command(
     counts = f"{len(store.done)} of {len(store.ids)} cases"
     text = f"{output}: {counts} at {store.resolution}³, {len(store.recipe.centers)} classes"
     finish(result, failures, len(store.done), as_json=json_, text=text)
+
+
+def _default_recipe(dataset: Dataset, as_published: bool) -> RecipeName:
+    """`box`, or the published recipe of the data set where the options are those of 2021."""
+    if not as_published:
+        return RecipeName.box
+    published = {Dataset.hcp: RecipeName.ifl2021_hcp, Dataset.brats: RecipeName.ifl2021_brats}
+    if dataset not in published:
+        raise UsageError(
+            "--cluster_centers and --mode_pool are options of the scripts of 2021, which know HCP and BraTS",
+            remedy="add --dataset HCP or --dataset BraTS; or use --centers and --mode-pool with a --recipe",
+        )
+    return published[dataset]
+
+
+def _with_normalisation(recipe: Recipe, normalise: Normalise) -> Recipe:
+    if recipe.name != "box" and normalise is not Normalise.clip_minmax:
+        raise UsageError(
+            f"--normalise {normalise.value} with the recipe {recipe.name}",
+            why="the published preprocessing is clip-minmax",
+            remedy="leave it out, or use --recipe box",
+        )
+    return recipe.model_copy(update={"normalise": normalise.value})
+
+
+def _with_centers(recipe: Recipe, source: str, cases: Sequence[Case], seed: int, before: Recipe | None) -> Recipe:
+    """The recipe with the class centres named on the command line; `.cp` is the pickle of 2021."""
+    from anofield.prepare import read_centers
+
+    if source.endswith(".cp"):
+        from anofield.legacy import read_centers_pickle
+
+        return recipe.model_copy(update={"centers": read_centers_pickle(source)})
+    return read_centers(source, cases, recipe, seed, before=before)
