@@ -196,22 +196,26 @@ def test_a_failing_case_is_recorded_and_the_others_are_done(world: World, tmp_pa
 
 class TestThreshold:
     @pytest.mark.parametrize(
-        "changes",
+        ("part", "changes"),
         [
-            {"fit": QUICK.fit.model_copy(update={"iterations": 16})},
-            {"fit": QUICK.fit.model_copy(update={"seed": 1})},
-            {"filters": QUICK.filters.model_copy(update={"mean_mm": 33.0})},
-            {"filters": QUICK.filters.model_copy(update={"tail": "dark"})},
+            ("fit", {"iterations": 16}),
+            ("fit", {"seed": 1}),
+            ("filters", {"mean_mm": 33.0}),
+            ("filters", {"tail": "dark"}),
         ],
     )
-    def test_of_other_options_is_refused(self, world: World, tmp_path: Path, changes: dict) -> None:
-        with pytest.raises(UsageError, match="calibrated with other") as caught:
-            detect_cases(world.glioma, world.model, QUICK.model_copy(update=changes), tmp_path / "run")
+    def test_of_other_options_is_refused_naming_them(
+        self, world: World, tmp_path: Path, part: str, changes: dict
+    ) -> None:
+        ((name, value),) = changes.items()
+        options = QUICK.model_copy(update={part: getattr(QUICK, part).model_copy(update=changes)})
+        with pytest.raises(UsageError, match=f"{name} was .*, is {value}") as caught:
+            detect_cases(world.glioma, world.model, options, tmp_path / "run")
         assert caught.value.where.endswith("calibration.json")
         assert not (tmp_path / "run").exists()
 
     def test_of_another_state_of_the_model_is_refused(self, world: World) -> None:
-        with pytest.raises(UsageError, match="trained further"):
+        with pytest.raises(UsageError, match="the checkpoint"):
             threshold_of(replace(world.model, hash="another"), QUICK)
 
     def test_holds_for_every_score_of_the_same_options(self, world: World) -> None:

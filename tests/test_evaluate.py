@@ -16,8 +16,8 @@ from sklearn.metrics import average_precision_score, roc_auc_score, roc_curve
 
 from anofield.cohort import Case
 from anofield.detect import detect_cases, write_run
-from anofield.errors import CohortError, ScanError
-from anofield.evaluate import dice, evaluate, format_table
+from anofield.errors import CohortError
+from anofield.evaluate import dice, evaluate, format_table, plain
 from anofield.report import write_report
 from helpers import QUICK, World, small_world
 
@@ -141,17 +141,24 @@ class TestRefusals:
         with pytest.raises(CohortError, match="no label belongs to any case"):
             evaluate(run, world.root / "train", tmp_path / "results")
 
-    def test_of_an_unfinished_case(self, world: World, run: Path, tmp_path: Path) -> None:
-        copy = shutil.copytree(run, tmp_path / "run")
-        (copy / world.glioma[0].id / "case.json").unlink()
-        with pytest.raises(ScanError, match="not finished"):
-            evaluate(copy, world.root / "glioma", tmp_path / "results")
-
-    def test_of_a_map_on_other_voxels(self, world: World, run: Path, tmp_path: Path) -> None:
-        copy = shutil.copytree(run, tmp_path / "run")
-        path = copy / world.glioma[0].id / "anomaly.nii.gz"
-        image = nib.load(path)
-        nib.save(image.slicer[:-2], path.with_name("cut.nii.gz"))
-        path.with_name("cut.nii.gz").replace(path)
-        with pytest.raises(ScanError, match="its scan"):
-            evaluate(copy, None, tmp_path / "results")
+    @pytest.mark.parametrize("damage", ["unfinished", "other voxels", "truncated"])
+    def test_of_one_case_leaves_the_others(self, world: World, run: Path, tmp_path: Path, damage: str) -> None:
+        copy, case = shutil.copytree(run, tmp_path / "run"), world.glioma[0]
+        path = copy / case.id / "anomaly.nii.gz"
+        if damage == "unfinished":
+            (copy / case.id / "case.json").unlink()
+        elif damage == "other voxels":
+            nib.save(nib.load(path).slicer[:-2], path.with_name("cut.nii.gz"))
+            path.with_name("cut.nii.gz").replace(path)
+        else:
+            path.write_bytes(path.read_bytes()[:2000])
+        results = evaluate(copy, world.root / "glioma", tmp_path / "results")
+        assert [failure["id"] for failure in results["failures"]] == [case.id]
+        assert "Remedy" in results["failures"][0]["error"]
+        without = tmp_path / "without"
+        shutil.copytree(run, without)
+        about = json.loads((without / "run.json").read_text())
+        about["cases"].remove(case.id)
+        (without / "run.json").write_text(json.dumps(about))
+        alone = evaluate(without, world.root / "glioma", tmp_path / "results2")
+        assert plain(results["scores"]) == plain(alone["scores"])

@@ -4,6 +4,11 @@ from __future__ import annotations
 
 import gzip
 import json
+import pickle
+import shutil
+import signal
+import subprocess
+import sys
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
@@ -271,3 +276,58 @@ def test_a_gzipped_scan_of_other_bytes_but_equal_voxels_gives_the_same_classes(
 ) -> None:
     cases[0].image.write_bytes(gzip.compress(gzip.decompress(cases[0].image.read_bytes()), 9))
     assert_holds(prepare_cohort(cases, RECIPE, tmp_path / "s.zarr", labels=True)[0], 0, prepared[0])
+
+
+def test_a_case_whose_chunk_is_lost_is_undone_and_done_again(
+    cases: list[Case], prepared: list[Prepared], tmp_path: Path
+) -> None:
+    path = tmp_path / "s.zarr"
+    prepare_cohort(cases, RECIPE, path)
+    shutil.rmtree(path / "classes" / "c" / "1")
+    assert 1 not in Store(path).done
+    store, outcomes = prepare_cohort(cases, RECIPE, path)
+    assert [outcome.value for outcome in outcomes].count(True) == 1
+    assert np.array_equal(store.classes(1), prepared[1].classes) and 1 in store.done
+
+
+def test_a_store_without_one_of_its_arrays_is_named_damaged(cases: list[Case], tmp_path: Path) -> None:
+    prepare_cohort(cases, RECIPE, tmp_path / "s.zarr")
+    shutil.rmtree(tmp_path / "s.zarr" / "brain")
+    with pytest.raises(CohortError, match=r"brain.*--force"):
+        Store(tmp_path / "s.zarr")
+
+
+def test_the_store_does_not_depend_on_the_number_of_workers(cases: list[Case], tmp_path: Path) -> None:
+    one, _ = prepare_cohort(cases, RECIPE, tmp_path / "one.zarr")
+    two, outcomes = prepare_cohort(cases, RECIPE, tmp_path / "two.zarr", workers=2)
+    assert all(outcome.failure is None for outcome in outcomes)
+    for row in one.done:
+        assert np.array_equal(one.classes(row), two.classes(row)) and np.array_equal(one.brain(row), two.brain(row))
+    assert one.done == two.done and one.recipe == two.recipe
+
+
+KILLED_RUN = """
+import os, pickle, signal, sys
+from anofield import store
+
+def write(self, index, prepared, whole=store.Store.write):
+    if index == 1:  # the kill comes in the middle of the second case
+        self._group["classes"][index] = prepared.classes
+        os.kill(os.getpid(), signal.SIGKILL)
+    whole(self, index, prepared)
+
+store.Store.write = write
+store.prepare_cohort(*pickle.load(sys.stdin.buffer))
+"""
+
+
+def test_a_run_that_is_killed_goes_on_where_it_was(cases: list[Case], tmp_path: Path) -> None:
+    path = tmp_path / "s.zarr"
+    job = pickle.dumps((cases, RECIPE, str(path)))
+    ended = subprocess.run([sys.executable, "-c", KILLED_RUN], input=job, check=False)
+    assert ended.returncode == -signal.SIGKILL and Store(path).done == [0]
+    store, outcomes = prepare_cohort(cases, RECIPE, path)
+    assert [outcome.value for outcome in outcomes] == [False, True, True]
+    fresh, _ = prepare_cohort(cases, RECIPE, tmp_path / "fresh.zarr")
+    for row in fresh.done:
+        assert np.array_equal(store.classes(row), fresh.classes(row))

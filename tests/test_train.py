@@ -18,6 +18,7 @@ from anofield.cohort import Case
 from anofield.errors import ExperimentError, Interrupted, MachineError, UsageError
 from anofield.experiment import Experiment, Logs
 from anofield.model import pick_device
+from anofield.scan import write_json
 from anofield.store import Store
 from anofield.train import batch_loss, start_run, train
 from helpers import CLASSES, make_prepared, make_store, tiny_specs
@@ -94,7 +95,7 @@ def test_loss_falls_below_that_of_the_class_frequencies(tmp_path: Path, store: S
                          CodeRegularization=False)  # fmt: skip
     share = np.bincount(np.concatenate([store.classes(i).ravel() for i in store.done]), minlength=CLASSES)
     share = share[share > 0] / share.sum()
-    losses = np.array(experiment.load().logs.loss) / 400 / 2  # the batches of two cases are halved by their number
+    losses = np.array(experiment.load().logs.loss) / 400  # sums over the points of a case
     assert losses[-3:].mean() < 0.5 * float(-(share * np.log(share)).sum())
 
 
@@ -214,3 +215,17 @@ def test_incomplete_cases_are_left_out(tmp_path: Path) -> None:
         store.write(number, replace(make_prepared(number), source_hash=f"{number:064x}"))
     experiment = trained(tmp_path / "experiment", Store(store.path), NumEpochs=1)
     assert experiment.load().code_ids == ["p0", "p2"]
+
+
+def test_a_diverged_training_stops_and_keeps_the_checkpoint_before(tmp_path: Path, store: Store) -> None:
+    experiment = trained(tmp_path, store, NumEpochs=2, LogFrequency=1)
+    before = experiment.load()
+    rates = [{"Type": "Constant", "Value": 1e9}, {"Type": "Constant", "Value": 1e9}]
+    specs = experiment.specs.dump() | {"NumEpochs": 30, "LearningRateSchedule": rates}
+    write_json(experiment.path / "specs.json", specs)
+    with pytest.raises(UsageError, match="not finite"):
+        train(Experiment(experiment.path), store, resume="latest", device="cpu")
+    after = experiment.load()
+    assert all(math.isfinite(loss) for loss in after.logs.loss)
+    assert all(torch.isfinite(value).all() for value in after.model.values())
+    assert after.epoch >= before.epoch

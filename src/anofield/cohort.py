@@ -98,6 +98,8 @@ def find_cases(
 
 
 def _find(source: PathLike, dataset: str, modality: str, entities: Mapping[str, str]) -> list[Case]:
+    if not str(source).strip():
+        raise UsageError("the input is empty", remedy="name a scan, a folder, a glob or a manifest")
     path = Path(source)
     if path.is_file():
         kind = "manifest" if path.suffix == ".tsv" else "file"

@@ -142,21 +142,25 @@ def threshold_of(model: Model, options: DetectOptions, score: str | None = None)
     """
     if not model.calibration:
         return None
-    used = calibrated_settings(options)
-    if model.calibration["options"] != used or model.calibration["model_hash"] != model.hash:
-        what = (
-            "with other fit or filter options"
-            if model.calibration["model_hash"] == model.hash
-            else "before it was trained further"
-        )
+    differing = _differences(model.calibration["options"], calibrated_settings(options))
+    if model.calibration["model_hash"] != model.hash:
+        differing.append("the checkpoint")
+    if differing:
         raise UsageError(
-            f"the model was calibrated {what}",
+            f"the model was calibrated otherwise: {', '.join(differing)}",
             where=model.path / "calibration.json",
             why="a threshold holds only for the scores it was measured on",
             remedy="run `anofield calibrate` with these options, or use the options it was calibrated with",
         )
     value = model.calibration["thresholds"].get(score or options.score)
     return None if value is None else float(value)
+
+
+def _differences(before: Json, now: Json) -> list[str]:
+    """Options that are not what they were at calibration, with both values."""
+    pairs = [(part, name) for part in now for name in now[part]]
+    values = [(name, before.get(part, {}).get(name), now[part][name]) for part, name in pairs]
+    return [f"{name} was {old}, is {new}" for name, old, new in values if old != new]
 
 
 def calibrated_settings(options: DetectOptions) -> Json:

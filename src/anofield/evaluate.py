@@ -5,13 +5,14 @@ from __future__ import annotations
 import glob
 import json
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
-from anofield._progress import track
-from anofield.cohort import find_cases
+from anofield.cluster import failures_of, map_cases
+from anofield.cohort import Case, find_cases
 from anofield.detect import read_case
 from anofield.errors import CohortError, ScanError
 from anofield.histogram import Curve, ScoreHistogram, exact_curve
@@ -37,8 +38,7 @@ def evaluate(run: PathLike, labels: PathLike | None, out: PathLike, *, dataset: 
         The content of `results.json`.
 
     Raises:
-        CohortError: No run, no finished case, or no label for any case.
-        ScanError: A map or label that cannot be used.
+        CohortError: No run, no finished case, no label for any case, or no case whose files can be read.
     """
     run, out = Path(run), Path(out)
     about = _read_run(run)
@@ -46,9 +46,13 @@ def evaluate(run: PathLike, labels: PathLike | None, out: PathLike, *, dataset: 
     names: list[str] = about["scores"]
     histograms = {name: ScoreHistogram() for name in names}
     thresholds = {name: _number(about["thresholds"].get(name)) for name in names}
-    rows = []
-    for case_id in track(sorted(truths), "evaluate", len(truths)):
-        rows.append(_evaluate_case(run / case_id, case_id, truths[case_id], names, thresholds, histograms))
+    work = partial(_evaluate_case, main=about["score"], thresholds=thresholds, histograms=histograms)
+    asked = [Case(case_id, run / case_id, label=truths[case_id]) for case_id in sorted(truths)]
+    outcomes = list(map_cases(work, asked, label="evaluate"))
+    rows = [outcome.value for outcome in outcomes if outcome.value is not None]
+    failures = failures_of(outcomes)
+    if not rows:
+        raise CohortError(f"none of {len(asked)} cases can be evaluated", where=run, why=failures[0].error)
     curves = {name: histogram.curve() for name, histogram in histograms.items()}
     content = {
         "space": "native voxels, inside the brain",
@@ -58,6 +62,7 @@ def evaluate(run: PathLike, labels: PathLike | None, out: PathLike, *, dataset: 
         "threshold_meaning": (about["threshold"] or {}).get("meaning"),
         "labels": {case_id: str(path) for case_id, path in truths.items()},
         "n_cases": len(rows),
+        "failures": [vars(failure) for failure in failures],
         "scores": {name: _summary(curves[name], thresholds[name], rows, name) for name in names},
         "cases": rows,
         "curves": {name: _thin(curve) for name, curve in curves.items()},
@@ -103,32 +108,25 @@ def format_table(results: Json) -> str:
 
 
 def _evaluate_case(
-    folder: Path,
-    case_id: str,
-    label: Path,
-    names: Sequence[str],
-    thresholds: dict[str, float],
-    histograms: dict[str, ScoreHistogram],
+    case: Case, *, main: str, thresholds: dict[str, float], histograms: dict[str, ScoreHistogram]
 ) -> Json:
-    about = read_case(folder)
-    if about is None:
-        raise ScanError("is not finished", where=folder, remedy="run `anofield detect` again")
+    """Metrics of one case (its `image` is its folder in the run); counted only once all of its files could be read."""
+    about = read_case(case.image)
+    if about is None or case.label is None:
+        raise ScanError("is not finished", where=case.image, remedy="run `anofield detect` again")
     scan = read_scan(about["image"])
     brain = brain_mask(scan, about["mask"])
-    truth = (read_labels(label, scan) > 0) & brain
-    row: Json = {
-        "id": case_id,
+    truth = (read_labels(case.label, scan) > 0)[brain]
+    maps = {name: read_map(_map_path(case.image, name, main), scan)[brain] for name in thresholds}
+    for name, scores in maps.items():
+        histograms[name].add(scores, truth)
+    return {
+        "id": case.id,
         "lesion_ml": float(truth.sum()) * scan.voxel_ml,
         "detected_ml": about["volume_ml"] if about["threshold"] is not None else float("nan"),
-        "dice": {},
-        "ap": {},
+        "dice": {name: _dice_at(scores, truth, thresholds[name]) for name, scores in maps.items()},
+        "ap": {name: exact_curve(scores, truth).average_precision() for name, scores in maps.items()},
     }
-    for name in names:
-        scores = read_map(_map_path(folder, name, about["score"]), scan)[brain]
-        histograms[name].add(scores, truth[brain])
-        row["ap"][name] = exact_curve(scores, truth[brain]).average_precision()
-        row["dice"][name] = _dice_at(scores, truth[brain], thresholds[name])
-    return row
 
 
 def _map_path(folder: Path, name: str, main: str) -> Path:

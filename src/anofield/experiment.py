@@ -132,7 +132,7 @@ class Specs(_Strict):
     gradient_clip_norm: float | None = Field(default=None, gt=0)
     encode_image: bool = False
     brain_fraction: float = Field(default=0.0, ge=0, le=1)
-    seed: int = 0
+    seed: int = Field(default=0, ge=0)
 
     @classmethod
     def read(cls, path: PathLike) -> Specs:
@@ -319,6 +319,8 @@ OWNERS: dict[str | int, type[BaseModel]] = {
 def _explain(item: Any) -> str:
     """One pydantic error in a sentence, with the nearest known key for an unknown one."""
     place = ".".join(str(part) for part in item["loc"])
+    if not item["loc"]:
+        return f"must be a JSON object of keys and values, is {type(item['input']).__name__}"
     if item["type"] == "extra_forbidden":
         owner = OWNERS.get(item["loc"][-2], Specs) if len(item["loc"]) > 1 else Specs
         known = [info.alias or name for name, info in owner.model_fields.items()]

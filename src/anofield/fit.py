@@ -44,7 +44,7 @@ class FitOptions(BaseModel):
     prior_weight: float = Value(default=30.0, ge=0)
     bound: float | None = Value(default=3.0, gt=0)
     margin: int = Value(default=2, ge=0)
-    seed: int = 0
+    seed: int = Value(default=0, ge=0)
 
 
 @dataclass(frozen=True)

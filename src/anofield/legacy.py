@@ -34,7 +34,7 @@ from anofield.classes import MAX_CLASSES
 from anofield.cohort import Case
 from anofield.errors import CohortError, ScanError, UsageError
 from anofield.lattice import Lattice
-from anofield.prepare import Prepared, Recipe, RecipeName, published_lattice
+from anofield.prepare import Prepared, Recipe, published_lattice
 from anofield.scan import Scan, file_hash
 from anofield.store import Store, lattice_side
 from anofield.typing import Classes, PathLike
@@ -158,13 +158,13 @@ def import_store(folder: PathLike, path: PathLike, recipe: Recipe, *, force: boo
             "no file of 2021 was made by the recipe box", remedy="give --recipe ifl2021-hcp or ifl2021-brats"
         )
     found = _survey(folder, recipe)
-    side, full = found[0].resolution, _full_side(recipe.name)
+    side, full = found[0].resolution, lattice_side(recipe.model_copy(update={"resolution": None}))
     recipe = recipe.model_copy(update={"resolution": None if side == full else side})
     cases = [Case(entry.id, entry.path, entry.path if entry.labelled else None) for entry in found]
     if force and (Path(path) / "zarr.json").is_file():
         shutil.rmtree(path)
     store = Store.create(path, cases, recipe, labels=any(entry.labelled for entry in found), side=side)
-    lattice = _published_lattice(recipe.name, side)
+    lattice = published_lattice(recipe.name, side, np.eye(4))  # the world is unknown
     for row, entry in enumerate(track(found, "import", len(found))):
         digest = file_hash(entry.path)
         if not store.is_current(row, digest):

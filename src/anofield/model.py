@@ -18,6 +18,7 @@ from anofield.scan import write_json
 from anofield.typing import Json, PathLike
 
 RECIPE_FILE, CALIBRATION_FILE = "recipe.json", "calibration.json"
+CALIBRATION_KEYS = ("quantile", "thresholds", "meaning", "options", "model_hash")
 
 
 @dataclass(frozen=True)
@@ -88,7 +89,7 @@ def load_model(path: PathLike, *, epoch: str = LATEST, device: str = "auto") -> 
     where = pick_device(device)
     field.requires_grad_(False).eval().to(where)
     prior = CodePrior.fit(checkpoint.codes)
-    calibration = _read_json(experiment.path / CALIBRATION_FILE) or {}
+    calibration = _read_calibration(experiment.path / CALIBRATION_FILE)
     recipe = read_recipe(experiment.path)
     return Model(experiment.path, field, prior, recipe, calibration, experiment.model_hash(epoch), where)
 
@@ -99,8 +100,8 @@ def read_recipe(path: Path) -> Recipe:
     Raises:
         ExperimentError: There is none, or it cannot be read.
     """
-    content = _read_json(path / RECIPE_FILE)
     remedy = "copy recipe.json from the experiment's backup, or train again from the store"
+    content = _read_json(path / RECIPE_FILE, remedy)
     if content is None:
         raise ExperimentError(
             f"has no {RECIPE_FILE}", where=path, why="scans must be prepared as in training", remedy=remedy
@@ -145,13 +146,24 @@ def pick_device(name: str) -> torch.device:
     return torch.device(name)
 
 
-def _read_json(path: Path) -> Json | None:
+def _read_calibration(path: Path) -> Json:
+    """Content of `calibration.json`, empty if there is none."""
+    remedy = "delete the file and run `anofield calibrate` again"
+    content = _read_json(path, remedy)
+    missing = [] if content is None else [key for key in CALIBRATION_KEYS if key not in content]
+    if missing:
+        raise ExperimentError(f"lacks {', '.join(missing)}", where=path, why="it is damaged", remedy=remedy)
+    return content or {}
+
+
+def _read_json(path: Path, remedy: str) -> Json | None:
+    """A JSON object; None if there is no file."""
     if not path.is_file():
         return None
     try:
-        content: Json = json.loads(path.read_text())
+        content = json.loads(path.read_text())
     except (OSError, ValueError) as error:
-        raise ExperimentError(
-            f"cannot be read ({error})", where=path, remedy="restore or delete the file; `anofield calibrate` makes one"
-        ) from error
+        raise ExperimentError(f"cannot be read ({error})", where=path, remedy=remedy) from error
+    if not isinstance(content, dict):
+        raise ExperimentError("holds no JSON object", where=path, why="it is damaged", remedy=remedy)
     return content

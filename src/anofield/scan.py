@@ -221,8 +221,10 @@ class writing(contextlib.AbstractContextManager["writing"]):
             with contextlib.suppress(OSError):  # below a file there is nothing to remove
                 self.partial.unlink()
         if isinstance(error, OSError):
+            in_the_way = isinstance(error, FileExistsError | NotADirectoryError)
+            reason = "a file stands where a folder is needed" if in_the_way else error.strerror or error
             raise MachineError(
-                f"cannot be written ({error.strerror or error})",
+                f"cannot be written ({reason})",
                 where=self.path,
                 why="nothing half-written was left behind",
                 remedy="check the folder's permissions and the free space, or choose another output folder",
@@ -269,6 +271,8 @@ def _data(image: Any, path: Path, dtype: type[np.floating[Any]]) -> Volume:
             where=path,
             remedy="extract one volume, for example with `nibabel.four_to_three` or `fslroi`",
         )
+    if np.dtype(image.get_data_dtype()).kind == "c":
+        raise ScanError("holds complex numbers", where=path, remedy="write its magnitude as a scan of its own")
     try:
         return np.asarray(image.dataobj, dtype=dtype).reshape(shape[:3])
     except UNREADABLE as error:

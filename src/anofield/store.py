@@ -27,6 +27,7 @@ from anofield.scan import file_hash, writing
 from anofield.typing import Classes, Json, PathLike
 
 FORMAT = 1
+ARRAYS = ("classes", "brain", "to_native", "native_affine", "native_shape", "source_hash", "done")
 
 
 class Store:
@@ -50,6 +51,7 @@ class Store:
             attributes: Json = dict(self._group.attrs)
             self.ids: list[str] = list(attributes["cases"])
             self.recipe = Recipe.model_validate(attributes["recipe"])
+            missing = [name for name in ARRAYS if name not in self._group]
         except (FileNotFoundError, KeyError, ValueError, json.JSONDecodeError) as error:
             raise CohortError(
                 "is not a store of prepared scans", where=path, remedy="make one with `anofield prepare`"
@@ -59,6 +61,10 @@ class Store:
                 f"has store format {attributes['format']}, this version reads {FORMAT}",
                 where=path,
                 remedy="prepare the cohort again",
+            )
+        if missing:
+            raise CohortError(
+                f"has lost its arrays {', '.join(missing)}", where=path, remedy="prepare the cohort again with --force"
             )
         self.subjects: list[str] = list(attributes["subjects"])
 
@@ -114,7 +120,7 @@ class Store:
     @property
     def done(self) -> list[int]:
         """Indices of the cases that are complete."""
-        return [int(i) for i in np.flatnonzero(self._group["done"][:])]
+        return [int(i) for i in np.flatnonzero(self._group["done"][:]) if self._has_chunks(int(i))]
 
     @property
     def resolution(self) -> int:
@@ -124,7 +130,11 @@ class Store:
     def is_current(self, index: int, source_hash: str) -> bool:
         """Whether case `index` is complete and was made from files with this SHA-256."""
         same = bytes(self._group["source_hash"][index]).hex() == source_hash
-        return bool(self._group["done"][index]) and same
+        return bool(self._group["done"][index]) and same and self._has_chunks(index)
+
+    def _has_chunks(self, index: int) -> bool:
+        """Whether the files of a case are there; Zarr would read a lost chunk as zeros without a word."""
+        return all((self.path / name / "c" / str(index)).exists() for name in ("classes", "brain"))
 
     def forget(self, index: int) -> None:
         """Mark a case undone: its files changed, and what is stored is no longer theirs."""

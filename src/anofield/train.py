@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -103,9 +104,16 @@ def train(
 def start_run(specs: Specs, case_ids: list[str], device: torch.device) -> Run:
     """Fresh network, codes and optimiser, seeded by the specs."""
     torch.manual_seed(specs.seed)
-    field = build_field(specs).to(device)
     generator = torch.Generator().manual_seed(specs.seed)
-    codes = CodeTable(case_ids, specs.code_length, specs.code_bound, specs.code_init_std_dev, generator).to(device)
+    try:
+        field = build_field(specs).to(device)
+        codes = CodeTable(case_ids, specs.code_length, specs.code_bound, specs.code_init_std_dev, generator).to(device)
+    except (RuntimeError, MemoryError) as error:  # torch reports a failed allocation as RuntimeError
+        raise MachineError(
+            "the network and codes do not fit into memory",
+            why=str(error).splitlines()[0],
+            remedy="lower dims or CodeLength",
+        ) from error
     groups = [{"params": list(field.parameters())}, {"params": list(codes.parameters())}]
     return Run(specs, field, codes, torch.optim.Adam(groups, lr=1e-3), Logs())
 
@@ -211,7 +219,7 @@ def _epochs(run: Run, volumes: Volumes, experiment: Experiment, stop: StopReques
             for group, rate in zip(run.optimizer.param_groups, rates, strict=True):
                 group["lr"] = rate
             losses = list(_epoch_steps(run, volumes, epoch, stop))
-            run.logs.loss += torch.stack(losses).tolist() if losses else []
+            run.logs.loss += _finite(torch.stack(losses).tolist() if losses else [], epoch, experiment)
             if stop.number is not None and run.step:
                 _stop(run, experiment, stop.number)
             run.epoch, run.step = epoch, 0
@@ -223,6 +231,18 @@ def _epochs(run: Run, volumes: Volumes, experiment: Experiment, stop: StopReques
             )
             if stop.number is not None:
                 _stop(run, experiment, stop.number)
+
+
+def _finite(losses: list[float], epoch: int, experiment: Experiment) -> list[float]:
+    """The losses, if training has not diverged; nothing of a diverged epoch is saved."""
+    if not all(math.isfinite(loss) for loss in losses):
+        raise UsageError(
+            f"the loss is not finite in epoch {epoch}",
+            where=experiment.path,
+            why="training has diverged; the last checkpoint before it is kept",
+            remedy="lower the rates of LearningRateSchedule, or set GradientClipNorm",
+        )
+    return losses
 
 
 def _epoch_steps(run: Run, volumes: Volumes, epoch: int, stop: StopRequest) -> Iterator[Tensor]:

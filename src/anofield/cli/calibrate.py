@@ -32,7 +32,7 @@ def command(
     minimum_mm: Annotated[float | None, typer.Option("--minimum-mm", help="Width of the minimum filter.")] = None,
     mean_mm: Annotated[float | None, typer.Option("--mean-mm", help="Width of the mean filter.")] = None,
     gaussian_mm: Annotated[float | None, typer.Option("--gaussian-mm", help="FWHM of the Gaussian filter.")] = None,
-    seed: Annotated[int, typer.Option("--seed", help="Of the fit's random points.")] = 0,
+    seed: Annotated[int, typer.Option("--seed", min=0, help="Of the fit's random points.")] = 0,
     device: Device = "auto",
     json_: Json = False,
 ) -> None:

@@ -15,7 +15,7 @@ from anofield.cli._options import Device, Force, Json
 def command(
     output: Annotated[Path, typer.Option("--output", "-o", help="Folder of the demo.")],
     quick: Annotated[bool, typer.Option("--quick", help="Smaller and rougher: to see that all works.")] = False,
-    seed: Annotated[int, typer.Option("--seed", help="Of the cohort and the training.")] = 0,
+    seed: Annotated[int, typer.Option("--seed", min=0, help="Of the cohort and the training.")] = 0,
     device: Device = "auto",
     force: Force = False,
     json_: Json = False,

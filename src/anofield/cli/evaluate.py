@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import json
-import sys
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from anofield.cli._options import Dataset, DatasetOption, Json
+from anofield.cli._options import Dataset, DatasetOption, Json, finish
 
 
 def command(
@@ -22,13 +20,13 @@ def command(
     json_: Json = False,
 ) -> None:
     """Compare a run with lesion labels, inside the brain, beside the intensity baseline."""
+    from anofield.cluster import Failure
     from anofield.evaluate import evaluate, format_table, plain
 
     results = evaluate(run, labels, output, dataset=dataset.value)
-    if json_:
-        sys.stdout.write(json.dumps(plain(results), indent=2) + "\n")
-        return
+    failures = [Failure(**row) for row in results["failures"]]
     note = (
         "Dice (calibrated): per case, threshold from healthy scans. Dice (oracle): best threshold on the test labels."
     )
-    sys.stdout.write(f"{format_table(results)}\n{results['n_cases']} cases. {note}\nwritten to {output}\n")
+    text = f"{format_table(results)}\n{results['n_cases']} cases. {note}\nwritten to {output}"
+    finish(plain(results), failures, results["n_cases"], as_json=json_, text=text)

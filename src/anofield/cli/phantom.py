@@ -35,7 +35,7 @@ def command(
     lesion: Annotated[int, typer.Option("--lesion", min=0, help="Number of people with lesions.")] = 0,
     modality: Annotated[Modality, typer.Option("--modality", help="Contrast of the scans.")] = Modality.T2w,
     size: Annotated[str, typer.Option("--size", help="native, or R for R³ voxels.")] = "native",
-    seed: Annotated[int, typer.Option("--seed", help="Of the cohort.")] = 0,
+    seed: Annotated[int, typer.Option("--seed", min=0, help="Of the cohort.")] = 0,
     kinds: Annotated[str, typer.Option("--kinds", help="Lesion kinds, in turn: glioma, small, dark.")] = "glioma,small",
     first: Annotated[int, typer.Option("--first", min=0, help="Number of the first case.")] = 0,
 ) -> None:

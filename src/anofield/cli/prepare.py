@@ -72,7 +72,7 @@ def command(
     label_resampling: Annotated[LabelResampling, typer.Option("--label-resampling", help="published: order 1, as in "
         "2021 (published recipes).")] = LabelResampling.nearest,
     labels: Annotated[bool, typer.Option("--labels", help="Keep lesion labels in the store.")] = False,
-    seed: Annotated[int, typer.Option("--seed", help="Of the fit of class centres.")] = 0,
+    seed: Annotated[int, typer.Option("--seed", min=0, help="Of the fit of class centres.")] = 0,
     workers: Workers = 1,
     scheduler: Scheduler = None,
     force: Force = False,
