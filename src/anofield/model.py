@@ -8,6 +8,7 @@ from pathlib import Path
 
 import torch
 from pydantic import ValidationError
+from torch import Tensor
 
 from anofield.codes import CodePrior
 from anofield.errors import ExperimentError, MachineError, UsageError
@@ -62,6 +63,23 @@ def build_field(specs: Specs) -> Decoder:
     )
 
 
+def load_weights(field: Decoder, weights: dict[str, Tensor], where: PathLike) -> None:
+    """Put weights into a field, every name and shape as expected.
+
+    Raises:
+        ExperimentError: They are of another network.
+    """
+    try:
+        field.load_state_dict(weights)
+    except RuntimeError as error:
+        raise ExperimentError(
+            "its weights do not fit its specs.json",
+            where=where,
+            why=str(error).splitlines()[-1].strip(),
+            remedy="restore the specs.json it was trained with",
+        ) from error
+
+
 def load_model(path: PathLike, *, epoch: str = LATEST, device: str = "auto") -> Model:
     """Load an experiment for detection.
 
@@ -77,15 +95,7 @@ def load_model(path: PathLike, *, epoch: str = LATEST, device: str = "auto") -> 
     experiment = Experiment(path)
     checkpoint = experiment.load(epoch)
     field = build_field(experiment.specs)
-    try:
-        field.load_state_dict(checkpoint.model)
-    except RuntimeError as error:
-        raise ExperimentError(
-            "its weights do not fit its specs.json",
-            where=experiment.path,
-            why=str(error).splitlines()[-1].strip(),
-            remedy="restore the specs.json it was trained with",
-        ) from error
+    load_weights(field, checkpoint.model, experiment.path)
     where = pick_device(device)
     field.requires_grad_(False).eval().to(where)
     prior = CodePrior.fit(checkpoint.codes)

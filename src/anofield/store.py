@@ -122,6 +122,16 @@ class Store:
         """Indices of the cases that are complete."""
         return [int(i) for i in np.flatnonzero(self._group["done"][:]) if self._has_chunks(int(i))]
 
+    def summary(self) -> Json:
+        """What it holds, as plain values."""
+        return {
+            "store": str(self.path),
+            "cases": self.ids,
+            "done": len(self.done),
+            "resolution": self.resolution,
+            "recipe": self.recipe.model_dump(mode="json"),
+        }
+
     @property
     def resolution(self) -> int:
         """R, lattice voxels per axis."""

@@ -25,7 +25,7 @@ from anofield.codes import CodeTable
 from anofield.errors import ExperimentError, Interrupted, MachineError, UsageError
 from anofield.experiment import LATEST, Checkpoint, Experiment, Logs, Specs
 from anofield.field import Decoder
-from anofield.model import build_field, pick_device, write_recipe
+from anofield.model import build_field, load_weights, pick_device, write_recipe
 from anofield.points import Volumes
 from anofield.scan import writing
 from anofield.store import Store
@@ -132,15 +132,7 @@ def restore(run: Run, checkpoint: Checkpoint, path: Any = "") -> None:
             why="codes belong to cases",
             remedy="use the store it was trained on, or start a new experiment",
         )
-    try:
-        run.field.load_state_dict(checkpoint.model)
-    except RuntimeError as error:
-        raise ExperimentError(
-            "its weights do not fit its specs.json",
-            where=path,
-            why=str(error).splitlines()[-1].strip(),
-            remedy="restore the specs.json it was trained with",
-        ) from error
+    load_weights(run.field, checkpoint.model, path)
     with torch.no_grad():
         run.codes.weight.copy_(checkpoint.codes)
     run.optimizer.load_state_dict(checkpoint.optimizer)

@@ -46,12 +46,5 @@ def command(
         wanted = read_centers(centers, [], wanted)
     store = import_store(source, output, wanted, force=force)
     say("the .nt files keep no affine: the store knows its cases' native voxels, not their place in the world")
-    result = {
-        "store": str(output),
-        "cases": store.ids,
-        "done": len(store.done),
-        "resolution": store.resolution,
-        "recipe": store.recipe.model_dump(mode="json"),
-    }
     text = f"{output}: {len(store.done)} cases at {store.resolution}³, {len(store.recipe.centers)} classes"
-    finish(result, [], len(store.done), as_json=json_, text=text)
+    finish(store.summary(), [], len(store.done), as_json=json_, text=text)

@@ -104,14 +104,7 @@ def command(
         cases, wanted, output, labels=labels, workers=workers, scheduler=scheduler, force=force
     )
     failures = failures_of(outcomes)
-    result = {
-        "store": str(output),
-        "cases": store.ids,
-        "done": len(store.done),
-        "resolution": store.resolution,
-        "recipe": store.recipe.model_dump(mode="json"),
-        "failures": [vars(failure) for failure in failures],
-    }
+    result = {**store.summary(), "failures": [vars(failure) for failure in failures]}
     counts = f"{len(store.done)} of {len(store.ids)} cases"
     text = f"{output}: {counts} at {store.resolution}³, {len(store.recipe.centers)} classes"
     finish(result, failures, len(store.done), as_json=json_, text=text)

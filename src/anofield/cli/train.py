@@ -35,9 +35,8 @@ def command(
     from anofield.train import train
 
     opened = Experiment(experiment)
-    source = data or Path(opened.specs.data_source)
-    if not source.is_absolute() and not source.exists():
-        source = experiment / source
+    named = Path(opened.specs.data_source)  # counts from here, else from the experiment
+    source = data or (named if named.exists() else experiment / named)
     logs = train(opened, Store(source), resume=resume, device=device, precision=precision.value)
     per_point = logs.loss[-1] / opened.specs.samples_per_scene if logs.loss else None
     result = {"experiment": str(experiment), "epoch": logs.epoch, "loss_per_point": per_point}

@@ -23,6 +23,7 @@ OUTLIER = 3.5  # modified z-score, Iglewicz & Hoaglin 1993
 WORDS = {
     "deviation": "how far a voxel departs from what the fitted healthy anatomy predicts there, in standard deviations "
     "of that prediction",
+    "crps": "how far the fitted distribution of intensity classes lies from the class observed, in classes",
     "cross-entropy": "how improbable a voxel is under the fitted healthy anatomy, in nats",
     "intensity": "how bright a voxel is, without any model",
 }
