@@ -108,6 +108,11 @@ def tiny_specs(**changes: Any) -> Specs:
     return Specs.model_validate({**content, **changes})
 
 
+def train_on(experiment: Path, store: Path) -> None:
+    """In a process of its own: train from where the experiment stands."""
+    train(Experiment(experiment), Store(store), resume="auto", device="cpu")
+
+
 def make_checkpoint(epoch: int, step: int = 0) -> Checkpoint:
     """Every number in it says which epoch and step it belongs to, so that a mixture shows."""
     value = torch.full((2, 3), float(100 * epoch + step))

@@ -108,8 +108,11 @@ class NetworkSpecs(BaseModel):
 class Specs(_Strict):
     """`specs.json`. Defaults are the published values where a key may be left out; the rest is required.
 
-    Keys that the published code has and this project adds nothing to keep their CamelCase names. Added keys:
-    `BrainFraction` (share of training points drawn inside the brain; 0 as published), `Seed`, and the `Cosine` rate.
+    Added keys, each with the published behaviour as its default: `BrainFraction` (share of training points drawn in the
+    brain), `Lattice` (place of a voxel in the field, published: `corner`; null takes the store's), `OrdinalWeight` (of
+    the continuous ranked probability score beside cross-entropy), `ProgressiveEpochs` (over which the octaves are let
+    in, the low ones first), `HeldOutSource` and `HeldOutFrequency` (store of healthy people that are not trained on,
+    and every how many epochs to measure them), `Seed`, and the `Cosine` rate.
     """
 
     description: str | list[str] = ""
@@ -132,6 +135,11 @@ class Specs(_Strict):
     gradient_clip_norm: float | None = Field(default=None, gt=0)
     encode_image: bool = False
     brain_fraction: float = Field(default=0.0, ge=0, le=1)
+    lattice: Literal["center", "corner"] | None = None
+    ordinal_weight: float = Field(default=0.0, ge=0)
+    progressive_epochs: int = Field(default=0, ge=0)
+    held_out_source: str | None = None
+    held_out_frequency: int = Field(default=100, ge=1)
     seed: int = Field(default=0, ge=0)
 
     @classmethod

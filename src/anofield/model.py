@@ -96,6 +96,8 @@ def load_model(path: PathLike, *, epoch: str = LATEST, device: str = "auto") -> 
     checkpoint = experiment.load(epoch)
     field = build_field(experiment.specs)
     load_weights(field, checkpoint.model, experiment.path)
+    if experiment.specs.progressive_epochs:
+        field.set_band(checkpoint.epoch / experiment.specs.progressive_epochs)
     where = pick_device(device)
     field.requires_grad_(False).eval().to(where)
     prior = CodePrior.fit(checkpoint.codes)
@@ -122,8 +124,8 @@ def read_recipe(path: Path) -> Recipe:
         raise ExperimentError(f"its {RECIPE_FILE} is damaged", where=path, why=str(error), remedy=remedy) from error
 
 
-def write_recipe(path: Path, recipe: Recipe) -> None:
-    """Write the recipe beside the specs; one that is there already must be the same.
+def check_recipe(path: Path, recipe: Recipe) -> None:
+    """Compare a recipe with that of an experiment, if it has one already.
 
     Raises:
         UsageError: The experiment was trained on a store of another recipe.
@@ -133,8 +135,13 @@ def write_recipe(path: Path, recipe: Recipe) -> None:
             "the store was prepared with another recipe than this experiment was trained on",
             where=path / RECIPE_FILE,
             why="classes and places would mean something else",
-            remedy="train on the old store, or start a new experiment",
+            remedy="train on the old store (with the old Lattice in specs.json), or start a new experiment",
         )
+
+
+def write_recipe(path: Path, recipe: Recipe) -> None:
+    """Write the recipe beside the specs; see `check_recipe`."""
+    check_recipe(path, recipe)
     write_json(path / RECIPE_FILE, recipe.model_dump(mode="json"))
 
 
