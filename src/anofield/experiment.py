@@ -14,12 +14,14 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import torch
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, ValidationInfo, field_validator
 from pydantic.alias_generators import to_pascal
 from torch import Tensor
 
 from anofield.errors import ExperimentError, UsageError
+from anofield.rows import ROWS_FILE, read_rows
 from anofield.scan import file_hash, write_json, writing
+from anofield.states import plain_codes, plain_logs, plain_weights
 from anofield.typing import Json, PathLike
 
 CONTENT = {  # folder → key of what it holds
@@ -90,23 +92,35 @@ Rate = Annotated[StepRate | WarmupRate | ConstantRate | CosineRate, Field(discri
 
 
 class NetworkSpecs(BaseModel):
-    """Shape of the decoder; see `field.Decoder`."""
+    """Shape of the decoder, see `field.Decoder`; what is left out is what the published code then takes."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
-    dims: tuple[int, ...] = Field(default=(512,) * 8, min_length=1)
-    dim_out: int = Field(default=10, ge=2)
-    dropout: tuple[int, ...] = tuple(range(8))
-    dropout_prob: float = Field(default=0.2, ge=0, lt=1)
-    norm_layers: tuple[int, ...] = tuple(range(8))
-    latent_in: tuple[int, ...] = (4,)
+    dims: tuple[int, ...] = Field(min_length=1)
+    dim_out: int = Field(ge=2)
+    dropout: tuple[int, ...] = ()
+    dropout_prob: float = Field(default=0.0, ge=0, lt=1)
+    norm_layers: tuple[int, ...] = ()
+    latent_in: tuple[int, ...] = ()
     xyz_in_all: bool = False
     latent_dropout: bool = False
-    weight_norm: bool = True
+    weight_norm: bool = False
+
+    @field_validator("dropout", "norm_layers", "xyz_in_all", mode="before")
+    @classmethod
+    def _null_is_none(cls, value: Any, info: ValidationInfo) -> Any:
+        """The published code takes null for these."""
+        return value if value is not None else cls.model_fields[str(info.field_name)].default
+
+
+PUBLISHED_NETWORK = NetworkSpecs(  # taken where NetworkSpecs is left out, which the published code refuses
+    dims=(512,) * 8, dim_out=10, dropout=tuple(range(8)), dropout_prob=0.2, norm_layers=tuple(range(8)), latent_in=(4,),
+    weight_norm=True,
+)  # fmt: skip
 
 
 class Specs(_Strict):
-    """`specs.json`. Defaults are the published values where a key may be left out; the rest is required.
+    """`specs.json`. Defaults are what the published code takes where a key may be left out; the rest is required.
 
     Keys that the published code has and this project adds nothing to keep their CamelCase names. Added keys:
     `BrainFraction` (share of training points drawn inside the brain; 0 as published), `Seed`, and the `Cosine` rate.
@@ -114,9 +128,9 @@ class Specs(_Strict):
 
     description: str | list[str] = ""
     data_source: str
-    network_specs: NetworkSpecs = NetworkSpecs()
+    network_specs: NetworkSpecs = PUBLISHED_NETWORK
     code_length: int = Field(ge=1)
-    octaves: int | None = Field(default=10, ge=1, alias="L")
+    octaves: int | None = Field(default=None, ge=1, alias="L")
     num_epochs: int = Field(ge=1)
     samples_per_scene: int = Field(ge=1)
     scenes_per_batch: int = Field(ge=1)
@@ -186,7 +200,11 @@ class Logs:
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """State of a training run after `epoch` whole epochs and `step` steps of the next one."""
+    """State of a training run after `epoch` whole epochs and `step` steps of the next one.
+
+    Published files name no cases: `code_ids` is then empty, unless a `dict_cid.k` lies beside `specs.json`. Where
+    OptimizerParameters is missing, `optimizer` is empty: good for detection, not for going on.
+    """
 
     epoch: int
     step: int
@@ -278,16 +296,20 @@ class Experiment:
         return sorted({path.stem for path in files if not path.name.startswith(".")})
 
     def _whole(self, name: str) -> list[tuple[Path, Json]]:
-        """Path and content of each part at the newest epoch and step that all three share."""
+        """Path and content of each part at the newest epoch and step that all share.
+
+        The optimiser's folder may be missing, as in a model that was passed on; the first save makes it.
+        """
+        parts = [part for part in PARTS if part != PARTS[-1] or (self.path / part).is_dir()]
         for names in ([name], self._names()) if name == LATEST else ([name],):
-            found = [self._stamped(part, names) for part in PARTS]
+            found = [self._stamped(part, names) for part in parts]
             shared = set.intersection(*(set(stamps) for stamps in found))
             if shared:
                 return [stamps[max(shared)] for stamps in found]
         raise ExperimentError(
             f"has no whole checkpoint {name!r}",
             where=self.path,
-            why="model, codes and optimiser of one epoch are needed together",
+            why=f"model, codes and optimiser of one epoch are needed together, found: {_stamps(parts, found)}",
             remedy="train it with `anofield train`, or name another epoch",
         )
 
@@ -297,14 +319,20 @@ class Experiment:
         read = ((path, _read(path, CONTENT[part])) for path in paths)
         return {(int(found["epoch"]), int(found.get("step", 0))): (path, found) for path, found in read if found}
 
-    def _assemble(self, model: Json, codes: Json, optimizer: Json) -> Checkpoint:
+    def _assemble(self, model: Json, codes: Json, optimizer: Json | None = None) -> Checkpoint:
         at = int(model["epoch"]), int(model.get("step", 0))
-        logs = _read(self.path / "Logs.pth", "loss") or {}
+        logs = plain_logs(_read(self.path / "Logs.pth", "loss") or {})
         known = {key: value for key, value in logs.items() if key in Logs.__dataclass_fields__}
-        table = codes["latent_codes"]
-        weight = table if isinstance(table, Tensor) else table["weight"]
-        ids = list(codes.get("case_ids", [str(row) for row in range(len(weight))]))
-        return Checkpoint(*at, model["model_state_dict"], ids, weight, optimizer["optimizer_state_dict"], Logs(**known))
+        table = plain_codes(codes["latent_codes"], self.path / "LatentCodes")
+        ids = list(codes["case_ids"]) if "case_ids" in codes else self._published_ids()
+        state = optimizer["optimizer_state_dict"] if optimizer else {}
+        return Checkpoint(*at, plain_weights(model["model_state_dict"]), ids, table, state, Logs(**known))
+
+    def _published_ids(self) -> list[str]:
+        """Case ids row by row, as `dict_cid.k` gives them; none without it."""
+        path = self.path / ROWS_FILE
+        rows = read_rows(path) if path.is_file() else {}
+        return sorted(rows, key=rows.__getitem__)
 
 
 OWNERS: dict[str | int, type[BaseModel]] = {
@@ -327,6 +355,12 @@ def _explain(item: Any) -> str:
         near = difflib.get_close_matches(str(item["loc"][-1]), known, n=1, cutoff=0.0)
         return f"unknown key {place!r} (nearest known: {near[0]!r})"
     return f"{place!r}: {item['msg'][0].lower()}{item['msg'][1:]}, got {item['input']!r}"
+
+
+def _stamps(parts: list[str], found: list[dict[tuple[int, int], Any]]) -> str:
+    """What epochs each part has."""
+    epochs = [", ".join(str(epoch) for epoch, _ in sorted(stamps)) or "none" for stamps in found]
+    return "; ".join(f"{part} {epoch}" for part, epoch in zip(parts, epochs, strict=True))
 
 
 def _write(path: Path, content: Json) -> Path:

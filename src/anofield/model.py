@@ -10,9 +10,10 @@ import torch
 from pydantic import ValidationError
 from torch import Tensor
 
-from anofield.codes import CodePrior
+from anofield._progress import say
+from anofield.codes import CodePrior, CodeTable
 from anofield.errors import ExperimentError, MachineError, UsageError
-from anofield.experiment import LATEST, Experiment, Specs
+from anofield.experiment import LATEST, Checkpoint, Experiment, Specs
 from anofield.field import Decoder
 from anofield.prepare import Recipe
 from anofield.scan import write_json
@@ -78,6 +79,35 @@ def load_weights(field: Decoder, weights: dict[str, Tensor], where: PathLike) ->
             why=str(error).splitlines()[-1].strip(),
             remedy="restore the specs.json it was trained with",
         ) from error
+
+
+def load_codes(table: CodeTable, checkpoint: Checkpoint, where: PathLike) -> None:
+    """Put codes into a table of the same cases; published codes, which name no cases, go to them in their order.
+
+    Raises:
+        ExperimentError: They belong to other cases, or are of another length or number.
+    """
+    if checkpoint.code_ids and checkpoint.code_ids != table.ids:
+        odd = sorted(set(checkpoint.code_ids) ^ set(table.ids))[:3]
+        raise ExperimentError(
+            "was trained on other cases than the store holds now "
+            + (f"(first differences: {odd})" if odd else "(the same, in another order)"),
+            where=where,
+            why="codes belong to cases",
+            remedy="use the store it was trained on, or start a new experiment",
+        )
+    if checkpoint.codes.shape != table.weight.shape:
+        (rows, length), (cases, wanted) = checkpoint.codes.shape, table.weight.shape
+        raise ExperimentError(
+            f"has {rows} codes of length {length}; the store has {cases} cases, CodeLength is {wanted}",
+            where=where,
+            why="every case needs its own code",
+            remedy="train on the store made by `anofield import` from the folder of .nt files with their dict_cid.k",
+        )
+    if not checkpoint.code_ids:
+        say(f"{where} names no cases: its codes are taken for those of the store, in the order of the store")
+    with torch.no_grad():
+        table.weight.copy_(checkpoint.codes)
 
 
 def load_model(path: PathLike, *, epoch: str = LATEST, device: str = "auto") -> Model:
