@@ -132,7 +132,7 @@ class PublishedTraining:
         if self.specs.gradient_clip_norm is not None:
             nn.utils.clip_grad_norm_(self.network.parameters(), self.specs.gradient_clip_norm)
         self.adam.step()
-        self._log(float(loss), rates)
+        self._log(loss.item(), rates)
 
     def _log(self, loss: float, rates: list[float]) -> None:
         self.logs["loss"].append(loss)

@@ -255,7 +255,7 @@ class Experiment:
             "LatentCodes": {**stamp, "latent_codes": {"weight": checkpoint.codes}, "case_ids": checkpoint.code_ids},
             "OptimizerParameters": {**stamp, "optimizer_state_dict": checkpoint.optimizer},
         }
-        _save(self.path / "Logs.pth", vars(checkpoint.logs))
+        save_file(self.path / "Logs.pth", vars(checkpoint.logs))
         for name in names:
             partial = {part: _write(self.file(part, f".partial-{name}"), content[part]) for part in PARTS}
             if name == LATEST:
@@ -290,7 +290,7 @@ class Experiment:
         """SHA-256 over the files of weights and codes that `load` reads; detections record it."""
         return "-".join(file_hash(path)[:16] for path, _ in self._whole(name)[:2])
 
-    def _names(self) -> list[str]:
+    def names(self) -> list[str]:
         """Names of the checkpoints on disk, whole or not."""
         files = (path for part in PARTS for path in (self.path / part).glob("*.pth"))
         return sorted({path.stem for path in files if not path.name.startswith(".")})
@@ -301,7 +301,7 @@ class Experiment:
         The optimiser's folder may be missing, as in a model that was passed on; the first save makes it.
         """
         parts = [part for part in PARTS if part != PARTS[-1] or (self.path / part).is_dir()]
-        for names in ([name], self._names()) if name == LATEST else ([name],):
+        for names in ([name], self.names()) if name == LATEST else ([name],):
             found = [self._stamped(part, names) for part in parts]
             shared = set.intersection(*(set(stamps) for stamps in found))
             if shared:
@@ -376,7 +376,8 @@ def _write(path: Path, content: Json) -> Path:
     return path
 
 
-def _save(path: Path, content: Json) -> None:
+def save_file(path: Path, content: Json) -> None:
+    """Write a `.pth` file under a temporary name, then rename it."""
     _write(path.with_name(f".partial-{path.name}"), content).replace(path)
 
 

@@ -119,7 +119,7 @@ def load_model(path: PathLike, *, epoch: str = LATEST, device: str = "auto") -> 
         device: `auto`, `cpu`, `cuda[:N]` or `mps`.
 
     Raises:
-        ExperimentError: No such experiment, no checkpoint, or no recipe.
+        ExperimentError: No such experiment, no checkpoint, no recipe, or weights or codes of another network.
         MachineError: The device is not there.
     """
     experiment = Experiment(path)
@@ -128,6 +128,12 @@ def load_model(path: PathLike, *, epoch: str = LATEST, device: str = "auto") -> 
     load_weights(field, checkpoint.model, experiment.path)
     where = pick_device(device)
     field.requires_grad_(False).eval().to(where)
+    if checkpoint.codes.shape[1] != field.code_length:
+        raise ExperimentError(
+            f"has codes of length {checkpoint.codes.shape[1]}, CodeLength is {field.code_length}",
+            where=experiment.path,
+            remedy="restore the specs.json it was trained with",
+        )
     prior = CodePrior.fit(checkpoint.codes)
     calibration = _read_calibration(experiment.path / CALIBRATION_FILE)
     recipe = read_recipe(experiment.path)
@@ -140,7 +146,7 @@ def read_recipe(path: Path) -> Recipe:
     Raises:
         ExperimentError: There is none, or it cannot be read.
     """
-    remedy = "copy recipe.json from the experiment's backup, or train again from the store"
+    remedy = "copy recipe.json from the experiment's backup, or go on training from the store, which writes it"
     content = _read_json(path / RECIPE_FILE, remedy)
     if content is None:
         raise ExperimentError(
