@@ -16,7 +16,7 @@ from torch import Tensor
 from anofield import published
 from anofield.errors import ExperimentError, UsageError
 from anofield.experiment import LATEST, PARTS, Experiment, NetworkSpecs, Specs
-from anofield.model import build_field, load_codes, load_weights
+from anofield.model import build_field, load_codes, load_model, load_weights, write_recipe
 from anofield.published import PUBLISHED_KEYS, PUBLISHED_NETWORK_KEYS, export_experiment
 from anofield.rows import read_rows, write_rows
 from anofield.states import load_optimizer, plain_weights
@@ -196,6 +196,22 @@ class TestOpening:
         with pytest.raises(ExperimentError, match=r"optimiser state does not fit its network\. None is there"):
             opened(tmp_path)
 
+    def test_opens_as_a_model_once_the_recipe_is_known(self, tmp_path: Path, store: Store) -> None:
+        changes = {"NetworkSpecs": {**NETWORK, "weight_norm": False}, "L": None}
+        theirs = begun(2, **changes)
+        theirs.save(tmp_path, LATEST, specs=published_file(**changes), old=True)
+        with pytest.raises(ExperimentError, match=r"recipe\.json"):
+            load_model(tmp_path, device="cpu")
+        write_recipe(tmp_path, store.recipe)
+        model, points = load_model(tmp_path, device="cpu"), batches(1)[0][0]
+        with torch.no_grad():
+            expected = theirs.network.eval()(joined(points, theirs.codes.weight))[:, :CLASSES]
+        assert_close(model.field.logits(points, theirs.codes.weight.data).flatten(0, 1), expected)
+        assert_close(model.prior.mean, theirs.codes.weight.data.mean(dim=0))
+        torch.save({"epoch": 2, "latent_codes": torch.zeros(5, 7)}, tmp_path / "LatentCodes/latest.pth")
+        with pytest.raises(ExperimentError, match="codes of length 7, CodeLength is 6"):
+            load_model(tmp_path, device="cpu")
+
 
 class TestGoingOn:
     @pytest.mark.parametrize("form", [{}, {"prefix": "module."}, {"old": True}])
@@ -224,7 +240,7 @@ class TestGoingOn:
         run.optimizer.state.clear()
         gone_on(run, 3, 6)
         go_on(theirs, 3, 6)
-        assert float((run.field.lin1.weight_v - theirs.network.lin1.weight_v).abs().max()) > 1e-4
+        assert (run.field.lin1.weight_v - theirs.network.lin1.weight_v).abs().max().item() > 1e-4
 
     def test_a_moment_of_another_shape_is_an_error(self, tmp_path: Path) -> None:
         begun(3).save(tmp_path, "3", specs=published_file())
