@@ -89,6 +89,7 @@ def tiny_specs(**changes: Any) -> Specs:
             "dropout": layers,
             "dropout_prob": 0.1,
             "norm_layers": layers,
+            "weight_norm": True,
             "latent_in": [2],
         },
         "CodeLength": 6,
@@ -154,7 +155,8 @@ def small_world(root: Path) -> World:
     layers = [0, 1, 2]
     rates = [{"Type": "Constant", "Value": 5e-3}, {"Type": "Constant", "Value": 1e-2}]
     specs = tiny_specs(
-        NetworkSpecs={"dims": [64] * 3, "dim_out": 6, "dropout": [], "norm_layers": layers, "latent_in": [2]},
+        NetworkSpecs={"dims": [64] * 3, "dim_out": 6, "dropout": [], "norm_layers": layers, "weight_norm": True,
+                      "latent_in": [2]},
         CodeLength=8, L=3, NumEpochs=60, SamplesPerScene=512, ScenesPerBatch=8, LearningRateSchedule=rates,
         LogFrequency=60, BrainFraction=0.8,
     )  # fmt: skip

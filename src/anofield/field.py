@@ -91,14 +91,17 @@ def relu_dropout(x: Tensor, probability: float) -> Tensor:
 
 
 class WeightNormLinear(nn.Module):
-    """Linear layer with weight g · v/‖v‖ per output row (Salimans & Kingma 2016), named as torch's hook named them."""
+    """Linear layer with weight g · v/‖v‖ per output row (Salimans & Kingma 2016), as torch's hook made it.
+
+    Names and order of the parameters are the hook's: an Adam state knows them by their order alone.
+    """
 
     def __init__(self, inputs: int, outputs: int) -> None:
         super().__init__()
         plain = nn.Linear(inputs, outputs)
-        self.weight_v = nn.Parameter(plain.weight.detach().clone())
-        self.weight_g = nn.Parameter(self.weight_v.detach().norm(dim=1, keepdim=True))
         self.bias = nn.Parameter(plain.bias.detach().clone())
+        self.weight_g = nn.Parameter(plain.weight.detach().norm(dim=1, keepdim=True))
+        self.weight_v = nn.Parameter(plain.weight.detach().clone())
 
     @property
     def weight(self) -> Tensor:
@@ -111,16 +114,18 @@ class Decoder(nn.Module):
 
     Args:
         code_length: Length of a code.
-        octaves: L of the Fourier features; None feeds raw coordinates.
+        octaves: L of the Fourier features; None feeds raw coordinates. As published, that also adds an output after
+            the last class, which no voxel ever has: `forward` gives it, `logits` leaves it out.
         dims: Width of every hidden layer.
         classes: Number of ordered intensity classes (`dim_out`).
         latent_in: Layers whose input is joined with code and features.
-        norm_layers: Layers with weight norm (`weight_norm`), otherwise layer norm after them.
+        norm_layers: Layers with weight norm (`weight_norm`), otherwise layer norm after them; the published code
+            makes a layer norm for the output layer as well, and never applies it.
         weight_norm: See `norm_layers`.
         dropout: Layers followed by dropout in training.
         dropout_prob: Its probability.
         xyz_in_all: Join the point's features to the input of every layer but the first.
-        latent_dropout: Dropout of 0.2 on the code in training.
+        latent_dropout: Dropout of 0.2 on the code in training, drawn for every point anew; the skip gets the same.
 
     Raises:
         UsageError: A layer is too narrow for the join.
@@ -156,7 +161,7 @@ class Decoder(nn.Module):
         self.band: Tensor | None = None
         self.point_size = 6 * octaves if octaves else 3
         joined = code_length + self.point_size
-        widths = [joined, *dims, classes]
+        widths = [joined, *dims, classes if octaves else classes + 1]
         for layer in range(self.hidden + 1):
             outputs = widths[layer + 1]
             if layer + 1 in self.latent_in:
@@ -170,17 +175,24 @@ class Decoder(nn.Module):
                     why="code and point features are joined to its output",
                     remedy="make dims larger, or CodeLength or L smaller",
                 )
-            normed = layer in norm_layers and layer < self.hidden
+            normed = layer in norm_layers
             module = WeightNormLinear if normed and weight_norm else nn.Linear
             self.add_module(f"lin{layer}", module(widths[layer], outputs))
             if normed and not weight_norm:
                 self.add_module(f"bn{layer}", nn.LayerNorm(outputs))
 
     def forward(self, points: Tensor, codes: Tensor, weights: Sequence[Tensor] | None = None) -> Tensor:
-        """As `logits`, with the weights of `fold` if they are at hand."""
+        """All outputs of the published network: as `logits`, and one more class without Fourier features.
+
+        Args:
+            points: Field coordinates, (case, point, 3).
+            codes: (case, code).
+            weights: From `fold`, if they are at hand.
+        """
         weights = self.fold() if weights is None else weights
-        if self.latent_dropout:
-            codes = functional.dropout(codes, self.LATENT_DROPOUT, self.training)
+        codes = codes.unsqueeze(1)  # (case, 1, code)
+        if self.latent_dropout and self.training:
+            codes = functional.dropout(codes.expand(-1, points.shape[1], -1), self.LATENT_DROPOUT)
         features = self.features(points)
         x = features  # (case, point, feature)
         for layer, weight in enumerate(weights):
@@ -195,7 +207,7 @@ class Decoder(nn.Module):
     def logits(self, points: Tensor, codes: Tensor) -> Tensor:
         """(case, point, 3) field coordinates and (case, code) → (case, point, class)."""
         out: Tensor = self(points, codes)
-        return out
+        return out[..., : self.classes]
 
     def fold(self) -> list[Tensor]:
         """The weight of every layer with its weight norm multiplied out, (output, input)."""
@@ -233,7 +245,7 @@ class Decoder(nn.Module):
         """Product with [x, code, features], the order of the published concatenation."""
         own = 0 if x is None else x.shape[-1]
         for_x, for_code, for_point = torch.split(weight, [own, self.code_length, self.point_size], dim=1)
-        per_case = functional.linear(codes, for_code, bias).unsqueeze(1)  # (case, 1, width)
+        per_case = functional.linear(codes, for_code, bias)  # (case, 1, width); latent dropout: (case, point, width)
         if x is None:
             return functional.linear(features, for_point) + per_case
         both = torch.cat((for_x, for_point), dim=1)

@@ -19,15 +19,16 @@ from torch import Tensor
 from anofield._lock import exclusive
 from anofield._progress import Progress, say
 from anofield._signals import StopRequest, deferred_stop
-from anofield.errors import ExperimentError, Interrupted, UsageError
+from anofield.errors import Interrupted, UsageError
 from anofield.experiment import LATEST, Checkpoint, Experiment, Logs
 from anofield.feed import Cache, Feed, open_feed
 from anofield.held_out import HeldOut
 from anofield.journal import Journal
-from anofield.model import check_recipe, load_weights, pick_device, write_recipe
+from anofield.model import check_recipe, codes_of, load_weights, pick_device, write_recipe
 from anofield.prepare import Recipe
 from anofield.provenance import add_provenance, check_unchanged, describe
 from anofield.ranks import joined_ranks, plan_epoch
+from anofield.states import load_optimizer
 from anofield.step import Precision, Run, start_run, train_step
 from anofield.store import Store
 
@@ -99,19 +100,12 @@ def restore(run: Run, checkpoint: Checkpoint, path: Any = "") -> None:
     Raises:
         ExperimentError: Its cases or its network are not the run's.
     """
-    if checkpoint.code_ids != run.case_ids:
-        missing = sorted(set(checkpoint.code_ids) ^ set(run.case_ids))[:3]
-        raise ExperimentError(
-            f"was trained on other cases than the store holds now (first differences: {missing})",
-            where=path,
-            why="codes belong to cases",
-            remedy="use the store it was trained on, or start a new experiment",
-        )
     load_weights(run.field, checkpoint.model, path)
     own = run.ranks.owned(range(len(run.case_ids)))
+    codes = codes_of(checkpoint, run.case_ids, run.specs.code_length, path)
     with torch.no_grad():
-        run.codes.weight.copy_(checkpoint.codes[own])
-    run.optimizer.load_state_dict(_map_codes_state(checkpoint.optimizer, lambda rows: rows[own].clone()))
+        run.codes.weight.copy_(codes[own])
+    load_optimizer(run.optimizer, _map_codes_state(checkpoint.optimizer, lambda rows: rows[own].clone()), path)
     run.logs, run.epoch, run.step = checkpoint.logs, checkpoint.epoch, checkpoint.step
     run.logs.cut(run.epoch, run.steps_per_epoch, run.step)
 
@@ -126,6 +120,8 @@ def checkpoint_of(run: Run) -> Checkpoint:
 
 def _map_codes_state(state: Any, change: Any) -> Any:
     """An optimiser state whose per-row tensors of the code table went through `change`."""
+    if len(state.get("param_groups", [])) != 2:
+        return state  # the loader says what is missing
     table = state["param_groups"][1]["params"][0]
     per_row = {
         key: change(value) if isinstance(value, Tensor) and value.dim() == 2 else value

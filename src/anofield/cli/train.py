@@ -11,6 +11,7 @@ from typing import Annotated
 import typer
 
 from anofield.cli._options import Device, Json
+from anofield.errors import UsageError
 
 
 class Precision(StrEnum):
@@ -54,11 +55,14 @@ def command(
     On several GPUs or machines: torchrun --nproc-per-node N -m anofield train …
     """
     from anofield.experiment import Experiment
+    from anofield.presets import start_experiment
     from anofield.ranks import is_first_rank
     from anofield.store import Store
     from anofield.train import train
 
-    opened = Experiment(experiment)
+    if preset and data is None:
+        raise UsageError("--preset without --data", why="it does not know your store", remedy="add --data STORE")
+    opened = start_experiment(experiment, preset, Store(data)) if preset and data else Experiment(experiment)
     named = opened.specs.held_out_source
     watched = held_out or (None if named is None else _find(named, experiment))
     logs = train(
