@@ -197,6 +197,12 @@ def canvas_of(recipe: Recipe, resolution: int | None = None) -> Canvas:
     return Canvas(count, to_lattice, np.asarray(world @ to_lattice), recipe)
 
 
+def to_canvas(volume: Volume, recipe: Recipe) -> Volume:
+    """A volume of the training lattice (R, R, R), its axes turned to those of `canvas_of(recipe)`."""
+    turns = orientations.io_orientation(_lattice_affine(recipe, lattice_side(recipe)))
+    return np.asarray(orientations.apply_orientation(volume, turns))
+
+
 def plane_index(canvas: Canvas, plane: str, at: str) -> float:
     """Canvas index (a fraction is allowed) of a plane.
 
@@ -298,6 +304,22 @@ def check_resolution(resolution: int, limits: tuple[int, int]) -> int:
     if not limits[0] <= resolution <= limits[1]:
         raise UsageError(f"--res {resolution}", remedy=f"give {limits[0]} to {limits[1]} voxels per axis")
     return resolution
+
+
+def unlearned_octaves(model: Model, canvas: Canvas) -> str:
+    """What to know about a canvas finer than the training lattice, in words; empty if there is nothing.
+
+    Octave k has a wavelength of R/2^k lattice voxels; below 2 its course between the training points was never learned
+    and shows as a fine pattern.
+    """
+    side, octaves = lattice_side(model.recipe), model.field.point_size // 6
+    above = sum(side / 2**octave < 2 for octave in range(octaves))
+    if canvas.resolution <= side or not above:
+        return ""
+    return (
+        f"finer than the training lattice ({side}): {above} of {octaves} octaves are above its Nyquist frequency and "
+        f"show as a pattern between its points; --res {side} shows what was learned"
+    )
 
 
 def _row(table: Table, name: str) -> int:

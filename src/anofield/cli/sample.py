@@ -17,7 +17,6 @@ if TYPE_CHECKING:
     from anofield.model import Model
     from anofield.sample import Canvas, Drawn
 
-PICTURE_RESOLUTION = 256
 COUNTS = {"prior": 6, "between": 5}
 
 
@@ -50,10 +49,8 @@ def command(
     ] = None,
     seed: Annotated[int, typer.Option("--seed", min=0, help="Of --prior and --published.")] = 0,
     plane: Annotated[PlaneName, typer.Option("--plane", help="Of a picture.")] = PlaneName.axial,
-    at: Annotated[str, typer.Option("--at", help="Place of the plane: fraction of the box (0.5), or mm (12mm).")] = "0.5",
-    resolution: Annotated[
-        int | None, typer.Option("--res", help="Voxels per axis; default 256, volumes as trained.")
-    ] = None,
+    at: Annotated[str, typer.Option("--at", help="Place of the plane: fraction of the box (0.5) or 12mm.")] = "0.5",
+    resolution: Annotated[int | None, typer.Option("--res", help="Voxels per axis; default as trained.")] = None,
     show: Annotated[Show, typer.Option("--show", help="Expected intensity, or most probable class.")] = Show.intensity,
     epoch: Annotated[str, typer.Option("--epoch", help="Checkpoint: latest or a number.")] = "latest",
     device: Device = "auto",
@@ -112,8 +109,7 @@ def _write_picture(
     from anofield._progress import track
     from anofield.report.strip import Strip, write_strip
 
-    count = PICTURE_RESOLUTION if resolution is None else resolution
-    canvas = sample.canvas_of(model.recipe, sample.check_resolution(count, sample.PLANE_RESOLUTIONS))
+    canvas = _canvas(model, resolution, sample.PLANE_RESOLUTIONS)
     index = sample.plane_index(canvas, plane, at)
     planes = [
         sample.decode_plane(model, code, canvas, plane, index, show)
@@ -134,13 +130,23 @@ def _write_volumes(
     from anofield import sample
     from anofield._progress import Progress
 
-    count = None if resolution is None else sample.check_resolution(resolution, sample.VOLUME_RESOLUTIONS)
-    canvas = sample.canvas_of(model.recipe, count)
+    canvas = _canvas(model, resolution, sample.VOLUME_RESOLUTIONS)
     with Progress("decode", len(drawn.codes) * sample.volume_steps(canvas)) as progress:
         volumes = [sample.decode_volume(model, code, canvas, show, progress.advance) for code in drawn.codes]
     data = volumes[0] if len(volumes) == 1 else np.stack(volumes, axis=-1)
     sample.write_volume(output, data, canvas, f"anofield sample, {show}")
     return {"size": data.shape, "show": show, "caption": "", **_place(canvas)}
+
+
+def _canvas(model: Model, resolution: int | None, limits: tuple[int, int]) -> Canvas:
+    from anofield import sample
+    from anofield._progress import say
+
+    count = None if resolution is None else sample.check_resolution(resolution, limits)
+    canvas = sample.canvas_of(model.recipe, count)
+    if warning := sample.unlearned_octaves(model, canvas):
+        say(warning)
+    return canvas
 
 
 def _place(canvas: Canvas) -> dict[str, Any]:

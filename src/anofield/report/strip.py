@@ -53,7 +53,8 @@ class Strip:
     def caption(self) -> str:
         """Plane, place and convention in words."""
         axis = "xyz"[VIEWS[self.plane][0]]
-        return f"{self.plane}, {axis} = {decimal(self.mm, 1)} mm · {CONVENTION[self.plane]}"
+        what = "expected intensity, normalised" if self.classes is None else "most probable class"
+        return f"{self.plane}, {axis} = {decimal(self.mm, 1)} mm · {CONVENTION[self.plane]} · {what}"
 
 
 def write_strip(path: PathLike, strip: Strip) -> tuple[int, int]:
@@ -131,14 +132,14 @@ def _scale(draw: ImageDraw.ImageDraw, corner: tuple[int, int], strip: Strip, fon
     middle = y + round(0.8 * font.size)
     draw.text((x, middle), first, SOFT, font, "lm")
     x += round(font.getlength(first)) + GAP
+    wide = min(wide, _side(strip) - (x - corner[0]) - round(font.getlength(last)) - GAP)
     steps = strip.classes or wide
     for step in range(steps):
         level = round(255 * step / (steps - 1))
         place = (x + step * wide // steps, middle - high // 2, x + (step + 1) * wide // steps - 1, middle + high // 2)
         draw.rectangle(place, (level,) * 3)
     draw.rectangle((x, middle - high // 2, x + wide - 1, middle + high // 2), None, SOFT)
-    words = last if strip.classes else f"{last} expected intensity (normalised)"
-    draw.text((x + wide + GAP, middle), _cut(words, font, draw.im.size[0] - x - wide - GAP), SOFT, font, "lm")
+    draw.text((x + wide + GAP, middle), last, SOFT, font, "lm")
 
 
 def _cut(text: str, font: ImageFont.FreeTypeFont, width: int) -> str:
