@@ -115,7 +115,8 @@ def bounded(codes: Tensor, bound: float | None) -> Tensor:
     """Codes (case, code) with norms of at most `bound`; None for no bound."""
     if bound is None:
         return codes
-    return codes * (bound / codes.norm(dim=1, keepdim=True).clamp_min(1e-12)).clamp_max(1.0)
+    shrink: Tensor = (bound / codes.norm(dim=1, keepdim=True).clamp_min(1e-12)).clamp_max(1.0)
+    return codes * shrink
 
 
 def from_cases(table: Table, ids: Sequence[str]) -> Drawn:
@@ -176,8 +177,9 @@ def interpolate(first: Tensor, last: Tensor, shares: Tensor) -> Tensor:
     angle = torch.acos((first @ last / (norms[0] * norms[1]).clamp_min(1e-12)).clamp(-1, 1))
     if not 1e-3 < float(angle) < np.pi - 1e-3:
         return (1 - share) * first + share * last
-    turned = torch.sin((1 - share) * angle) * first / norms[0] + torch.sin(share * angle) * last / norms[1]
-    return turned / torch.sin(angle) * ((1 - share) * norms[0] + share * norms[1])
+    turned: Tensor = torch.sin((1 - share) * angle) * first / norms[0] + torch.sin(share * angle) * last / norms[1]
+    norm: Tensor = ((1 - share) * norms[0] + share * norms[1]) / torch.sin(angle)
+    return turned * norm
 
 
 def canvas_of(recipe: Recipe, resolution: int | None = None) -> Canvas:

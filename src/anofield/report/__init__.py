@@ -1,4 +1,4 @@
-"""The reports of a run and of a training: one self-contained HTML file, readable offline, by clinicians and researchers."""
+"""Reports of a run and of a training: one self-contained HTML file each, for clinicians and researchers, offline."""
 
 from __future__ import annotations
 

@@ -15,6 +15,7 @@ from anofield.report.numerals import number
 MAX_POINTS = 400  # of a curve; more cannot be seen at 400 pixels
 TICKS = 6  # about so many on an axis
 LOG_RATIO = 8.0  # values that spread wider than this are drawn on a logarithmic axis
+MANY_DECADES = 2.5  # on which only powers of ten are marked
 FEW_POINTS = 30  # of a line whose points are marked: they were measured at some epochs only
 SUPERSCRIPT = str.maketrans("-0123456789", "⁻⁰¹²³⁴⁵⁶⁷⁸⁹")
 
@@ -52,7 +53,7 @@ class Chart:
         lines: At least one.
         x_ticks: (place from 0 to 100, label).
         y_ticks: The same, upwards.
-        height: Of the frame; it is 340 wide.
+        height: Of the frame; it is 322 wide.
         diagonal: Whether to draw the line of chance.
     """
 
@@ -92,7 +93,7 @@ class Axis:
             room = (high / low) ** 0.04
             return cls(low / room, high * room, log=True)
         low = min(0.0, low) if zero else low
-        room = 0.05 * (high - low) or 0.1 * abs(high) or 1.0
+        room = max(0.05 * (high - low), 0.001 * abs(high)) if high > low else 0.1 * abs(high) or 1.0
         return cls(low if zero and low == 0 else low - room, high + room)
 
     @classmethod
@@ -123,7 +124,7 @@ class Axis:
 
     def _decades(self) -> list[float]:
         first, last = math.floor(math.log10(self.low)), math.ceil(math.log10(self.high))
-        factors = (1, 2, 5) if last - first <= 2 else (1,)
+        factors = (1, 2, 5) if math.log10(self.high / self.low) < MANY_DECADES else (1,)
         return [factor * 10.0**power for power in range(first, last + 1) for factor in factors]
 
 

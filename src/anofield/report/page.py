@@ -64,22 +64,28 @@ def render(run: Run, *, title: str, max_cases: int, notes: str) -> str:
         max_cases: Cases that get a card with pictures.
         notes: Plain text; an empty line begins a paragraph.
     """
-    return templates().get_template("page.html.j2").render(
-        title=title,
-        version=run.info.get("anofield"),
-        notes=[part.strip() for part in notes.split("\n\n") if part.strip()],
-        head=_head(run),
-        summary=_summary(run),
-        charts=_charts(run),
-        strip=_strip(run, max_cases),
-        few=len(run.cases) <= FEW_CASES,
-        rows=[_row(run, case, place) for place, case in enumerate(run.cases)],
-        failures=[{key: str(f.get(key) or DASH) for key in ("id", "stage", "error", "image")} for f in run.failures],
-        settings=_settings(run.info),
-        kinds=KINDS,
-        dash=DASH,
-        lesion_columns=LESION_COLUMNS,
-        **_cards(run, max_cases),
+    return (
+        templates()
+        .get_template("page.html.j2")
+        .render(
+            title=title,
+            version=run.info.get("anofield"),
+            notes=[part.strip() for part in notes.split("\n\n") if part.strip()],
+            head=_head(run),
+            summary=_summary(run),
+            charts=_charts(run),
+            strip=_strip(run, max_cases),
+            few=len(run.cases) <= FEW_CASES,
+            rows=[_row(run, case, place) for place, case in enumerate(run.cases)],
+            failures=[
+                {key: str(f.get(key) or DASH) for key in ("id", "stage", "error", "image")} for f in run.failures
+            ],
+            settings=_settings(run.info),
+            kinds=KINDS,
+            dash=DASH,
+            lesion_columns=LESION_COLUMNS,
+            **_cards(run, max_cases),
+        )
     )
 
 

@@ -1,4 +1,4 @@
-"""People side by side in one PNG: the same plane of each, with names, the patient's sides and the scale of the values."""
+"""People side by side in one PNG: the same plane of each, with names, the patient's sides and the scale."""
 
 from __future__ import annotations
 
@@ -115,7 +115,9 @@ def _panel(plane: Volume, side: int, top: float) -> Image.Image:
     return Image.fromarray(grey).resize((side, side), Image.Resampling.NEAREST).convert("RGB")
 
 
-def _marks(draw: ImageDraw.ImageDraw, corner: tuple[int, int], side: int, plane: str, font: ImageFont.FreeTypeFont) -> None:
+def _marks(
+    draw: ImageDraw.ImageDraw, corner: tuple[int, int], side: int, plane: str, font: ImageFont.FreeTypeFont
+) -> None:
     """Letters of the patient's sides at the four edges of a panel."""
     (x, y), half, inset = corner, side // 2, max(3, side // 50)
     _, (left, right, top, bottom) = VIEWS[plane]

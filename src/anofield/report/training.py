@@ -68,17 +68,21 @@ def render_training(history: History, *, data: PathLike | None, title: str, peop
     """
     store = None if data is None else Store(data)
     pictures, notes = _pictures(history, store, people, device)
-    return templates().get_template("training.html.j2").render(
-        title=title,
-        version=__version__,
-        date=f"{datetime.now():%-d %B %Y, %H:%M}",
-        state=_state(history),
-        about=_about(history.specs),
-        facts=_facts(history),
-        charts=_charts(history),
-        settings=_settings(history),
-        notes=notes,
-        **pictures,
+    return (
+        templates()
+        .get_template("training.html.j2")
+        .render(
+            title=title,
+            version=__version__,
+            date=f"{datetime.now():%-d %B %Y, %H:%M}",
+            state=_state(history),
+            about=_about(history.specs),
+            facts=_facts(history),
+            charts=_charts(history),
+            settings=_settings(history),
+            notes=notes,
+            **pictures,
+        )
     )
 
 
@@ -104,27 +108,28 @@ def _facts(history: History) -> list[tuple[str, str, str]]:
         ("Epochs", f"{history.epoch}", f"of {specs.num_epochs}"),
         ("People", DASH if checkpoint is None else f"{len(checkpoint.code_ids)}", ""),
         ("Training loss", number(history.last("loss_per_point")), "nats per point"),
-        ("Held-out cross-entropy", *_held_out(history)),
+        *_held_out(history),
         ("Time", duration(sum(seconds)) if seconds else DASH, ""),
         ("Time per epoch", duration(median(seconds)) if seconds else DASH, "median"),
         ("Speed", f"{median(speeds) / 1000:,.0f}k" if speeds else DASH, "points/s"),
         ("Precision", str(history.last("precision") or DASH), ""),
         ("Device", str(history.last("device") or DASH), ""),
         ("Layers", _layers(network.dims), f"L {specs.octaves or 'none'}"),
-        ("Values in the network", DASH if size is None else f"{size:,}".replace(",", " "), ""),
+        ("Network", DASH if size is None else f"{size:,}".replace(",", " "), "parameters"),
         ("Code", f"{specs.code_length}", "numbers" + (f", norm ≤ {specs.code_bound:g}" if specs.code_bound else "")),
         ("Classes", f"{network.dim_out}", ""),
-        ("Points per person and step", f"{specs.samples_per_scene}", f"{specs.scenes_per_batch} people per step"),
+        ("Step", f"{specs.scenes_per_batch} people", f"of {specs.samples_per_scene} points"),
     ]
     return [fact for fact in facts if fact[1] != DASH]
 
 
-def _held_out(history: History) -> tuple[str, str]:
+def _held_out(history: History) -> list[tuple[str, str, str]]:
     points = history.points("held_out_ce")
     if not points:
-        return DASH, ""
+        return []
     epoch, best = min(points, key=lambda point: point[1])
-    return number(points[-1][1]), f"nats per point; least {number(best)} at epoch {epoch:.0f}"
+    last = ("Held-out cross-entropy", number(points[-1][1]), f"at epoch {points[-1][0]:.0f}")
+    return [last, ("Held out, lowest", number(best), f"at epoch {epoch:.0f}")]
 
 
 def _layers(dims: Sequence[int]) -> str:
@@ -158,7 +163,7 @@ def _charts(history: History) -> list[Chart]:
 
 
 def _end(points: Sequence[tuple[float, float]]) -> str:
-    return f"{number(points[-1][1])} at the end" if points else ""
+    return f"last {number(points[-1][1])}" if points else ""
 
 
 def _settings(history: History) -> list[tuple[str, list[tuple[str, str]]]]:
@@ -198,8 +203,9 @@ def _pictures(history: History, store: Store | None, people: int, device: str) -
 def _words(shown: int, trained: int, drawn: int, epoch: int) -> list[tuple[str, str]]:
     at = f"decoded at epoch {epoch} on the training lattice"
     return [
-        ("People of the training", f"{shown} of {trained}, spread evenly over the table of codes, not chosen by result; "
-         f"{at} from their codes. Shown is the expected intensity."),
+        ("People of the training", f"{shown} of {trained}, spread evenly over the code table, not chosen by result; "
+         f"{at} from their codes. Shown is the expected intensity. Distance: from the mean training code, squared "
+         "Mahalanobis distance per code entry; about 1 is usual."),
         ("People from the prior", f"{drawn} codes drawn from the Gaussian of the training codes (seed {PRIOR_SEED}), "
          f"{at}: people who do not exist. They should look as healthy, and differ as much, as those above."),
     ]  # fmt: skip
