@@ -21,8 +21,8 @@ from anofield.model import build_field, load_model, load_weights, write_recipe
 from anofield.published import PUBLISHED_KEYS, PUBLISHED_NETWORK_KEYS, export_experiment
 from anofield.rows import read_rows, write_rows
 from anofield.states import plain_weights
-from anofield.store import Store
 from anofield.step import Run, batch_loss, start_run
+from anofield.store import Store
 from anofield.train import restore, train
 from helpers import CLASSES, make_store, tiny_specs
 from oracle import PublishedNetwork, PublishedTraining, adam_of_2021, joined

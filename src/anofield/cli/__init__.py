@@ -24,6 +24,7 @@ from anofield.cli import (
     phantom,
     prepare,
     report,
+    sample,
     train,
 )
 from anofield.errors import AnofieldError, Interrupted
@@ -41,7 +42,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-for verb in (demo, phantom, check, prepare, train, calibrate, detect, evaluate, report, import_, export, info):
+for verb in (demo, phantom, check, prepare, train, sample, calibrate, detect, evaluate, report, import_, export, info):
     app.command(name=verb.__name__.rpartition(".")[2].rstrip("_"))(verb.command)
 
 
