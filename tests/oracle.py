@@ -19,6 +19,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from anofield.experiment import Specs
+from anofield.field import relu_dropout
 
 
 def features_of(points: Tensor, octaves: int | None) -> Tensor:
@@ -47,7 +48,7 @@ class PublishedNetwork(nn.Module):
         latent_dropout: bool = False,
     ) -> None:
         super().__init__()
-        self.masked = functional.dropout  # (x, probability, training); the published function
+        self.masked = same_masks  # (x, probability, training); the published function is functional.dropout
         self.octaves, self.last, self.latent_in, self.xyz_in_all = octaves, len(dims), latent_in, xyz_in_all
         self.dropout, self.probability, self.latent_dropout = dropout or (), dropout_prob, latent_dropout
         if octaves is not None:
@@ -90,6 +91,11 @@ class PublishedNetwork(nn.Module):
 
     def _normed(self, layer: int, x: Tensor) -> Tensor:
         return getattr(self, f"bn{layer}")(x) if hasattr(self, f"bn{layer}") else x
+
+
+def same_masks(x: Tensor, probability: float, training: bool) -> Tensor:
+    """Dropout with the masks that the project draws: of what a ReLU left, it is the project's ReLU with dropout."""
+    return relu_dropout(x, probability) if training else x
 
 
 def joined(points: Tensor, codes: Tensor) -> Tensor:

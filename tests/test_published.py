@@ -16,7 +16,6 @@ from torch import Tensor
 from anofield import published
 from anofield.errors import ExperimentError, UsageError
 from anofield.experiment import LATEST, PARTS, Experiment, NetworkSpecs, Specs
-from anofield.field import relu_dropout
 from anofield.model import build_field, load_model, load_weights, write_recipe
 from anofield.published import PUBLISHED_KEYS, PUBLISHED_NETWORK_KEYS, export_experiment
 from anofield.rows import read_rows, write_rows
@@ -75,14 +74,8 @@ def begun(steps: int, **changes: Any) -> PublishedTraining:
     """A training of 2021 after some epochs of one batch each."""
     torch.manual_seed(0)
     training = PublishedTraining(Specs.model_validate(published_file(**changes)), CASES)
-    training.network.masked = same_masks
     go_on(training, 0, steps)
     return training
-
-
-def same_masks(x: Tensor, probability: float, training: bool) -> Tensor:
-    """Dropout with the masks that the project draws: of what a ReLU left, it is the ReLU with dropout."""
-    return relu_dropout(x, probability) if training else x
 
 
 def go_on(training: PublishedTraining, first: int, last: int) -> None:

@@ -108,7 +108,8 @@ def read_table(path: PathLike, epoch: str = LATEST) -> Table:
     experiment = Experiment(path)
     checkpoint = experiment.load(epoch)
     bound = experiment.specs.code_bound
-    return Table(checkpoint.code_ids, bounded(checkpoint.codes.float(), bound), bound, checkpoint.epoch)
+    ids = checkpoint.code_ids or [str(row) for row in range(len(checkpoint.codes))]  # published codes name no cases
+    return Table(ids, bounded(checkpoint.codes.float(), bound), bound, checkpoint.epoch)
 
 
 def bounded(codes: Tensor, bound: float | None) -> Tensor:

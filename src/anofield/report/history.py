@@ -10,8 +10,8 @@ from typing import Any
 
 from anofield.errors import ExperimentError
 from anofield.experiment import Checkpoint, Experiment, Specs
+from anofield.journal import METRICS_FILE
 from anofield.report.numerals import finite
-from anofield.train import METRICS_FILE
 from anofield.typing import Json, PathLike
 
 
