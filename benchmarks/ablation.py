@@ -41,7 +41,7 @@ FIGURES = ("held_out_ce", "ap", "dice_calibrated_mean", "dice_oracle", "fpr95")
 
 @dataclass(frozen=True)
 class Row:
-    """A switch: what differs from the default plan, and from its specs; `timed` if that changes what a step computes."""
+    """A switch: what differs from the default plan and its specs; `timed` if that changes what a step computes."""
 
     plan: Plan = QUICK
     specs: Mapping[str, Any] = field(default_factory=dict)

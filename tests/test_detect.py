@@ -239,6 +239,6 @@ def test_unknown_scores_and_options_are_refused() -> None:
 
 def test_a_loaded_model_is_frozen(world: World) -> None:
     model = load_model(world.experiment, device="cpu")
-    assert not model.field.training
-    assert not any(value.requires_grad for value in model.field.parameters())
+    assert not model.field.decoder.training
+    assert not any(value.requires_grad for value in model.field.decoder.parameters())
     assert model.hash == world.model.hash
