@@ -228,7 +228,7 @@ class TestThreshold:
 
 
 def test_unknown_scores_and_options_are_refused() -> None:
-    with pytest.raises(ValidationError, match="deviation, crps, cross-entropy, intensity"):
+    with pytest.raises(ValidationError, match="deviation, crps, cross-entropy, tail-probability, intensity"):
         DetectOptions(score="devation")
     with pytest.raises(ValidationError, match="magic"):
         DetectOptions(also=("crps", "magic"))

@@ -16,7 +16,7 @@ from anofield.prepare import Prepared
 from helpers import CLASSES, make_prepared
 
 CPU = torch.device("cpu")
-OPTIONS = FitOptions(iterations=60, points=512, learning_rate=0.1, prior_weight=0.0, bound=None)
+OPTIONS = FitOptions(iterations=60, points=512, learning_rate=0.1, prior_weight=0.0, bound=None, pose="none")
 LENGTH, PEOPLE, RESOLUTION = 3, 6, 14
 
 

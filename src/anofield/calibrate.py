@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from functools import partial
 from typing import Any
 
@@ -18,9 +18,10 @@ from anofield.histogram import ScoreHistogram
 from anofield.model import CALIBRATION_FILE, Model
 from anofield.scan import write_json
 from anofield.score import SCORES
+from anofield.trust import PERCENTILES, diagnostics
 from anofield.typing import Json
 
-QUANTILE = 0.998  # 2.6 ml of a brain of 1.3 litres; stricter than 0.995 gave better Dice on the phantom (benchmarks)
+QUANTILE = 0.999  # 1.3 ml of a brain of 1.3 litres; better Dice on the phantom than 0.998
 
 
 def calibrate(
@@ -53,7 +54,7 @@ def calibrate(
             for name, histogram in histograms.items():
                 histogram.add(found.maps[name][found.brain])
             brain_ml += float(found.brain.sum()) * found.scan.voxel_ml
-            fits.append((found.fit.loss, found.fit.code_distance))
+            fits.append(diagnostics(found.fit, found.brain_ml))
         outcomes.append(Outcome(outcome.case, outcome.case.id if outcome.value else None, outcome.failure))
     if not fits:
         raise CohortError("no healthy scan could be used", remedy="look at the failures named above")
@@ -62,7 +63,7 @@ def calibrate(
         "thresholds": {name: histogram.quantile(quantile) for name, histogram in histograms.items()},
         "meaning": meaning(quantile, brain_ml / len(fits)),
         "cases": [outcome.case.id for outcome in outcomes if outcome.failure is None],
-        "fit": _percentiles(np.array(fits)),
+        "fit": _percentiles(fits),
         "options": calibrated_settings(options),
         "model_hash": model.hash,
     }
@@ -83,11 +84,9 @@ def meaning(quantile: float, brain_ml: float) -> str:
     )
 
 
-def _percentiles(fits: np.ndarray) -> Json:
-    """5th, 50th and 95th percentile of loss and code distance over healthy scans."""
-    low, middle, high = np.percentile(fits, (5, 50, 95), axis=0)
-    names = ("loss", "code_distance")
-    return {name: [float(low[i]), float(middle[i]), float(high[i])] for i, name in enumerate(names)}
+def _percentiles(fits: Sequence[Mapping[str, float]]) -> Json:
+    """5th, 50th and 95th percentile of every diagnostic of the fit over healthy scans."""
+    return {name: np.percentile([fit[name] for fit in fits], PERCENTILES).tolist() for name in fits[0]}
 
 
 def _refuse_training_cases(cases: Sequence[Case], model: Model) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
@@ -19,15 +19,17 @@ from anofield.baselines import BASELINES
 from anofield.cluster import Outcome, map_cases
 from anofield.cohort import Case
 from anofield.errors import UsageError
-from anofield.fit import Fit, FitOptions, decode, fit_code
+from anofield.fit import Fit, FitOptions, decode_fit, fit_code
 from anofield.lattice import to_native
 from anofield.model import Model
 from anofield.prepare import Prepared, prepare_case
 from anofield.scan import Scan, file_hash, write_json, write_like, writing
 from anofield.score import SCORES, Lesion, ScoreOptions, find_lesions, masked_mean, smooth
+from anofield.trust import diagnostics, verdict
 from anofield.typing import FloatVolume, Json, Mask, PathLike
 
 CASE_FILE = "case.json"
+CASE_ML = 1.0  # of brain that make a case's score: below the smallest glioma, above single voxels
 
 
 class DetectOptions(BaseModel):
@@ -71,6 +73,7 @@ class Detection:
         maps: Filtered score per name, (i, j, k) float32, 0 outside the brain.
         restoration: The fitted healthy person in the scan's intensity units, (i, j, k).
         fit: The fitted code and its diagnostics.
+        uncertainty: Spread of the expected class between samples of the code, (i, j, k); None without samples.
         source_hash: SHA-256 of the scan file.
         seconds: Per stage.
     """
@@ -83,6 +86,12 @@ class Detection:
     fit: Fit
     source_hash: str
     seconds: dict[str, float]
+    uncertainty: FloatVolume | None = None
+
+    @property
+    def brain_ml(self) -> float:
+        """Volume of the brain."""
+        return float(self.brain.sum()) * self.scan.voxel_ml
 
 
 def detect_case(case: Case, model: Model, options: DetectOptions) -> Detection:
@@ -96,11 +105,21 @@ def detect_case(case: Case, model: Model, options: DetectOptions) -> Detection:
     ready = time.perf_counter()
     fit = fit_code(model.field, model.prior, prepared, case.id, options.fit, model.device)
     fitted = time.perf_counter()
-    log_p = decode(model.field, fit.code, prepared, model.device)
-    maps = {name: _native_map(name, log_p, prepared, options) for name in options.names}
+    log_p, spread = decode_fit(model.field, fit, prepared, model.device)
+    mapped = fit.corrected(prepared)
+    maps = {name: _native_map(name, log_p, mapped, options) for name in options.names}
     restoration = _restoration(log_p, prepared)
+    uncertainty = None if spread is None else _to_brain(_on_lattice(spread, prepared), prepared)
     seconds = {"prepare": ready - start, "fit": fitted - ready, "score": time.perf_counter() - fitted}
-    return Detection(case, prepared.scan, prepared.native_brain, maps, restoration, fit, prepared.source_hash, seconds)
+    source, brain = prepared.source_hash, prepared.native_brain
+    return Detection(case, prepared.scan, brain, maps, restoration, fit, source, seconds, uncertainty)
+
+
+def case_score(detection: Detection, name: str) -> float:
+    """How sick a whole scan looks: mean of the most anomalous `CASE_ML` of its brain."""
+    values = detection.maps[name][detection.brain]
+    count = min(max(1, round(CASE_ML / detection.scan.voxel_ml)), len(values))
+    return float(np.partition(values, -count)[-count:].mean())
 
 
 def detect_cases(
@@ -168,8 +187,23 @@ def calibrated_settings(options: DetectOptions) -> Json:
     return {"fit": options.fit.model_dump(mode="json"), "filters": options.filters.model_dump(mode="json")}
 
 
-def save(detection: Detection, folder: Path, options: DetectOptions, threshold: float | None, key: str) -> Json:
+def save(
+    detection: Detection,
+    folder: Path,
+    options: DetectOptions,
+    threshold: float | None,
+    key: str,
+    healthy: Mapping[str, Json] | None = None,
+) -> Json:
     """Write the files of one detection, `case.json` last; returns its content.
+
+    Args:
+        detection: What was found.
+        folder: Of the case.
+        options: That it was found with.
+        threshold: Calibrated; None for an anomaly map only.
+        key: Hash of all that it depends on.
+        healthy: Percentiles of the fit's diagnostics over healthy scans (`fit` of `calibration.json`).
 
     Raises:
         MachineError: The disk refuses.
@@ -177,8 +211,10 @@ def save(detection: Detection, folder: Path, options: DetectOptions, threshold: 
     start = time.perf_counter()
     with writing(folder):
         folder.mkdir(parents=True, exist_ok=True)
-        for old in (folder / CASE_FILE, folder / "mask.nii.gz", folder / "lesions.tsv", *folder.glob("score-*.nii.gz")):
-            old.unlink(missing_ok=True)
+        for old in (CASE_FILE, "mask.nii.gz", "lesions.tsv", "uncertainty.nii.gz"):
+            (folder / old).unlink(missing_ok=True)
+        for score in folder.glob("score-*.nii.gz"):
+            score.unlink()
     anomaly = detection.maps[options.score]
     write_like(detection.scan, anomaly, folder / "anomaly.nii.gz", description=f"anofield {options.score}")
     for name in options.names[1:]:
@@ -186,6 +222,9 @@ def save(detection: Detection, folder: Path, options: DetectOptions, threshold: 
             detection.scan, detection.maps[name], folder / f"score-{name}.nii.gz", description=f"anofield {name}"
         )
     write_like(detection.scan, detection.restoration, folder / "restoration.nii.gz", description="anofield restoration")
+    if detection.uncertainty is not None:
+        spread = folder / "uncertainty.nii.gz"
+        write_like(detection.scan, detection.uncertainty, spread, description="anofield uncertainty (classes)")
     lesions: list[Lesion] = []
     if threshold is not None:
         above = (anomaly > threshold) & detection.brain
@@ -193,7 +232,7 @@ def save(detection: Detection, folder: Path, options: DetectOptions, threshold: 
         write_like(detection.scan, mask.astype(np.uint8), folder / "mask.nii.gz", description="anofield detection")
         _write_lesions(lesions, folder / "lesions.tsv")
     seconds = {**detection.seconds, "write": time.perf_counter() - start}
-    content = _case_json(detection, options, threshold, lesions, seconds, key)
+    content = _case_json(detection, options, threshold, lesions, seconds, key, healthy or {})
     write_json(folder / CASE_FILE, content)
     return content
 
@@ -240,7 +279,8 @@ def _one(case: Case, *, model: Model, options: DetectOptions, threshold: float |
     done = None if force else read_case(folder)
     if done is not None and done["key"] == key:
         return done
-    return save(detect_case(case, model, options), folder, options, threshold, key)
+    healthy = model.calibration.get("fit", {}) if threshold is not None else {}
+    return save(detect_case(case, model, options), folder, options, threshold, key, healthy)
 
 
 def read_case(folder: Path) -> Json | None:
@@ -269,7 +309,7 @@ def _native_map(name: str, log_p: Tensor, prepared: Prepared, options: DetectOpt
 
         observed = torch.from_numpy(prepared.classes[prepared.brain]).long()
         values = _on_lattice(SCORES[name](log_p, observed, tail), prepared)
-    filtered = smooth(values, prepared.brain, prepared.lattice, options.filters)
+    filtered = smooth(values, prepared.brain, prepared.lattice, options.filters, prepared.intensity)
     return _to_brain(filtered, prepared)
 
 
@@ -296,6 +336,16 @@ def _to_brain(volume: FloatVolume, prepared: Prepared) -> FloatVolume:
     return np.where(prepared.native_brain, native, 0.0).astype(np.float32)
 
 
+def _fit_json(detection: Detection, healthy: Mapping[str, Json]) -> Json:
+    """Diagnostics of the fit, and whether it is to be trusted."""
+    fit = detection.fit
+    trusted, reasons = verdict(fit, detection.brain_ml, healthy)
+    values = diagnostics(fit, detection.brain_ml)
+    values.pop("brain_ml")
+    gain = None if fit.intensity is None else round(fit.intensity.gain, 4)
+    return {**values, "pose": fit.pose and fit.pose.describe(), "gain": gain, "trusted": trusted, "reasons": reasons}
+
+
 def _write_lesions(lesions: Sequence[Lesion], path: Path) -> None:
     rows = ["lesion\tvolume_ml\tpeak\tmean\tx_mm\ty_mm\tz_mm"]
     for number, lesion in enumerate(lesions, start=1):
@@ -314,6 +364,7 @@ def _case_json(
     lesions: Sequence[Lesion],
     seconds: dict[str, float],
     key: str,
+    healthy: Mapping[str, Json],
 ) -> Json:
     case, scan = detection.case, detection.scan
     return {
@@ -324,11 +375,12 @@ def _case_json(
         "score": options.score,
         "threshold": threshold,
         "shape": list(scan.data.shape),
-        "brain_ml": round(float(detection.brain.sum()) * scan.voxel_ml, 2),
+        "brain_ml": round(detection.brain_ml, 2),
+        "case_score": case_score(detection, options.score),
         "lesions": len(lesions),
         "volume_ml": round(sum(lesion.volume_ml for lesion in lesions), 3),
         "findings": [asdict(lesion) for lesion in lesions[:20]],
-        "fit": {"loss": detection.fit.loss, "code_distance": detection.fit.code_distance},
+        "fit": _fit_json(detection, healthy),
         "seconds": {stage: round(value, 3) for stage, value in seconds.items()},
         "source_hash": detection.source_hash,
         "key": key,
