@@ -113,7 +113,7 @@ def cohorts(out: Path, demo: Path) -> dict[str, list[Case]]:
         for number in range(first, first + count):
             if not list(folder.glob(f"*_{number}_*/*_t2.nii.gz")):
                 write_case(folder, "brats", size, seed, number, kind, "T2w")
-        found[name] = find_cases(folder, dataset="brats", modality="T2w")
+        found[name] = find_cases(folder, dataset="brats", modality="T2w")[:count]
     found["glioma"] = find_cases(demo / "cohort" / "test", dataset="brats", modality="T2w")
     found["displaced"] = [_displaced(c, out / demo.name / "displaced", seed) for c in found["glioma"][:DISPLACED]]
     return found
