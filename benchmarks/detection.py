@@ -10,7 +10,6 @@ from __future__ import annotations
 import argparse
 import json
 import time
-from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -22,12 +21,14 @@ from scipy import ndimage
 from scipy.spatial.transform import Rotation
 
 from anofield.cohort import Case, find_cases
-from anofield.detect import Detection, DetectOptions, case_score, detect_case
+from anofield.detect import DetectOptions, Examined, combined, examine, native_channels, top_mean
 from anofield.histogram import ScoreHistogram, exact_curve
 from anofield.model import Model, load_model
 from anofield.phantom import write_case
+from anofield.reference import Moments
 from anofield.scan import read_labels, write_json
 from anofield.score import CONNECTIVITY
+from anofield.typing import FloatVolume
 
 QUANTILES = (0.998, 0.999)
 GROUPS = {"healthy": (None, 300, 16), "small": ("small", 340, 10), "dark": ("dark", 360, 8)}  # kind, first, count
@@ -46,6 +47,10 @@ ROWS: dict[str, DetectOptions] = {
     "no guided filter": options(edge_mm=0),
     "Gaussian 11 mm": options(gaussian_mm=11),
     "minimum 0, Gaussian 4 mm": options(minimum_mm=0, gaussian_mm=4),
+    "standardised": options(standardise=True),
+    "fine 4 mm": options(fine_mm=4),
+    "standardised, fine 4 mm": options(standardise=True, fine_mm=4),
+    "tail-probability standardised": options("tail-probability", standardise=True),
     "tail dark": options(tail="dark"),
     "tail both": options(tail="both"),
     "score cross-entropy": options("cross-entropy"),
@@ -91,13 +96,15 @@ def run(out: Path, demo: Path, names: list[str], share: float) -> None:
     """Score all groups of one demo with rows that share their fit options."""
     model = load_model(demo / "experiment", device="cpu")
     groups = {name: _some(cases, share) for name, cases in cohorts(out, demo).items()}
-    seen: dict[str, dict[str, list[Seen]]] = {name: {} for name in names}
-    start, count = time.monotonic(), 0
+    seen: dict[str, dict[str, list[Seen]]] = {name: {group: [] for group in groups} for name in names}
+    start, count = time.monotonic(), sum(len(cases) for cases in groups.values())
+    healthy = [_examine(case, model, names) for case in groups["calibration"]]
+    judges = {name: _Judge(name, healthy) for name in names}
     for group, cases in groups.items():
-        for case in cases:
-            count += 1
-            for name, found in _detections(case, model, names):
-                seen[name].setdefault(group, []).append(_see(found, ROWS[name].score))
+        for index, case in enumerate(cases):
+            examined = healthy[index] if group == "calibration" else _examine(case, model, names)
+            for name, judge in judges.items():
+                seen[name][group].append(judge.see(case, examined, index if group == "calibration" else None))
     seconds = (time.monotonic() - start) / count / len(names)
     for name in names:
         write_json(_file(out, demo, name), {**measure(seen[name]), "s/case": seconds})
@@ -178,31 +185,53 @@ def _by_fit(names: list[str]) -> list[list[str]]:
     return list(groups.values())
 
 
-def _detections(case: Case, model: Model, names: list[str]) -> Iterator[tuple[str, Detection]]:
-    """One fit, and the maps of every row."""
-    from anofield import detect
-
-    cache: list[Any] = []
-    fit, decode = detect.fit_code, detect.decode_fit
-
-    def once(index: int, make: Any) -> Any:
-        if len(cache) <= index:
-            cache.append(make())
-        return cache[index]
-
-    detect.fit_code = lambda *a: once(0, lambda: fit(*a))  # type: ignore[assignment]
-    detect.decode_fit = lambda *a: once(1, lambda: decode(*a))  # type: ignore[assignment]
-    try:
-        for name in names:
-            yield name, detect_case(case, model, ROWS[name])
-    finally:
-        detect.fit_code, detect.decode_fit = fit, decode
+def _examine(case: Case, model: Model, names: list[str]) -> dict[tuple[str, str], Examined]:
+    """One scan, fitted once, with the scores of every row: (tail, score) → examined."""
+    found: dict[tuple[str, str], Examined] = {}
+    fit = None
+    for name in names:
+        row = ROWS[name]
+        if (key := (row.filters.tail, row.score)) not in found:
+            found[key] = examine(case, model, row, fit)
+            fit = found[key].fit
+    return found
 
 
-def _see(found: Detection, name: str) -> Seen:
-    label = None if found.case.label is None else read_labels(found.case.label, found.scan) > 0
-    truth = np.zeros(int(found.brain.sum()), bool) if label is None else label[found.brain]
-    return Seen(found.maps[name][found.brain], truth, found.brain, case_score(found, name))
+class _Judge:
+    """Final maps of one row, with the reference maps that it needs; calibration scans are left out of their own."""
+
+    def __init__(self, name: str, healthy: list[dict[tuple[str, str], Examined]]) -> None:
+        self.row = ROWS[name]
+        self.key = (self.row.filters.tail, self.row.score)
+        self.healthy = [examined[self.key] for examined in healthy]
+        self.moments = Moments([self.row.score], self.healthy[0].prepared.lattice.resolution)
+        for one in self.healthy:
+            self.moments.add(one.values, one.prepared, one.fit.pose)
+        self.standards = self.moments.standards(float(self.healthy[0].prepared.lattice.spacing.mean()))
+        self.limits = self._limits() if self.row.filters.fine_mm else []
+
+    def see(self, case: Case, examined: dict[tuple[str, str], Examined], own: int | None) -> Seen:
+        """One scan with this row; `own` is its number among the calibration scans."""
+        one = examined[self.key]
+        channels = self._channels(one, own is not None)
+        final = combined(channels, self.limits) if self.limits else channels[0]
+        scan, brain = one.prepared.scan, one.prepared.native_brain
+        label = None if case.label is None else read_labels(case.label, scan) > 0
+        truth = np.zeros(int(brain.sum()), bool) if label is None else label[brain]
+        return Seen(final[brain], truth, brain, top_mean(final[brain], scan.voxel_ml))
+
+    def _channels(self, one: Examined, own: bool) -> list[FloatVolume]:
+        referenced = self.row.filters.referenced
+        out = own and referenced
+        standards = self.moments.without(one.values, one.prepared, one.fit.pose) if out else self.standards
+        return native_channels(one, self.row.score, self.row.filters, standards)
+
+    def _limits(self) -> list[float]:
+        counts = [ScoreHistogram(), ScoreHistogram()]
+        for one in self.healthy:
+            for histogram, channel in zip(counts, self._channels(one, True), strict=True):
+                histogram.add(channel[one.prepared.native_brain])
+        return [histogram.quantile(QUANTILES[-1]) for histogram in counts]
 
 
 def _displaced(case: Case, folder: Path, seed: int) -> Case:

@@ -11,6 +11,7 @@ from functools import partial
 from pathlib import Path
 
 import numpy as np
+from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, Field, field_validator
 from torch import Tensor
 
@@ -23,8 +24,9 @@ from anofield.fit import Fit, FitOptions, decode_fit, fit_code
 from anofield.lattice import to_native
 from anofield.model import Model
 from anofield.prepare import Prepared, prepare_case
+from anofield.reference import Standard
 from anofield.scan import Scan, file_hash, write_json, write_like, writing
-from anofield.score import SCORES, Lesion, ScoreOptions, find_lesions, masked_mean, smooth
+from anofield.score import SCORES, Lesion, ScoreOptions, Tail, find_lesions, masked_mean, smooth
 from anofield.trust import diagnostics, verdict
 from anofield.typing import FloatVolume, Json, Mask, PathLike
 
@@ -99,26 +101,99 @@ def detect_case(case: Case, model: Model, options: DetectOptions) -> Detection:
 
     Raises:
         ScanError: The scan or its mask cannot be used.
+        UsageError: The options ask for reference maps, and the model was not calibrated with them.
+    """
+    limits = model.calibration.get("limits", {})
+    if options.filters.referenced and not model.reference:
+        raise UsageError(
+            "standardise and fine need healthy reference maps, and the model has none",
+            where=model.path,
+            remedy="run `anofield calibrate` with the same options first",
+        )
+    examined = examine(case, model, options)
+    start = time.perf_counter()
+    maps = {}
+    for name in options.names:
+        channels = native_channels(examined, name, options.filters, model.reference)
+        maps[name] = channels[0] if len(channels) == 1 else combined(channels, limits[name])
+    seconds = {**examined.seconds, "score": examined.seconds["score"] + time.perf_counter() - start}
+    prepared = examined.prepared
+    restoration = _restoration(examined.log_p, prepared)
+    uncertainty = None if examined.spread is None else _to_brain(_on_lattice(examined.spread, prepared), prepared)
+    return Detection(
+        case,
+        prepared.scan,
+        prepared.native_brain,
+        maps,
+        restoration,
+        examined.fit,
+        prepared.source_hash,
+        seconds,
+        uncertainty,
+    )
+
+
+@dataclass(frozen=True)
+class Examined:
+    """A scan after fit and decoding, before the filters.
+
+    Attributes:
+        prepared, mapped: On the lattice; the latter after the fitted intensity map.
+        fit: Of the scan.
+        log_p: Log-probabilities at the brain voxels, (voxel, class).
+        spread: Of the expected class between samples, (voxel,); None without samples.
+        values: Score per name on the lattice, (R, R, R), 0 outside the brain.
+        seconds: Per stage.
+    """
+
+    prepared: Prepared
+    mapped: Prepared
+    fit: Fit
+    log_p: Tensor
+    spread: Tensor | None
+    values: dict[str, FloatVolume]
+    seconds: dict[str, float]
+
+
+def examine(case: Case, model: Model, options: DetectOptions, fit: Fit | None = None) -> Examined:
+    """Prepare, fit and decode one scan; a fit that is known is not done again.
+
+    Raises:
+        ScanError: The scan or its mask cannot be used.
     """
     start = time.perf_counter()
     prepared = prepare_case(Case(case.id, case.image, None, case.mask), model.recipe)
     ready = time.perf_counter()
-    fit = fit_code(model.field, model.prior, prepared, case.id, options.fit, model.device)
+    fit = fit or fit_code(model.field, model.prior, prepared, case.id, options.fit, model.device)
     fitted = time.perf_counter()
     log_p, spread = decode_fit(model.field, fit, prepared, model.device)
     mapped = fit.corrected(prepared)
-    maps = {name: _native_map(name, log_p, mapped, options) for name in options.names}
-    restoration = _restoration(log_p, prepared)
-    uncertainty = None if spread is None else _to_brain(_on_lattice(spread, prepared), prepared)
+    values = {name: _lattice_score(name, log_p, mapped, options.filters.tail) for name in options.names}
     seconds = {"prepare": ready - start, "fit": fitted - ready, "score": time.perf_counter() - fitted}
-    source, brain = prepared.source_hash, prepared.native_brain
-    return Detection(case, prepared.scan, brain, maps, restoration, fit, source, seconds, uncertainty)
+    return Examined(prepared, mapped, fit, log_p, spread, values, seconds)
 
 
-def case_score(detection: Detection, name: str) -> float:
-    """How sick a whole scan looks: mean of the most anomalous `CASE_ML` of its brain."""
-    values = detection.maps[name][detection.brain]
-    count = min(max(1, round(CASE_ML / detection.scan.voxel_ml)), len(values))
+def native_channels(
+    examined: Examined, name: str, filters: ScoreOptions, reference: Mapping[str, Standard]
+) -> list[FloatVolume]:
+    """The filtered score in the scan's own voxels, 0 outside the brain; and the fine one, if it is asked for."""
+    prepared, values = examined.mapped, examined.values[name]
+    lattice, brain = prepared.lattice, prepared.brain
+    standard = reference[name].applied(values, prepared, examined.fit.pose) if filters.referenced else values
+    coarse = smooth(standard if filters.standardise else values, brain, lattice, filters, prepared.intensity)
+    maps = [coarse, smooth(standard, brain, lattice, filters.fine)] if filters.fine_mm > 0 else [coarse]
+    return [_to_brain(values, prepared) for values in maps]
+
+
+def combined(channels: Sequence[FloatVolume], limits: Sequence[float]) -> FloatVolume:
+    """The largest of some maps, each over its healthy quantile."""
+    parts = [channel / max(limit, 1e-6) for channel, limit in zip(channels, limits, strict=True)]
+    return np.asarray(np.maximum.reduce(parts), dtype=np.float32)
+
+
+def top_mean(values: NDArray[np.float32], voxel_ml: float) -> float:
+    """How sick a whole scan looks: mean of the most anomalous `CASE_ML` of its brain voxels (n,)."""
+    count = min(max(1, round(CASE_ML / voxel_ml)), len(values))
     return float(np.partition(values, -count)[-count:].mean())
 
 
@@ -299,18 +374,14 @@ def _key(case: Case, model: Model, options: DetectOptions, threshold: float | No
     return hashlib.sha256("\n".join(parts).encode()).hexdigest()
 
 
-def _native_map(name: str, log_p: Tensor, prepared: Prepared, options: DetectOptions) -> FloatVolume:
-    """One filtered score in the scan's own voxels, 0 outside the brain."""
-    tail = options.filters.tail
+def _lattice_score(name: str, log_p: Tensor, prepared: Prepared, tail: Tail) -> FloatVolume:
+    """One score on the lattice, before the filters."""
     if name in BASELINES:
-        values = BASELINES[name](prepared, tail)
-    else:
-        import torch
+        return BASELINES[name](prepared, tail)
+    import torch
 
-        observed = torch.from_numpy(prepared.classes[prepared.brain]).long()
-        values = _on_lattice(SCORES[name](log_p, observed, tail), prepared)
-    filtered = smooth(values, prepared.brain, prepared.lattice, options.filters, prepared.intensity)
-    return _to_brain(filtered, prepared)
+    observed = torch.from_numpy(prepared.classes[prepared.brain]).long()
+    return _on_lattice(SCORES[name](log_p, observed, tail), prepared)
 
 
 def _restoration(log_p: Tensor, prepared: Prepared) -> FloatVolume:
@@ -376,7 +447,7 @@ def _case_json(
         "threshold": threshold,
         "shape": list(scan.data.shape),
         "brain_ml": round(detection.brain_ml, 2),
-        "case_score": case_score(detection, options.score),
+        "case_score": top_mean(detection.maps[options.score][detection.brain], scan.voxel_ml),
         "lesions": len(lesions),
         "volume_ml": round(sum(lesion.volume_ml for lesion in lesions), 3),
         "findings": [asdict(lesion) for lesion in lesions[:20]],

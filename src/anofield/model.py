@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import torch
@@ -15,6 +16,7 @@ from anofield.errors import ExperimentError, MachineError, UsageError
 from anofield.experiment import LATEST, Experiment, Specs
 from anofield.field import Decoder
 from anofield.prepare import Recipe
+from anofield.reference import Standard, read_reference
 from anofield.scan import write_json
 from anofield.typing import Json, PathLike
 
@@ -34,6 +36,7 @@ class Model:
         calibration: Content of `calibration.json`, empty if the model is not calibrated.
         hash: Of weights and codes.
         device: Where the field lives.
+        reference: Voxel-wise healthy mean and SD per score; empty if the calibration did without.
     """
 
     path: Path
@@ -43,6 +46,7 @@ class Model:
     calibration: Json
     hash: str
     device: torch.device
+    reference: Mapping[str, Standard] = field(default_factory=dict)
 
 
 def build_field(specs: Specs) -> Decoder:
@@ -94,14 +98,16 @@ def load_model(path: PathLike, *, epoch: str = LATEST, device: str = "auto") -> 
     """
     experiment = Experiment(path)
     checkpoint = experiment.load(epoch)
-    field = build_field(experiment.specs)
-    load_weights(field, checkpoint.model, experiment.path)
+    decoder = build_field(experiment.specs)
+    load_weights(decoder, checkpoint.model, experiment.path)
     where = pick_device(device)
-    field.requires_grad_(False).eval().to(where)
+    decoder.requires_grad_(False).eval().to(where)
     prior = CodePrior.fit(checkpoint.codes)
     calibration = _read_calibration(experiment.path / CALIBRATION_FILE)
     recipe = read_recipe(experiment.path)
-    return Model(experiment.path, field, prior, recipe, calibration, experiment.model_hash(epoch), where)
+    named = calibration.get("reference")
+    reference = read_reference(experiment.path, named) if named else {}
+    return Model(experiment.path, decoder, prior, recipe, calibration, experiment.model_hash(epoch), where, reference)
 
 
 def read_recipe(path: Path) -> Recipe:

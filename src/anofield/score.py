@@ -33,6 +33,10 @@ class ScoreOptions(BaseModel):
         gaussian_mm: Full width at half maximum of the Gaussian filter; 0 for none.
         edge_mm: Window of the guided filter (He et al. 2013), last: the blurred map takes the edges of the scan,
             so that a lesion ends where its intensity does; 0 for none (as before 2026 and in 2021).
+        standardise: Subtract the voxel-wise healthy mean of the score and divide by its SD before filtering; needs a
+            calibration made with it.
+        fine_mm: FWHM of the Gaussian of a second, fine map of the standardised score, without the other filters, that
+            keeps small lesions: the larger of both maps, each over its healthy quantile, counts; 0 for none.
         min_lesion_ml: Smaller connected components are no finding.
     """
 
@@ -43,7 +47,20 @@ class ScoreOptions(BaseModel):
     mean_mm: float = Field(default=0.0, ge=0)
     gaussian_mm: float = Field(default=7.0, ge=0)
     edge_mm: float = Field(default=15.0, ge=0)
+    standardise: bool = False
+    fine_mm: float = Field(default=0.0, ge=0)
     min_lesion_ml: float = Field(default=0.1, ge=0)
+
+    @property
+    def referenced(self) -> bool:
+        """Whether the map cannot be made without healthy reference maps."""
+        return self.standardise or self.fine_mm > 0
+
+    @property
+    def fine(self) -> ScoreOptions:
+        """Filters of the fine map."""
+        none = {"minimum_mm": 0.0, "mean_mm": 0.0, "edge_mm": 0.0, "gaussian_mm": self.fine_mm}
+        return self.model_copy(update=none)
 
 
 @dataclass(frozen=True)
