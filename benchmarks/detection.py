@@ -31,8 +31,9 @@ from anofield.score import CONNECTIVITY
 from anofield.typing import FloatVolume
 
 QUANTILES = (0.998, 0.999)
-GROUPS = {"healthy": (None, 300, 16), "small": ("small", 340, 10), "dark": ("dark", 360, 8)}  # kind, first, count
-DISPLACED = 8  # gliomas of the demo, turned by up to 20 degrees, shifted by up to 30 mm, sized 0.9 to 1.1
+GROUPS = {"healthy": (None, 300, 12), "small": ("small", 340, 8), "dark": ("dark", 360, 6)}  # kind, first, count
+GLIOMAS = 12  # of the demo
+DISPLACED = 6  # gliomas of the demo, turned by up to 20 degrees, shifted by up to 30 mm, sized 0.9 to 1.1
 BRIGHT = ("glioma", "displaced", "small")
 
 
@@ -82,20 +83,19 @@ def main() -> None:
     parser.add_argument("out", type=Path)
     parser.add_argument("--demos", type=Path, nargs="+", required=True)
     parser.add_argument("--rows", nargs="+", choices=list(ROWS), default=list(ROWS))
-    parser.add_argument("--cases", type=float, default=1.0, help="share of every group that is used")
     chosen = parser.parse_args()
     for demo in chosen.demos:
         for names in _by_fit(chosen.rows):
             missing = [name for name in names if not _file(chosen.out, demo, name).is_file()]
             if missing:
-                run(chosen.out, demo, missing, chosen.cases)
+                run(chosen.out, demo, missing)
     print(table(chosen.out, chosen.demos, chosen.rows))
 
 
-def run(out: Path, demo: Path, names: list[str], share: float) -> None:
+def run(out: Path, demo: Path, names: list[str]) -> None:
     """Score all groups of one demo with rows that share their fit options."""
     model = load_model(demo / "experiment", device="cpu")
-    groups = {name: _some(cases, share) for name, cases in cohorts(out, demo).items()}
+    groups = cohorts(out, demo)
     seen: dict[str, dict[str, list[Seen]]] = {name: {group: [] for group in groups} for name in names}
     start, count = time.monotonic(), sum(len(cases) for cases in groups.values())
     healthy = [_examine(case, model, names) for case in groups["calibration"]]
@@ -121,7 +121,7 @@ def cohorts(out: Path, demo: Path) -> dict[str, list[Case]]:
             if not list(folder.glob(f"*_{number}_*/*_t2.nii.gz")):
                 write_case(folder, "brats", size, seed, number, kind, "T2w")
         found[name] = find_cases(folder, dataset="brats", modality="T2w")[:count]
-    found["glioma"] = find_cases(demo / "cohort" / "test", dataset="brats", modality="T2w")
+    found["glioma"] = find_cases(demo / "cohort" / "test", dataset="brats", modality="T2w")[:GLIOMAS]
     found["displaced"] = [_displaced(c, out / demo.name / "displaced", seed) for c in found["glioma"][:DISPLACED]]
     return found
 
@@ -274,10 +274,6 @@ def _count(case: Seen, threshold: float) -> tuple[int, int, int]:
 def _auroc(sick: list[float], healthy: list[float]) -> float:
     order = np.subtract.outer(np.array(sick), np.array(healthy))
     return float((order > 0).mean() + 0.5 * (order == 0).mean())
-
-
-def _some(cases: list[Case], share: float) -> list[Case]:
-    return cases[: max(2, round(share * len(cases)))]
 
 
 def _file(out: Path, demo: Path, name: str) -> Path:
