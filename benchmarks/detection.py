@@ -21,7 +21,8 @@ from scipy import ndimage
 from scipy.spatial.transform import Rotation
 
 from anofield.cohort import Case, find_cases
-from anofield.detect import DetectOptions, Examined, combined, examine, native_channels, top_mean
+from anofield.detect import DetectOptions, top_mean
+from anofield.examine import Examined, combined, examine, native_channels
 from anofield.histogram import ScoreHistogram, exact_curve
 from anofield.model import Model, load_model
 from anofield.phantom import write_case
@@ -31,7 +32,7 @@ from anofield.score import CONNECTIVITY
 from anofield.typing import FloatVolume
 
 QUANTILES = (0.998, 0.999)
-GROUPS = {"healthy": (None, 300, 12), "small": ("small", 340, 8), "dark": ("dark", 360, 6)}  # kind, first, count
+GROUPS = {"healthy": (None, 300, 10), "small": ("small", 340, 8), "dark": ("dark", 360, 4)}  # kind, first, count
 GLIOMAS = 12  # of the demo
 DISPLACED = 6  # gliomas of the demo, turned by up to 20 degrees, shifted by up to 30 mm, sized 0.9 to 1.1
 BRIGHT = ("glioma", "displaced", "small")
@@ -185,34 +186,32 @@ def _by_fit(names: list[str]) -> list[list[str]]:
     return list(groups.values())
 
 
-def _examine(case: Case, model: Model, names: list[str]) -> dict[tuple[str, str], Examined]:
-    """One scan, fitted once, with the scores of every row: (tail, score) → examined."""
-    found: dict[tuple[str, str], Examined] = {}
-    fit = None
-    for name in names:
-        row = ROWS[name]
-        if (key := (row.filters.tail, row.score)) not in found:
-            found[key] = examine(case, model, row, fit)
-            fit = found[key].fit
+def _examine(case: Case, model: Model, names: list[str]) -> dict[str, Examined]:
+    """One scan, fitted once, with the scores of every row: tail → examined."""
+    found: dict[str, Examined] = {}
+    rows, fit = [ROWS[name] for name in names], None
+    for tail in dict.fromkeys(row.filters.tail for row in rows):
+        scores = sorted({row.score for row in rows if row.filters.tail == tail})
+        found[tail] = examine(case, model, scores, rows[0].fit, tail, fit=fit)
+        fit = found[tail].fit
     return found
 
 
 class _Judge:
     """Final maps of one row, with the reference maps that it needs; calibration scans are left out of their own."""
 
-    def __init__(self, name: str, healthy: list[dict[tuple[str, str], Examined]]) -> None:
+    def __init__(self, name: str, healthy: list[dict[str, Examined]]) -> None:
         self.row = ROWS[name]
-        self.key = (self.row.filters.tail, self.row.score)
-        self.healthy = [examined[self.key] for examined in healthy]
+        self.healthy = [examined[self.row.filters.tail] for examined in healthy]
         self.moments = Moments([self.row.score], self.healthy[0].prepared.lattice.resolution)
         for one in self.healthy:
             self.moments.add(one.values, one.prepared, one.fit.pose)
         self.standards = self.moments.standards(float(self.healthy[0].prepared.lattice.spacing.mean()))
         self.limits = self._limits() if self.row.filters.fine_mm else []
 
-    def see(self, case: Case, examined: dict[tuple[str, str], Examined], own: int | None) -> Seen:
+    def see(self, case: Case, examined: dict[str, Examined], own: int | None) -> Seen:
         """One scan with this row; `own` is its number among the calibration scans."""
-        one = examined[self.key]
+        one = examined[self.row.filters.tail]
         channels = self._channels(one, own is not None)
         final = combined(channels, self.limits) if self.limits else channels[0]
         scan, brain = one.prepared.scan, one.prepared.native_brain

@@ -10,8 +10,9 @@ import numpy as np
 from anofield.baselines import BASELINES
 from anofield.cluster import Outcome, map_cases
 from anofield.cohort import Case
-from anofield.detect import DetectOptions, Examined, calibrated_settings, combined, examine, native_channels
+from anofield.detect import DetectOptions, calibrated_settings
 from anofield.errors import CohortError, UsageError
+from anofield.examine import Examined, combined, examine, native_channels
 from anofield.experiment import Experiment
 from anofield.fit import Fit
 from anofield.histogram import ScoreHistogram
@@ -84,7 +85,7 @@ class _Healthy:
 
     def first(self, case: Case) -> str:
         """Fit, and count the scores or add them to the moments."""
-        examined = examine(case, self.model, self.options)
+        examined = self._examine(case)
         prepared = examined.prepared
         brain_ml = float(prepared.native_brain.sum()) * prepared.scan.voxel_ml
         self.fits[case.id], self.diagnostics[case.id] = examined.fit, diagnostics(examined.fit, brain_ml)
@@ -124,10 +125,15 @@ class _Healthy:
         hash_ = write_reference(self.model.path, self.moments.standards(self.spacing))
         return {"reference": hash_, "limits": {name: list(pair) for name, pair in limits.items()}}
 
+    def _examine(self, case: Case) -> Examined:
+        options = self.options
+        known = self.fits.get(case.id)
+        return examine(case, self.model, options.names, options.fit, options.filters.tail, fit=known)
+
     def _again(self, cases: Sequence[Case]) -> Iterator[tuple[Examined, dict[str, Standard]]]:
         """Every scan with its fit, and the reference maps of the others."""
         for case in cases:
-            examined = examine(case, self.model, self.options, self.fits[case.id])
+            examined = self._examine(case)
             moments = self.moments or Moments(self.options.names, examined.prepared.lattice.resolution)
             yield examined, moments.without(examined.values, examined.prepared, examined.fit.pose)
 

@@ -13,20 +13,17 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, Field, field_validator
-from torch import Tensor
 
 from anofield import __version__
 from anofield.baselines import BASELINES
 from anofield.cluster import Outcome, map_cases
 from anofield.cohort import Case
 from anofield.errors import UsageError
-from anofield.fit import Fit, FitOptions, decode_fit, fit_code
-from anofield.lattice import to_native
+from anofield.examine import combined, examine, native_channels, on_lattice, restored, to_brain
+from anofield.fit import Fit, FitOptions
 from anofield.model import Model
-from anofield.prepare import Prepared, prepare_case
-from anofield.reference import Standard
 from anofield.scan import Scan, file_hash, write_json, write_like, writing
-from anofield.score import SCORES, Lesion, ScoreOptions, Tail, find_lesions, masked_mean, smooth
+from anofield.score import SCORES, Lesion, ScoreOptions, find_lesions
 from anofield.trust import diagnostics, verdict
 from anofield.typing import FloatVolume, Json, Mask, PathLike
 
@@ -110,7 +107,7 @@ def detect_case(case: Case, model: Model, options: DetectOptions) -> Detection:
             where=model.path,
             remedy="run `anofield calibrate` with the same options first",
         )
-    examined = examine(case, model, options)
+    examined = examine(case, model, options.names, options.fit, options.filters.tail)
     start = time.perf_counter()
     maps = {}
     for name in options.names:
@@ -118,8 +115,8 @@ def detect_case(case: Case, model: Model, options: DetectOptions) -> Detection:
         maps[name] = channels[0] if len(channels) == 1 else combined(channels, limits[name])
     seconds = {**examined.seconds, "score": examined.seconds["score"] + time.perf_counter() - start}
     prepared = examined.prepared
-    restoration = _restoration(examined.log_p, prepared)
-    uncertainty = None if examined.spread is None else _to_brain(_on_lattice(examined.spread, prepared), prepared)
+    restoration = restored(examined.log_p, prepared)
+    uncertainty = None if examined.spread is None else to_brain(on_lattice(examined.spread, prepared), prepared)
     return Detection(
         case,
         prepared.scan,
@@ -131,64 +128,6 @@ def detect_case(case: Case, model: Model, options: DetectOptions) -> Detection:
         seconds,
         uncertainty,
     )
-
-
-@dataclass(frozen=True)
-class Examined:
-    """A scan after fit and decoding, before the filters.
-
-    Attributes:
-        prepared, mapped: On the lattice; the latter after the fitted intensity map.
-        fit: Of the scan.
-        log_p: Log-probabilities at the brain voxels, (voxel, class).
-        spread: Of the expected class between samples, (voxel,); None without samples.
-        values: Score per name on the lattice, (R, R, R), 0 outside the brain.
-        seconds: Per stage.
-    """
-
-    prepared: Prepared
-    mapped: Prepared
-    fit: Fit
-    log_p: Tensor
-    spread: Tensor | None
-    values: dict[str, FloatVolume]
-    seconds: dict[str, float]
-
-
-def examine(case: Case, model: Model, options: DetectOptions, fit: Fit | None = None) -> Examined:
-    """Prepare, fit and decode one scan; a fit that is known is not done again.
-
-    Raises:
-        ScanError: The scan or its mask cannot be used.
-    """
-    start = time.perf_counter()
-    prepared = prepare_case(Case(case.id, case.image, None, case.mask), model.recipe)
-    ready = time.perf_counter()
-    fit = fit or fit_code(model.field, model.prior, prepared, case.id, options.fit, model.device)
-    fitted = time.perf_counter()
-    log_p, spread = decode_fit(model.field, fit, prepared, model.device)
-    mapped = fit.corrected(prepared)
-    values = {name: _lattice_score(name, log_p, mapped, options.filters.tail) for name in options.names}
-    seconds = {"prepare": ready - start, "fit": fitted - ready, "score": time.perf_counter() - fitted}
-    return Examined(prepared, mapped, fit, log_p, spread, values, seconds)
-
-
-def native_channels(
-    examined: Examined, name: str, filters: ScoreOptions, reference: Mapping[str, Standard]
-) -> list[FloatVolume]:
-    """The filtered score in the scan's own voxels, 0 outside the brain; and the fine one, if it is asked for."""
-    prepared, values = examined.mapped, examined.values[name]
-    lattice, brain = prepared.lattice, prepared.brain
-    standard = reference[name].applied(values, prepared, examined.fit.pose) if filters.referenced else values
-    coarse = smooth(standard if filters.standardise else values, brain, lattice, filters, prepared.intensity)
-    maps = [coarse, smooth(standard, brain, lattice, filters.fine)] if filters.fine_mm > 0 else [coarse]
-    return [_to_brain(values, prepared) for values in maps]
-
-
-def combined(channels: Sequence[FloatVolume], limits: Sequence[float]) -> FloatVolume:
-    """The largest of some maps, each over its healthy quantile."""
-    parts = [channel / max(limit, 1e-6) for channel, limit in zip(channels, limits, strict=True)]
-    return np.asarray(np.maximum.reduce(parts), dtype=np.float32)
 
 
 def top_mean(values: NDArray[np.float32], voxel_ml: float) -> float:
@@ -370,41 +309,9 @@ def read_case(folder: Path) -> Json | None:
 def _key(case: Case, model: Model, options: DetectOptions, threshold: float | None) -> str:
     """Hash of all that a case's result depends on."""
     parts = [file_hash(path) if path and path.is_file() else "" for path in (case.image, case.mask)]
+    parts += [json.dumps({name: model.calibration.get(name) for name in ("fit", "limits", "reference")})]
     parts += [model.hash, model.recipe.model_dump_json(), options.model_dump_json(), repr(threshold), __version__]
     return hashlib.sha256("\n".join(parts).encode()).hexdigest()
-
-
-def _lattice_score(name: str, log_p: Tensor, prepared: Prepared, tail: Tail) -> FloatVolume:
-    """One score on the lattice, before the filters."""
-    if name in BASELINES:
-        return BASELINES[name](prepared, tail)
-    import torch
-
-    observed = torch.from_numpy(prepared.classes[prepared.brain]).long()
-    return _on_lattice(SCORES[name](log_p, observed, tail), prepared)
-
-
-def _restoration(log_p: Tensor, prepared: Prepared) -> FloatVolume:
-    """Expected intensity under the fitted field, in the scan's units."""
-    import torch
-
-    mean = log_p.exp() @ torch.tensor(prepared.recipe.centers, dtype=log_p.dtype)
-    normalised = _to_brain(_on_lattice(mean, prepared), prepared)
-    shift, scale = prepared.scale
-    return np.where(prepared.native_brain, normalised * scale + shift, 0.0).astype(np.float32)
-
-
-def _on_lattice(values: Tensor, prepared: Prepared) -> FloatVolume:
-    volume = np.zeros(prepared.lattice.shape, dtype=np.float32)
-    volume[prepared.brain] = values.numpy()
-    return volume
-
-
-def _to_brain(volume: FloatVolume, prepared: Prepared) -> FloatVolume:
-    """Lattice → native voxels; the brain's rim is continued one voxel outwards first, so that it does not fade."""
-    rim = masked_mean(volume, prepared.brain, 3)
-    native = to_native(np.where(prepared.brain, volume, rim), prepared.lattice)
-    return np.where(prepared.native_brain, native, 0.0).astype(np.float32)
 
 
 def _fit_json(detection: Detection, healthy: Mapping[str, Json]) -> Json:
