@@ -8,8 +8,9 @@ demo leaves one JSON file there, so a run that was stopped goes on. About 1.5 s 
 from __future__ import annotations
 
 import argparse
+import hashlib
 import json
-import time
+import pickle
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -98,17 +99,19 @@ def run(out: Path, demo: Path, names: list[str]) -> None:
     model = load_model(demo / "experiment", device="cpu")
     groups = cohorts(out, demo)
     seen: dict[str, dict[str, list[Seen]]] = {name: {group: [] for group in groups} for name in names}
-    start, count = time.monotonic(), sum(len(cases) for cases in groups.values())
-    healthy = [_examine(case, model, names) for case in groups["calibration"]]
+    kept = out / "fits" / demo.name
+    healthy = [_examine(case, model, names, kept / "calibration") for case in groups["calibration"]]
+    seconds: list[float] = []
     judges = {name: _Judge(name, healthy) for name in names}
     for group, cases in groups.items():
         for index, case in enumerate(cases):
-            examined = healthy[index] if group == "calibration" else _examine(case, model, names)
+            own = group == "calibration"
+            examined = healthy[index] if own else _examine(case, model, names, kept / group)
+            seconds += [sum(one.seconds.values()) for one in list(examined.values())[:1]]
             for name, judge in judges.items():
-                seen[name][group].append(judge.see(case, examined, index if group == "calibration" else None))
-    seconds = (time.monotonic() - start) / count / len(names)
+                seen[name][group].append(judge.see(case, examined, own=own))
     for name in names:
-        write_json(_file(out, demo, name), {**measure(seen[name]), "s/case": seconds})
+        write_json(_file(out, demo, name), {**measure(seen[name]), "s/case": float(np.median(seconds))})
 
 
 def cohorts(out: Path, demo: Path) -> dict[str, list[Case]]:
@@ -186,14 +189,20 @@ def _by_fit(names: list[str]) -> list[list[str]]:
     return list(groups.values())
 
 
-def _examine(case: Case, model: Model, names: list[str]) -> dict[str, Examined]:
-    """One scan, fitted once, with the scores of every row: tail → examined."""
+def _examine(case: Case, model: Model, names: list[str], kept: Path) -> dict[str, Examined]:
+    """One scan with the scores of every row: tail → examined. Its fit is kept, so that a run that was stopped goes on."""
+    rows = [ROWS[name] for name in names]
+    settings = hashlib.sha256(rows[0].fit.model_dump_json().encode()).hexdigest()[:12]
+    path = kept / settings / f"{case.id}.pkl"
+    fit, seconds = pickle.loads(path.read_bytes()) if path.is_file() else (None, 0.0)
     found: dict[str, Examined] = {}
-    rows, fit = [ROWS[name] for name in names], None
     for tail in dict.fromkeys(row.filters.tail for row in rows):
         scores = sorted({row.score for row in rows if row.filters.tail == tail})
         found[tail] = examine(case, model, scores, rows[0].fit, tail, fit=fit)
+        found[tail].seconds["fit"] = seconds = max(seconds, found[tail].seconds["fit"])
         fit = found[tail].fit
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_bytes(pickle.dumps((fit, seconds)))
     return found
 
 
@@ -209,10 +218,10 @@ class _Judge:
         self.standards = self.moments.standards(float(self.healthy[0].prepared.lattice.spacing.mean()))
         self.limits = self._limits() if self.row.filters.fine_mm else []
 
-    def see(self, case: Case, examined: dict[str, Examined], own: int | None) -> Seen:
-        """One scan with this row; `own` is its number among the calibration scans."""
+    def see(self, case: Case, examined: dict[str, Examined], *, own: bool) -> Seen:
+        """One scan with this row; `own` says whether it is one of the calibration scans."""
         one = examined[self.row.filters.tail]
-        channels = self._channels(one, own is not None)
+        channels = self._channels(one, own)
         final = combined(channels, self.limits) if self.limits else channels[0]
         scan, brain = one.prepared.scan, one.prepared.native_brain
         label = None if case.label is None else read_labels(case.label, scan) > 0

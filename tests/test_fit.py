@@ -190,3 +190,20 @@ def test_samples_average_the_probabilities_and_say_how_far_they_differ() -> None
     assert torch.equal(fit(1, options=options).samples, found.samples)
     alone = fit(1)
     assert decode_fit(FIELD, alone, person(1), CPU)[1] is None
+
+
+@pytest.mark.parametrize("strength", [0.15, 0.4])
+def test_the_bound_does_not_lose_where_the_field_knows_little(strength: float) -> None:
+    """A field that was hardly trained finds everything improbable; a bound of 1 nat would cut all of it off."""
+    poor = make_field()
+    with torch.no_grad():
+        poor.lin2.weight *= strength
+    points = torch.cartesian_prod(*[axis_coordinates(RESOLUTION, "center")] * 3)
+    body, losses = make_prepared(1, RESOLUTION), {}
+    p = torch.softmax(poor.logits(points[None], CODES[1:2])[0], dim=-1)
+    drawn = torch.multinomial(p, 1, generator=torch.Generator().manual_seed(4)).reshape(body.classes.shape)
+    body = replace(body, classes=drawn.numpy().astype(np.uint8))
+    for bound in (None, 1.0, FitOptions().bound):
+        options = OPTIONS.model_copy(update={"bound": bound})
+        losses[bound] = fit_code(poor, PRIOR, body, "case", options, CPU).loss
+    assert losses[FitOptions().bound] < 1.02 * losses[None] < losses[1.0]
