@@ -46,8 +46,11 @@ def options(score: str = "deviation", fit: dict[str, Any] | None = None, **filte
 
 ROWS: dict[str, DetectOptions] = {
     "default": options(),
-    "before: no pose, no guided filter, Gaussian 11 mm": options(fit={"pose": "none"}, edge_mm=0, gaussian_mm=11),
-    "no guided filter": options(edge_mm=0),
+    "before: no pose, no guided filter, Gaussian 11 mm": options(
+        fit={"pose": "none"}, edge_mm=0, native_edge_mm=0, gaussian_mm=11
+    ),
+    "no guided filter": options(edge_mm=0, native_edge_mm=0),
+    "no guided filter on native voxels": options(native_edge_mm=0),
     "Gaussian 11 mm": options(gaussian_mm=11),
     "minimum 0, Gaussian 4 mm": options(minimum_mm=0, gaussian_mm=4),
     "standardised": options(standardise=True),
@@ -190,7 +193,7 @@ def _by_fit(names: list[str]) -> list[list[str]]:
 
 
 def _examine(case: Case, model: Model, names: list[str], kept: Path) -> dict[str, Examined]:
-    """One scan with the scores of every row: tail → examined. Its fit is kept, so that a run that was stopped goes on."""
+    """One scan with the scores of every row: tail → examined. Its fit is kept, so that a stopped run goes on."""
     rows = [ROWS[name] for name in names]
     settings = hashlib.sha256(rows[0].fit.model_dump_json().encode()).hexdigest()[:12]
     path = kept / settings / f"{case.id}.pkl"

@@ -14,6 +14,7 @@ from anofield.lattice import Lattice
 from anofield.score import (
     DEVIATION_FLOOR,
     EDGE_NOISE,
+    NATIVE_EDGE_NOISE,
     SCORES,
     ScoreOptions,
     cross_entropy,
@@ -22,6 +23,7 @@ from anofield.score import (
     find_lesions,
     guided,
     masked_mean,
+    sharpen,
     smooth,
     tail_probability,
 )
@@ -243,3 +245,15 @@ class TestGuidedFilter:
         inside, guide = brain(), np.random.default_rng(3).random((SIDE,) * 3).astype(np.float32)
         found = guided(np.full((SIDE,) * 3, 0.7, np.float32), guide, inside, 5)
         np.testing.assert_allclose(found[inside], 0.7, rtol=1e-4)
+
+    def test_on_native_voxels_the_width_is_in_millimetres_and_the_box_hides_nothing(self) -> None:
+        rng, inside = np.random.default_rng(3), np.zeros((SIDE,) * 3, bool)
+        inside[4:12, 3:9, 5:11] = True
+        values, intensity = rng.random((2, SIDE, SIDE, SIDE)).astype(np.float32) * inside
+        options = filters().model_copy(update={"native_edge_mm": 10.0})
+        for spacing, width in ((2.0, 5), (3.0, 3)):
+            found = sharpen(values, intensity, inside, oblique_affine(spacing), options)
+            expected = guided(values, intensity, inside, width, NATIVE_EDGE_NOISE)
+            np.testing.assert_allclose(found, expected, atol=1e-5)
+        none = filters().model_copy(update={"native_edge_mm": 0.0})
+        assert sharpen(values, intensity, inside, oblique_affine(2.0), none) is values

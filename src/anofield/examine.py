@@ -16,8 +16,8 @@ from anofield.lattice import to_native
 from anofield.model import Model
 from anofield.prepare import Prepared, prepare_case
 from anofield.reference import Standard
-from anofield.score import SCORES, ScoreOptions, Tail, masked_mean, smooth
-from anofield.typing import FloatVolume
+from anofield.score import SCORES, ScoreOptions, Tail, masked_mean, sharpen, smooth
+from anofield.typing import Affine, FloatVolume, Mask
 
 
 @dataclass(frozen=True)
@@ -84,8 +84,17 @@ def native_channels(
     lattice, brain = prepared.lattice, prepared.brain
     standard = reference[name].applied(values, prepared, examined.fit.pose) if filters.referenced else values
     coarse = smooth(standard if filters.standardise else values, brain, lattice, filters, prepared.intensity)
-    maps = [coarse, smooth(standard, brain, lattice, filters.fine)] if filters.fine_mm > 0 else [coarse]
-    return [to_brain(values, prepared) for values in maps]
+    found = [sharpen(to_brain(coarse, prepared), *_native_guide(prepared), filters)]
+    if filters.fine_mm > 0:
+        found.append(to_brain(smooth(standard, brain, lattice, filters.fine), prepared))
+    return found
+
+
+def _native_guide(prepared: Prepared) -> tuple[FloatVolume, Mask, Affine]:
+    """Normalised intensity of the scan's own voxels, its brain and its affine."""
+    shift, scale = prepared.scale
+    normalised = np.clip((prepared.scan.data - shift) / scale, 0.0, 1.0).astype(np.float32)
+    return normalised, prepared.native_brain, prepared.scan.affine
 
 
 def combined(channels: Sequence[FloatVolume], limits: Sequence[float]) -> FloatVolume:

@@ -35,6 +35,7 @@ MinimumMm = Annotated[float | None, typer.Option("--minimum-mm", help="Width of 
 MeanMm = Annotated[float | None, typer.Option("--mean-mm", help="Width of the mean filter (2021: 15 voxels).")]
 GaussianMm = Annotated[float | None, typer.Option("--gaussian-mm", help="FWHM of the Gaussian filter.")]
 EdgeMm = Annotated[float | None, typer.Option("--edge-mm", help="Window of the guided filter; 0 for none (2021).")]
+NativeEdgeMm = Annotated[float | None, typer.Option("--native-edge-mm", help="The same on the scan's own voxels.")]
 FineMm = Annotated[float | None, typer.Option("--fine-mm", help="FWHM of a second, fine map for small lesions.")]
 Standardise = Annotated[bool | None, typer.Option("--standardise/--raw", help="Score over healthy mean and SD.")]
 PoseOption = Annotated[Pose | None, typer.Option("--pose", help="Of the head, fitted with the code; none as in 2021.")]
