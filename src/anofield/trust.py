@@ -12,10 +12,10 @@ SLACK = {  # how many times the healthy spread beyond the 5th or 95th percentile
     "loss": 6.0,
     "code_distance": 6.0,
     "contrast": 8.0,
-    "outside": 8.0,
+    "outside": 4.0,
     "brain_ml": 3.0,
 }
-LEAST = {"loss": 0.05, "code_distance": 0.1, "contrast": 0.02, "outside": 0.01, "brain_ml": 60.0}  # spread, at least
+LEAST = {"loss": 0.05, "code_distance": 0.1, "contrast": 0.02, "outside": 0.005, "brain_ml": 60.0}  # spread, at least
 LOW = {
     "contrast": "the contrast is not the training's: another modality, or inverted intensities",
     "brain_ml": "the brain is far smaller than healthy ones: a cut field of view, or a wrong mask or spacing",
