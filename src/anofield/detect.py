@@ -5,29 +5,30 @@ from __future__ import annotations
 import hashlib
 import json
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
 
 import numpy as np
+from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, Field, field_validator
-from torch import Tensor
 
 from anofield import __version__
 from anofield.baselines import BASELINES
 from anofield.cluster import Outcome, map_cases
 from anofield.cohort import Case
 from anofield.errors import UsageError
-from anofield.fit import Fit, FitOptions, decode, fit_code
-from anofield.lattice import to_native
+from anofield.examine import combined, examine, native_channels, on_lattice, restored, to_brain
+from anofield.fit import Fit, FitOptions
 from anofield.model import Model
-from anofield.prepare import Prepared, prepare_case
 from anofield.scan import Scan, file_hash, write_json, write_like, writing
-from anofield.score import SCORES, Lesion, ScoreOptions, find_lesions, masked_mean, smooth
+from anofield.score import SCORES, Lesion, ScoreOptions, find_lesions
+from anofield.trust import diagnostics, verdict
 from anofield.typing import FloatVolume, Json, Mask, PathLike
 
 CASE_FILE = "case.json"
+CASE_ML = 1.0  # of brain that make a case's score: below the smallest glioma, above single voxels
 
 
 class DetectOptions(BaseModel):
@@ -71,6 +72,7 @@ class Detection:
         maps: Filtered score per name, (i, j, k) float32, 0 outside the brain.
         restoration: The fitted healthy person in the scan's intensity units, (i, j, k).
         fit: The fitted code and its diagnostics.
+        uncertainty: Spread of the expected class between samples of the code, (i, j, k); None without samples.
         source_hash: SHA-256 of the scan file.
         seconds: Per stage.
     """
@@ -83,6 +85,12 @@ class Detection:
     fit: Fit
     source_hash: str
     seconds: dict[str, float]
+    uncertainty: FloatVolume | None = None
+
+    @property
+    def brain_ml(self) -> float:
+        """Volume of the brain."""
+        return float(self.brain.sum()) * self.scan.voxel_ml
 
 
 def detect_case(case: Case, model: Model, options: DetectOptions) -> Detection:
@@ -90,17 +98,42 @@ def detect_case(case: Case, model: Model, options: DetectOptions) -> Detection:
 
     Raises:
         ScanError: The scan or its mask cannot be used.
+        UsageError: The options ask for reference maps, and the model was not calibrated with them.
     """
+    limits = model.calibration.get("limits", {})
+    if options.filters.referenced and not model.reference:
+        raise UsageError(
+            "standardise and fine need healthy reference maps, and the model has none",
+            where=model.path,
+            remedy="run `anofield calibrate` with the same options first",
+        )
+    examined = examine(case, model, options.names, options.fit, options.filters.tail)
     start = time.perf_counter()
-    prepared = prepare_case(Case(case.id, case.image, None, case.mask), model.recipe)
-    ready = time.perf_counter()
-    fit = fit_code(model.field, model.prior, prepared, case.id, options.fit, model.device)
-    fitted = time.perf_counter()
-    log_p = decode(model.field, fit.code, prepared, model.device)
-    maps = {name: _native_map(name, log_p, prepared, options) for name in options.names}
-    restoration = _restoration(log_p, prepared)
-    seconds = {"prepare": ready - start, "fit": fitted - ready, "score": time.perf_counter() - fitted}
-    return Detection(case, prepared.scan, prepared.native_brain, maps, restoration, fit, prepared.source_hash, seconds)
+    maps = {}
+    for name in options.names:
+        channels = native_channels(examined, name, options.filters, model.reference)
+        maps[name] = channels[0] if len(channels) == 1 else combined(channels, limits[name])
+    seconds = {**examined.seconds, "score": examined.seconds["score"] + time.perf_counter() - start}
+    prepared = examined.prepared
+    restoration = restored(examined.log_p, prepared)
+    uncertainty = None if examined.spread is None else to_brain(on_lattice(examined.spread, prepared), prepared)
+    return Detection(
+        case,
+        prepared.scan,
+        prepared.native_brain,
+        maps,
+        restoration,
+        examined.fit,
+        prepared.source_hash,
+        seconds,
+        uncertainty,
+    )
+
+
+def top_mean(values: NDArray[np.float32], voxel_ml: float) -> float:
+    """How sick a whole scan looks: mean of the most anomalous `CASE_ML` of its brain voxels (n,)."""
+    count = min(max(1, round(CASE_ML / voxel_ml)), len(values))
+    return float(np.partition(values, -count)[-count:].mean())
 
 
 def detect_cases(
@@ -168,8 +201,23 @@ def calibrated_settings(options: DetectOptions) -> Json:
     return {"fit": options.fit.model_dump(mode="json"), "filters": options.filters.model_dump(mode="json")}
 
 
-def save(detection: Detection, folder: Path, options: DetectOptions, threshold: float | None, key: str) -> Json:
+def save(
+    detection: Detection,
+    folder: Path,
+    options: DetectOptions,
+    threshold: float | None,
+    key: str,
+    healthy: Mapping[str, Json] | None = None,
+) -> Json:
     """Write the files of one detection, `case.json` last; returns its content.
+
+    Args:
+        detection: What was found.
+        folder: Of the case.
+        options: That it was found with.
+        threshold: Calibrated; None for an anomaly map only.
+        key: Hash of all that it depends on.
+        healthy: Percentiles of the fit's diagnostics over healthy scans (`fit` of `calibration.json`).
 
     Raises:
         MachineError: The disk refuses.
@@ -177,8 +225,10 @@ def save(detection: Detection, folder: Path, options: DetectOptions, threshold: 
     start = time.perf_counter()
     with writing(folder):
         folder.mkdir(parents=True, exist_ok=True)
-        for old in (folder / CASE_FILE, folder / "mask.nii.gz", folder / "lesions.tsv", *folder.glob("score-*.nii.gz")):
-            old.unlink(missing_ok=True)
+        for old in (CASE_FILE, "mask.nii.gz", "lesions.tsv", "uncertainty.nii.gz"):
+            (folder / old).unlink(missing_ok=True)
+        for score in folder.glob("score-*.nii.gz"):
+            score.unlink()
     anomaly = detection.maps[options.score]
     write_like(detection.scan, anomaly, folder / "anomaly.nii.gz", description=f"anofield {options.score}")
     for name in options.names[1:]:
@@ -186,6 +236,9 @@ def save(detection: Detection, folder: Path, options: DetectOptions, threshold: 
             detection.scan, detection.maps[name], folder / f"score-{name}.nii.gz", description=f"anofield {name}"
         )
     write_like(detection.scan, detection.restoration, folder / "restoration.nii.gz", description="anofield restoration")
+    if detection.uncertainty is not None:
+        spread = folder / "uncertainty.nii.gz"
+        write_like(detection.scan, detection.uncertainty, spread, description="anofield uncertainty (classes)")
     lesions: list[Lesion] = []
     if threshold is not None:
         above = (anomaly > threshold) & detection.brain
@@ -193,7 +246,7 @@ def save(detection: Detection, folder: Path, options: DetectOptions, threshold: 
         write_like(detection.scan, mask.astype(np.uint8), folder / "mask.nii.gz", description="anofield detection")
         _write_lesions(lesions, folder / "lesions.tsv")
     seconds = {**detection.seconds, "write": time.perf_counter() - start}
-    content = _case_json(detection, options, threshold, lesions, seconds, key)
+    content = _case_json(detection, options, threshold, lesions, seconds, key, healthy or {})
     write_json(folder / CASE_FILE, content)
     return content
 
@@ -240,7 +293,8 @@ def _one(case: Case, *, model: Model, options: DetectOptions, threshold: float |
     done = None if force else read_case(folder)
     if done is not None and done["key"] == key:
         return done
-    return save(detect_case(case, model, options), folder, options, threshold, key)
+    healthy = model.calibration.get("fit", {}) if threshold is not None else {}
+    return save(detect_case(case, model, options), folder, options, threshold, key, healthy)
 
 
 def read_case(folder: Path) -> Json | None:
@@ -255,45 +309,19 @@ def read_case(folder: Path) -> Json | None:
 def _key(case: Case, model: Model, options: DetectOptions, threshold: float | None) -> str:
     """Hash of all that a case's result depends on."""
     parts = [file_hash(path) if path and path.is_file() else "" for path in (case.image, case.mask)]
+    parts += [json.dumps({name: model.calibration.get(name) for name in ("fit", "limits", "reference")})]
     parts += [model.hash, model.recipe.model_dump_json(), options.model_dump_json(), repr(threshold), __version__]
     return hashlib.sha256("\n".join(parts).encode()).hexdigest()
 
 
-def _native_map(name: str, log_p: Tensor, prepared: Prepared, options: DetectOptions) -> FloatVolume:
-    """One filtered score in the scan's own voxels, 0 outside the brain."""
-    tail = options.filters.tail
-    if name in BASELINES:
-        values = BASELINES[name](prepared, tail)
-    else:
-        import torch
-
-        observed = torch.from_numpy(prepared.classes[prepared.brain]).long()
-        values = _on_lattice(SCORES[name](log_p, observed, tail), prepared)
-    filtered = smooth(values, prepared.brain, prepared.lattice, options.filters)
-    return _to_brain(filtered, prepared)
-
-
-def _restoration(log_p: Tensor, prepared: Prepared) -> FloatVolume:
-    """Expected intensity under the fitted field, in the scan's units."""
-    import torch
-
-    mean = log_p.exp() @ torch.tensor(prepared.recipe.centers, dtype=log_p.dtype)
-    normalised = _to_brain(_on_lattice(mean, prepared), prepared)
-    shift, scale = prepared.scale
-    return np.where(prepared.native_brain, normalised * scale + shift, 0.0).astype(np.float32)
-
-
-def _on_lattice(values: Tensor, prepared: Prepared) -> FloatVolume:
-    volume = np.zeros(prepared.lattice.shape, dtype=np.float32)
-    volume[prepared.brain] = values.numpy()
-    return volume
-
-
-def _to_brain(volume: FloatVolume, prepared: Prepared) -> FloatVolume:
-    """Lattice → native voxels; the brain's rim is continued one voxel outwards first, so that it does not fade."""
-    rim = masked_mean(volume, prepared.brain, 3)
-    native = to_native(np.where(prepared.brain, volume, rim), prepared.lattice)
-    return np.where(prepared.native_brain, native, 0.0).astype(np.float32)
+def _fit_json(detection: Detection, healthy: Mapping[str, Json]) -> Json:
+    """Diagnostics of the fit, and whether it is to be trusted."""
+    fit = detection.fit
+    trusted, reasons = verdict(fit, detection.brain_ml, healthy)
+    values = diagnostics(fit, detection.brain_ml)
+    values.pop("brain_ml")
+    gain = None if fit.intensity is None else round(fit.intensity.gain, 4)
+    return {**values, "pose": fit.pose and fit.pose.describe(), "gain": gain, "trusted": trusted, "reasons": reasons}
 
 
 def _write_lesions(lesions: Sequence[Lesion], path: Path) -> None:
@@ -314,6 +342,7 @@ def _case_json(
     lesions: Sequence[Lesion],
     seconds: dict[str, float],
     key: str,
+    healthy: Mapping[str, Json],
 ) -> Json:
     case, scan = detection.case, detection.scan
     return {
@@ -324,11 +353,12 @@ def _case_json(
         "score": options.score,
         "threshold": threshold,
         "shape": list(scan.data.shape),
-        "brain_ml": round(float(detection.brain.sum()) * scan.voxel_ml, 2),
+        "brain_ml": round(detection.brain_ml, 2),
+        "case_score": top_mean(detection.maps[options.score][detection.brain], scan.voxel_ml),
         "lesions": len(lesions),
         "volume_ml": round(sum(lesion.volume_ml for lesion in lesions), 3),
         "findings": [asdict(lesion) for lesion in lesions[:20]],
-        "fit": {"loss": detection.fit.loss, "code_distance": detection.fit.code_distance},
+        "fit": _fit_json(detection, healthy),
         "seconds": {stage: round(value, 3) for stage, value in seconds.items()},
         "source_hash": detection.source_hash,
         "key": key,

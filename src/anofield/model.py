@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from dataclasses import dataclass
+from dataclasses import field as dataclass_field
 from pathlib import Path
 from typing import Literal
 
@@ -17,6 +19,7 @@ from anofield.errors import ExperimentError, MachineError, UsageError
 from anofield.experiment import LATEST, Checkpoint, Experiment, Specs
 from anofield.field import Decoder, FrozenField
 from anofield.prepare import Recipe
+from anofield.reference import Standard, read_reference
 from anofield.scan import write_json
 from anofield.typing import Json, PathLike
 
@@ -37,6 +40,7 @@ class Model:
         calibration: Content of `calibration.json`, empty if the model is not calibrated.
         hash: Of weights and codes.
         device: Where the field lives.
+        reference: Voxel-wise healthy mean and SD per score; empty if the calibration did without.
     """
 
     path: Path
@@ -46,6 +50,7 @@ class Model:
     calibration: Json
     hash: str
     device: torch.device
+    reference: Mapping[str, Standard] = dataclass_field(default_factory=dict)
 
 
 def build_field(specs: Specs) -> Decoder:
@@ -126,22 +131,30 @@ def load_model(path: PathLike, *, epoch: str = LATEST, device: str = "auto", pre
     """
     experiment = Experiment(path)
     checkpoint = experiment.load(epoch)
-    field = build_field(experiment.specs)
-    load_weights(field, checkpoint.model, experiment.path)
-    if experiment.specs.progressive_epochs:
-        field.set_band(checkpoint.epoch / experiment.specs.progressive_epochs)
-    where = pick_device(device)
-    frozen = FrozenField(field.to(where), bfloat16=wants_bfloat16(precision, where))
-    if checkpoint.codes.shape[1] != field.code_length:
+    decoder = build_field(experiment.specs)
+    load_weights(decoder, checkpoint.model, experiment.path)
+    if checkpoint.codes.shape[1] != decoder.code_length:
         raise ExperimentError(
-            f"has codes of length {checkpoint.codes.shape[1]}, CodeLength is {field.code_length}",
+            f"has codes of length {checkpoint.codes.shape[1]}, CodeLength is {decoder.code_length}",
             where=experiment.path,
             remedy="restore the specs.json it was trained with",
         )
-    prior = CodePrior.fit(checkpoint.codes)
+    if experiment.specs.progressive_epochs:
+        decoder.set_band(checkpoint.epoch / experiment.specs.progressive_epochs)
+    where = pick_device(device)
+    frozen = FrozenField(decoder.to(where), bfloat16=wants_bfloat16(precision, where))
     calibration = _read_calibration(experiment.path / CALIBRATION_FILE)
-    recipe = read_recipe(experiment.path)
-    return Model(experiment.path, frozen, prior, recipe, calibration, experiment.model_hash(epoch), where)
+    named = calibration.get("reference")
+    return Model(
+        experiment.path,
+        frozen,
+        CodePrior.fit(checkpoint.codes),
+        read_recipe(experiment.path),
+        calibration,
+        experiment.model_hash(epoch),
+        where,
+        read_reference(experiment.path, named) if named else {},
+    )
 
 
 def read_recipe(path: Path) -> Recipe:
