@@ -30,7 +30,7 @@ from anofield.metrics.case import (
     score_case,
 )
 from anofield.metrics.inputs import healthy_cases, labelled_cases, read_run, validation_thresholds
-from anofield.metrics.pooled import KEEP, PooledScores, auroc_bounds, average_precision_bounds
+from anofield.metrics.pooled import KEEP, PooledScores
 from anofield.metrics.surface import available
 from anofield.metrics.table import format_comparison, format_table
 from anofield.scan import file_hash, write_json, writing
@@ -198,10 +198,15 @@ def gather(
     chosen = validation_thresholds(options.threshold_from, names, [case.id for case in cases])
     thresholds = {name: _thresholds(name, about, chosen, curves[name], options) for name in names}
     froc = {name: _froc_thresholds(pooled[name]) for name in names if name in (about["score"], *about["baselines"])}
+    bounds = {name: scores.bounds(curves[name]) for name, scores in pooled.items()}
     exact = {name: scores.exact for name, scores in pooled.items()}
     del pooled
     second = partial(
-        measure_case, rules=rules, thresholds=thresholds, froc={} if options.preset else froc, lesions=not options.preset
+        measure_case,
+        rules=rules,
+        thresholds=thresholds,
+        froc={} if options.preset else froc,
+        lesions=not options.preset,
     )
     again = sorted(map_cases(second, good, label="evaluate: detections"), key=_by_id)
     scored, measured = _both(outcomes, again)
@@ -215,6 +220,7 @@ def gather(
         scored=scored,
         measured=measured,
         curves=curves,
+        bounds=bounds,
         exact=exact,
     )
     return evidence, failures_of([*outcomes, *again])
@@ -247,9 +253,7 @@ def _rules_of(about: Json, options: Options) -> Rules:
     return Rules("all" if options.preset else options.space, least, surface=available() and not options.preset)
 
 
-def _thresholds(
-    name: str, about: Json, chosen: dict[str, float], curve: Curve, options: Options
-) -> dict[Kind, float]:
+def _thresholds(name: str, about: Json, chosen: dict[str, float], curve: Curve, options: Options) -> dict[Kind, float]:
     """Where a detection begins: on healthy scans, on a validation cohort, and on the test labels themselves."""
     calibrated = None if options.preset else about["thresholds"].get(name)
     known: dict[Kind, float | None] = {"calibrated": calibrated, "validation": chosen.get(name)}
@@ -324,8 +328,7 @@ def _summary(evidence: Evidence, name: str, options: Options) -> Json:
         "threshold_oracle": at,
         **_dices(evidence, name, "oracle", ddof),
         "exact": evidence.exact[name],
-        "ap_bounds": _bounds(average_precision_bounds(curve), curve.average_precision(), evidence.exact[name]),
-        "auroc_bounds": _bounds(auroc_bounds(curve), curve.roc_auc(), evidence.exact[name]),
+        **{f"{key}_bounds": list(bounds) for key, bounds in evidence.bounds[name].items()},
     }
     if options.preset:
         return figures
@@ -337,11 +340,6 @@ def _summary(evidence: Evidence, name: str, options: Options) -> Json:
         "threshold": known.get("calibrated", float("nan")),
         "threshold_validation": known.get("validation", float("nan")),
     }
-
-
-def _bounds(bounds: tuple[float, float], value: float, exact: bool) -> list[float]:
-    """Where the metric of the unrounded scores lies."""
-    return [value, value] if exact else list(bounds)
 
 
 def _dices(evidence: Evidence, name: str, kind: Kind, ddof: int) -> Json:

@@ -98,7 +98,7 @@ def curve_of_keys(positives: NDArray[np.uint32], negatives: NDArray[np.uint32]) 
     negatives.sort()  # numpy sorts 32-bit integers with vector instructions, much faster than it sorts indices
     first = np.flatnonzero(np.diff(positives, prepend=np.uint32(0)))  # 0 is the key of a NaN
     values = positives[first][::-1]
-    last = np.r_[first[1:], len(positives)][::-1]
+    last = np.append(first[1:], len(positives))[: len(first)][::-1]
     at = [  # (key that is exceeded, true positives, false positives): above and below each value, then everything
         (values, len(positives) - last, len(negatives) - np.searchsorted(negatives, values, side="right")),
         (values - np.uint32(1), len(positives) - first[::-1], len(negatives) - np.searchsorted(negatives, values)),

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from enum import StrEnum
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
 from anofield.cli._options import Dataset, DatasetOption, Json, finish
 from anofield.errors import UsageError
+
+FEW_SUBJECTS = 10
 
 
 class Space(StrEnum):
@@ -77,10 +79,11 @@ def command(
         finish(plain(results), failures, results["n_cases"], as_json=json_, text=text)
 
 
-def _note(content: dict[str, object]) -> str:
+def _note(content: dict[str, Any]) -> str:
     rules = content["rules"]
-    missing = "" if rules["surface"] or content.get("preset") else " HD95, ASSD: pip install 'anofield[metrics]'."  # type: ignore[index]
-    return (
-        f"{content['n_cases']} cases, {content['space']}. Intervals: bootstrap over {rules['subjects']} subjects. "  # type: ignore[index]
-        f"Rules: docs/explanation/metrics.md.{missing}"
-    )
+    parts = [f"{content['n_cases']} cases, {content['space']}."]
+    if not content.get("preset"):
+        few = f"; below {FEW_SUBJECTS} they are too narrow" if rules["subjects"] < FEW_SUBJECTS else ""
+        parts.append(f"Intervals: bootstrap over {rules['subjects']} subjects{few}.")
+        parts.append("" if rules["surface"] else "HD95, ASSD: pip install 'anofield[metrics]'.")
+    return " ".join([*filter(None, parts), "Rules: docs/explanation/metrics.md."])

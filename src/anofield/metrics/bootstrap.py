@@ -41,11 +41,15 @@ def interval(samples: Samples) -> list[float] | None:
 
 
 def sign_share(differences: Samples) -> float:
-    """Twice the share of resamples on the rarer side of 0, ties to both: read like a two-sided p-value."""
+    """Twice the share of resamples on the rarer side of 0, ties to both: read like a two-sided p-value.
+
+    The value itself counts as one resample on the rarer side, so that 0 is never claimed.
+    """
     known = differences[~np.isnan(differences)]
     if not known.size:
         return float("nan")
-    return float(min(1.0, 2 * min((known <= 0).mean(), (known >= 0).mean())))
+    rarer = min(int((known <= 0).sum()), int((known >= 0).sum()))
+    return min(1.0, 2 * (rarer + 1) / (known.size + 1))
 
 
 def mean(values: NDArray[np.float64], weights: Weights) -> Samples:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import cached_property
 
 import numpy as np
@@ -14,7 +14,7 @@ from anofield.metrics import bootstrap
 from anofield.metrics.bootstrap import Samples, Weights
 from anofield.metrics.case import KINDS, Kind, Measured, Rules, Scored, Thresholds
 from anofield.metrics.lesions import size_bin, size_names
-from anofield.metrics.pooled import stack_counts
+from anofield.metrics.pooled import Bounds, stack_counts
 from anofield.typing import Json
 
 KIND_WORDS: dict[Kind, str] = {
@@ -40,7 +40,8 @@ class Evidence:
         froc: Per score, thresholds of the FROC, falling.
         scored, measured: Per case, in the same order.
         curves: Pooled, per score.
-        exact: Per score, whether its curve was not rounded.
+        bounds: Per score, where `ap` and `auroc` of the unrounded scores lie.
+        exact: Per score, whether nothing was rounded.
     """
 
     run: str
@@ -52,7 +53,8 @@ class Evidence:
     scored: list[Scored]
     measured: list[Measured]
     curves: dict[str, Curve]
-    exact: dict[str, bool] = field(default_factory=dict)
+    bounds: dict[str, dict[str, Bounds]]
+    exact: dict[str, bool]
 
     @property
     def names(self) -> list[str]:

@@ -23,7 +23,9 @@ from anofield.typing import FloatVolume, Json, Mask
 Space = Literal["brain", "all"]
 Kind = Literal["calibrated", "validation", "oracle"]  # where a threshold comes from
 KINDS: tuple[Kind, ...] = ("calibrated", "validation", "oracle")
-TOP_SHARE = 0.01  # of a scan's voxels; their mean score is the scan's: one noisy voxel cannot decide, as a maximum would
+TOP_SHARE = (
+    0.01  # of a scan's voxels; their mean score is the scan's: one noisy voxel cannot decide, as a maximum would
+)
 
 
 @dataclass(frozen=True)

@@ -146,7 +146,11 @@ def _match(cases: Sequence[str], labels: PathLike, dataset: str) -> dict[str, Pa
     found = {case.id: case.label for case in tree if case.id in wanted and case.label is not None}
     if found:
         return found
-    loose = Path(labels).rglob("*.nii*") if Path(labels).is_dir() else map(Path, glob.iglob(str(labels), recursive=True))
+    loose = (
+        Path(labels).rglob("*.nii*") if Path(labels).is_dir() else map(Path, glob.iglob(str(labels), recursive=True))
+    )
     by_name = {stem(path): path for path in sorted(loose)}
-    pairs = ((case_id, by_name[case_id + end]) for case_id in cases for end in LABEL_ENDINGS if case_id + end in by_name)
+    pairs = (
+        (case_id, by_name[case_id + end]) for case_id in cases for end in LABEL_ENDINGS if case_id + end in by_name
+    )
     return dict(pairs)

@@ -13,6 +13,9 @@ KEEP = 1 << 25  # voxels kept exactly, 4 bytes each: 8 scans of 160³
 FINE_BITS = 10  # bins hold scores that agree to 1 part in 8192 (0.012 %); two rows of 4 million counters, 64 MB
 COARSE_BITS = 15  # bins of one case for the bootstrap: 0.4 % wide
 
+ZERO = np.uint32(1 << 31)  # key of 0, a frequent score: background, and whatever a filter clipped
+BELOW_ZERO = np.nextafter(np.float32(0), np.float32(-1))
+
 Bounds = tuple[float, float]
 
 
@@ -32,6 +35,7 @@ class PooledScores:
         self.keep = keep
         self._keys: tuple[list[NDArray[np.uint32]], list[NDArray[np.uint32]]] = ([], [])  # healthy, anomalous
         self._bins: ScoreHistogram | None = None
+        self._zeros_tied = True
 
     @property
     def exact(self) -> bool:
@@ -66,40 +70,61 @@ class PooledScores:
             counts.add_keys(_joined(self._keys[0]), anomalous=False)
         return counts.quantile(q)
 
+    def bounds(self, curve: Curve) -> dict[str, Bounds]:
+        """Where `ap` and `auroc` of the unrounded scores lie; the value twice while exact.
+
+        Args:
+            curve: What `curve` gave.
+        """
+        if self.exact:
+            ap, auroc = curve.average_precision(), curve.roc_auc()
+            return {"ap": (ap, ap), "auroc": (auroc, auroc)}
+        tied = (curve.thresholds == BELOW_ZERO) & self._zeros_tied
+        return {"ap": average_precision_bounds(curve, tied), "auroc": auroc_bounds(curve, tied)}
+
     def _round(self) -> None:
         self._bins = self._bins or ScoreHistogram(FINE_BITS)
         for anomalous, kept in enumerate(self._keys):
             while kept:
-                self._bins.add_keys(kept.pop(), anomalous=bool(anomalous))
+                keys = kept.pop()
+                self._zeros_tied &= not np.any((keys > ZERO) & (keys < ZERO + (1 << FINE_BITS)))
+                self._bins.add_keys(keys, anomalous=bool(anomalous))
 
 
-def auroc_bounds(curve: Curve) -> Bounds:
+def auroc_bounds(curve: Curve, tied: NDArray[np.bool_]) -> Bounds:
     """Where the ROC area lies, whatever the order of the scores inside each bin.
 
     A bin's p anomalous and n healthy voxels form p n pairs, which the trapezoid counts by half.
+
+    Args:
+        curve: Of bins.
+        tied: Bins that hold a single score, so that nothing is unknown about them, (bin,).
     """
     if not (curve.positives and curve.negatives):
         return float("nan"), float("nan")
-    pairs = float(np.sum(_steps(curve.true_positives).astype(float) * _steps(curve.false_positives)))
-    half = pairs / (2.0 * curve.positives * curve.negatives)
+    pairs = _steps(curve.true_positives).astype(float) * _steps(curve.false_positives)
+    half = float(np.sum(pairs[~tied])) / (2.0 * curve.positives * curve.negatives)
     return max(0.0, curve.roc_auc() - half), min(1.0, curve.roc_auc() + half)
 
 
-def average_precision_bounds(curve: Curve) -> Bounds:
+def average_precision_bounds(curve: Curve, tied: NDArray[np.bool_]) -> Bounds:
     """Where the average precision lies, whatever the order of the scores inside each bin.
 
-    An anomalous voxel of a bin has at least itself and the anomalous ones of higher bins above its score, at most
-    those of its own bin too; the healthy ones likewise. That bounds the precision at its score.
+    At the score of an anomalous voxel, the anomalous voxels counted are at least itself and those of higher bins, at
+    most those of its own bin too; the healthy ones are at least those of higher bins, at most those of its own too.
+
+    Args:
+        curve: Of bins.
+        tied: Bins that hold a single score, (bin,).
     """
     if not curve.positives:
         return float("nan"), float("nan")
-    here = _steps(curve.true_positives)
-    filled = here > 0
-    true, false = curve.true_positives[filled], curve.false_positives[filled]
-    before_true, before_false = true - here[filled], false - _steps(curve.false_positives)[filled]
-    weight = here[filled] / curve.positives
-    low = float(np.sum(weight * (before_true + 1) / (before_true + 1 + false)))
-    return low, float(np.sum(weight * true / (true + before_false)))
+    here, true, false = _steps(curve.true_positives), curve.true_positives, curve.false_positives
+    least_true = np.where(tied, true, true - here + 1)
+    least_false = np.where(tied, false, false - _steps(false))
+    weight, filled = here / curve.positives, here > 0
+    low, high = least_true[filled] / (least_true + false)[filled], true[filled] / (true + least_false)[filled]
+    return float(np.sum(weight[filled] * low)), float(np.sum(weight[filled] * high))
 
 
 @dataclass(frozen=True)

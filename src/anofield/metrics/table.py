@@ -89,21 +89,21 @@ def _spread(row: Json, card: Json, kind: str) -> str:
 
 
 def _lesions(results: Json, names: Sequence[str]) -> str:
-    rows = [("lesions", "threshold", "recall", "precision", "F1 [95 % CI]", "false/scan", "recall at ≤ 1 false/scan")]
+    rows = [("lesions", "threshold", "recall", "precision", "F1 [95 % CI]", "false/scan", "FROC recall@1")]
     for name in names:
-        for kind in _kinds(results):
+        for kind in _operating(results):
             card = results["card"][name]
             if f"lesion_f1_{kind}" in card:
                 cells = [_value(card, f"{key}_{kind}") for key in ("lesion_recall", "lesion_precision")]
                 f1, false = _with_ci(card[f"lesion_f1_{kind}"]), _value(card, f"false_per_scan_{kind}", 2)
-                any_threshold = _value(card, "froc_recall_at_1") if kind == _kinds(results)[0] else ""
+                any_threshold = _value(card, "froc_recall_at_1") if kind == _operating(results)[0] else ""
                 words = KIND_WORDS[kind]  # type: ignore[index]
                 rows.append((_label(results, name), words, *cells, f1, false, any_threshold))
     return _align(rows, left=2) if len(rows) > 1 else ""
 
 
 def _surfaces(results: Json, names: Sequence[str]) -> str:
-    rows = [("surfaces", "threshold", "HD95, mm [95 % CI]", "ASSD, mm [95 % CI]", "scans measured", "nothing found in")]
+    rows = [("surfaces", "threshold", "HD95, mm [95 % CI]", "ASSD, mm [95 % CI]", "scans", "nothing found in")]
     for name in names:
         for kind, row in results["surface"].get(name, {}).items():
             card = results["card"][name]
@@ -122,7 +122,8 @@ def _details(results: Json) -> str:
         lines.append(f"lesions found by size ({results['score']}, {KIND_WORDS[kind]}): {' · '.join(cells)}")
     healthy = results["healthy"]
     if "above_ml_mean" in healthy:
-        text = f"{healthy['scans']} healthy scans: {healthy['above_ml_mean']:.1f} ml above the threshold on average"
+        scans = "1 scan" if healthy["scans"] == 1 else f"{healthy['scans']} scans"
+        text = f"{scans} without lesion: {healthy['above_ml_mean']:.1f} ml above the threshold on average"
         promised = healthy["promised_ml_mean"]
         lines.append(text if np.isnan(promised) else f"{text}, {promised:.1f} ml promised")
     for name, margin in results["margins"].items():
@@ -136,6 +137,12 @@ def _kinds(results: Json) -> list[str]:
     return [kind for kind in KIND_WORDS if any(kind in known for known in results["thresholds"].values())]
 
 
+def _operating(results: Json) -> list[str]:
+    """Thresholds chosen without the test labels; the oracle only where there is no other."""
+    known = _kinds(results)
+    return [kind for kind in known if kind != "oracle"] or known
+
+
 def _label(results: Json, name: str) -> str:
     return f"{name} (baseline)" if name in results["baselines"] else name
 
@@ -144,7 +151,9 @@ def _align(rows: Sequence[Sequence[str]], left: int = 1) -> str:
     """Columns under a rule, the first `left` flush left."""
     widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]))]
     lines = [
-        "  ".join(cell.ljust(w) if i < left else cell.rjust(w) for i, (cell, w) in enumerate(zip(row, widths, strict=True)))
+        "  ".join(
+            cell.ljust(w) if i < left else cell.rjust(w) for i, (cell, w) in enumerate(zip(row, widths, strict=True))
+        )
         for row in rows
     ]
     return "\n".join([lines[0].rstrip(), "─" * max(map(len, lines)), *(line.rstrip() for line in lines[1:])])
