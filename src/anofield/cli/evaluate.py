@@ -61,7 +61,7 @@ def command(
     options = Options(
         dataset=dataset.value,
         space=space.value,
-        preset=None if preset is None else preset.value,
+        preset="ifl2021" if preset is Preset.ifl2021 else None,
         threshold_from=threshold_from,
         healthy=healthy,
         min_lesion_ml=min_lesion_ml,

@@ -9,6 +9,7 @@ minimum volume are neither lesions nor findings, so a finding on a lesion too sm
 from __future__ import annotations
 
 from dataclasses import dataclass
+from itertools import pairwise
 
 import numpy as np
 from numpy.typing import NDArray
@@ -56,7 +57,7 @@ class Match:
 def components(mask: Mask, voxel_ml: float, min_ml: float) -> Components:
     """26-connected components of at least `min_ml`."""
     labels, count = ndimage.label(mask, structure=NEIGHBOURS)
-    sizes = np.bincount(labels.reshape(-1), minlength=count + 1) * voxel_ml
+    sizes = np.bincount(labels.reshape(-1), minlength=count + 1) * np.float64(voxel_ml)
     sizes[0] = 0.0
     kept = (sizes >= min_ml) & (np.arange(count + 1) > 0)
     number = np.where(kept, np.cumsum(kept), 0).astype(np.int32)
@@ -92,5 +93,5 @@ def size_names() -> list[str]:
     >>> size_names()
     ['< 0.1 ml', '0.1–1 ml', '1–10 ml', '10–100 ml', '≥ 100 ml']
     """
-    inner = [f"{low:g}–{high:g} ml" for low, high in zip(SIZES_ML[1:-2], SIZES_ML[2:-1], strict=True)]
+    inner = [f"{low:g}–{high:g} ml" for low, high in pairwise(SIZES_ML[1:-1])]
     return [f"< {SIZES_ML[1]:g} ml", *inner, f"≥ {SIZES_ML[-2]:g} ml"]

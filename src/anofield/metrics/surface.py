@@ -37,15 +37,16 @@ def surface_distances(found: Mask, truth: Mask, spacing: tuple[float, float, flo
         return none, none
     try:
         import torch
-        from monai.metrics import compute_average_surface_distance, compute_hausdorff_distance
+        from monai.metrics.hausdorff_distance import compute_hausdorff_distance
+        from monai.metrics.surface_distance import compute_average_surface_distance
     except ImportError as error:
         raise MachineError("MONAI is not installed", remedy="pip install 'anofield[metrics]'") from error
     box = _box(found | truth)
-    pair = [torch.from_numpy(np.ascontiguousarray(mask[box], dtype=np.float32))[None, None] for mask in (found, truth)]
+    one, other = (torch.from_numpy(mask[box].astype(np.float32))[None, None] for mask in (found, truth))
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", FutureWarning)  # MONAI 1.6 warns of its own call of a renamed argument
-        far = compute_hausdorff_distance(*pair, include_background=True, percentile=95, spacing=list(spacing))
-        apart = compute_average_surface_distance(*pair, include_background=True, symmetric=True, spacing=list(spacing))
+        far = compute_hausdorff_distance(one, other, True, percentile=95, spacing=spacing)
+        apart = compute_average_surface_distance(one, other, True, symmetric=True, spacing=spacing)
     return float(far), float(apart)
 
 

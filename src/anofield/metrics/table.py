@@ -7,6 +7,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from anofield.metrics.card import KIND_WORDS
+from anofield.metrics.case import Kind
 from anofield.typing import Json
 
 NONE = "–"
@@ -42,7 +43,7 @@ def format_table(results: Json) -> str:
 
 def format_comparison(comparison: Json) -> str:
     """Two runs side by side, with the paired difference."""
-    rows = [("metric", "A", "B", "A − B [95 % CI]", "p")]
+    rows: list[tuple[str, ...]] = [("metric", "A", "B", "A − B [95 % CI]", "p")]
     for key, words in COMPARED.items():
         row = comparison["differences"].get(key)
         if row is not None and not np.isnan(row["value"]):
@@ -53,7 +54,9 @@ def format_comparison(comparison: Json) -> str:
 
 
 def _preset(results: Json) -> str:
-    rows = [("score", "AP", "ROC AUC", "FPR@95", "best Dice, oracle (test labels)", "threshold", "per-case Dice")]
+    rows: list[tuple[str, ...]] = [
+        ("score", "AP", "ROC AUC", "FPR@95", "best Dice, oracle (test labels)", "threshold", "per-case Dice")
+    ]
     for name, row in results["scores"].items():
         spread = f"{_digits(row['dice_oracle_mean'])} ± {_digits(row['dice_oracle_sd'])}"
         figures = (_digits(row[key]) for key in ("ap", "auroc", "fpr95", "dice_oracle", "threshold_oracle"))
@@ -62,7 +65,9 @@ def _preset(results: Json) -> str:
 
 
 def _voxels(results: Json, names: Sequence[str]) -> str:
-    rows = [("voxels", "AP [95 % CI]", "AP per scan", "AUROC [95 % CI]", "per scan", "FPR@95", "AUROC of scans")]
+    rows: list[tuple[str, ...]] = [
+        ("voxels", "AP [95 % CI]", "AP per scan", "AUROC [95 % CI]", "per scan", "FPR@95", "AUROC of scans")
+    ]
     for name in names:
         card = results["card"][name]
         cells = _with_ci(card["ap"]), _value(card, "ap_scan"), _with_ci(card["auroc"]), _value(card, "auroc_scan")
@@ -73,7 +78,9 @@ def _voxels(results: Json, names: Sequence[str]) -> str:
 def _dices(results: Json, names: Sequence[str]) -> str:
     """Per-case Dice at thresholds chosen without and with the test labels."""
     known = _kinds(results)
-    rows = [("Dice, mean ± SD over scans", *(KIND_WORDS[kind] for kind in known), "oracle, voxels pooled")]  # type: ignore[index]
+    rows: list[tuple[str, ...]] = [
+        ("Dice, mean ± SD over scans", *(KIND_WORDS[kind] for kind in known), "oracle, voxels pooled")
+    ]
     for name in names:
         row, card = results["scores"][name], results["card"][name]
         cells = [_spread(row, card, kind) for kind in known]
@@ -89,7 +96,9 @@ def _spread(row: Json, card: Json, kind: str) -> str:
 
 
 def _lesions(results: Json, names: Sequence[str]) -> str:
-    rows = [("lesions", "threshold", "recall", "precision", "F1 [95 % CI]", "false/scan", "FROC recall@1")]
+    rows: list[tuple[str, ...]] = [
+        ("lesions", "threshold", "recall", "precision", "F1 [95 % CI]", "false/scan", "FROC recall@1")
+    ]
     for name in names:
         for kind in _operating(results):
             card = results["card"][name]
@@ -97,13 +106,15 @@ def _lesions(results: Json, names: Sequence[str]) -> str:
                 cells = [_value(card, f"{key}_{kind}") for key in ("lesion_recall", "lesion_precision")]
                 f1, false = _with_ci(card[f"lesion_f1_{kind}"]), _value(card, f"false_per_scan_{kind}", 2)
                 any_threshold = _value(card, "froc_recall_at_1") if kind == _operating(results)[0] else ""
-                words = KIND_WORDS[kind]  # type: ignore[index]
+                words = KIND_WORDS[kind]
                 rows.append((_label(results, name), words, *cells, f1, false, any_threshold))
     return _align(rows, left=2) if len(rows) > 1 else ""
 
 
 def _surfaces(results: Json, names: Sequence[str]) -> str:
-    rows = [("surfaces", "threshold", "HD95, mm [95 % CI]", "ASSD, mm [95 % CI]", "scans", "nothing found in")]
+    rows: list[tuple[str, ...]] = [
+        ("surfaces", "threshold", "HD95, mm [95 % CI]", "ASSD, mm [95 % CI]", "scans", "nothing found in")
+    ]
     for name in names:
         for kind, row in results["surface"].get(name, {}).items():
             card = results["card"][name]
@@ -133,11 +144,11 @@ def _details(results: Json) -> str:
     return "\n".join(lines)
 
 
-def _kinds(results: Json) -> list[str]:
+def _kinds(results: Json) -> list[Kind]:
     return [kind for kind in KIND_WORDS if any(kind in known for known in results["thresholds"].values())]
 
 
-def _operating(results: Json) -> list[str]:
+def _operating(results: Json) -> list[Kind]:
     """Thresholds chosen without the test labels; the oracle only where there is no other."""
     known = _kinds(results)
     return [kind for kind in known if kind != "oracle"] or known
@@ -150,12 +161,8 @@ def _label(results: Json, name: str) -> str:
 def _align(rows: Sequence[Sequence[str]], left: int = 1) -> str:
     """Columns under a rule, the first `left` flush left."""
     widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]))]
-    lines = [
-        "  ".join(
-            cell.ljust(w) if i < left else cell.rjust(w) for i, (cell, w) in enumerate(zip(row, widths, strict=True))
-        )
-        for row in rows
-    ]
+    padded = [[f"{cell:{'<' if i < left else '>'}{widths[i]}}" for i, cell in enumerate(row)] for row in rows]
+    lines = ["  ".join(row) for row in padded]
     return "\n".join([lines[0].rstrip(), "─" * max(map(len, lines)), *(line.rstrip() for line in lines[1:])])
 
 
