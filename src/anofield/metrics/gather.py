@@ -22,7 +22,17 @@ from anofield.metrics.pooled import KEEP, PooledScores
 from anofield.metrics.surface import available
 from anofield.typing import Json, PathLike
 
-FROC_SHARES = np.geomspace(1e-5, 1e-1, 9)  # of the healthy voxels above the FROC's thresholds
+FROC_SHARES = (
+    1e-5,
+    3e-5,
+    1e-4,
+    3e-4,
+    1e-3,
+    3e-3,
+    1e-2,
+    3e-2,
+    1e-1,
+)  # of the healthy voxels above the FROC's thresholds
 Preset = Literal["ifl2021"]
 
 
@@ -148,5 +158,5 @@ def _thresholds(name: str, about: Json, chosen: dict[str, float], curve: Curve, 
 
 def _froc_thresholds(pooled: PooledScores) -> list[float]:
     """Thresholds that given shares of the healthy voxels exceed, falling."""
-    values = [pooled.quantile(1 - share) for share in FROC_SHARES]
+    values = pooled.quantiles([1 - share for share in FROC_SHARES])
     return sorted({value for value in values if not np.isnan(value)}, reverse=True)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -62,13 +63,14 @@ class PooledScores:
         healthy, anomalous = (_joined(kept) for kept in self._keys)
         return curve_of_keys(anomalous, healthy)
 
-    def quantile(self, q: float) -> float:
-        """Smallest threshold that at most a share 1 − q of the healthy voxels exceeds; NaN without any."""
+    def quantiles(self, shares: Sequence[float]) -> list[float]:
+        """Per share q the smallest threshold that at most 1 − q of the healthy voxels exceeds (to the fine bins)."""
         counts = self._bins
         if counts is None:
             counts = ScoreHistogram(FINE_BITS)
-            counts.add_keys(_joined(self._keys[0]), anomalous=False)
-        return counts.quantile(q)
+            for keys in self._keys[0]:
+                counts.add_keys(keys, anomalous=False)
+        return [counts.quantile(share) for share in shares]
 
     def bounds(self, curve: Curve) -> dict[str, Bounds]:
         """Where `ap` and `auroc` of the unrounded scores lie; the value twice while exact.
@@ -85,7 +87,7 @@ class PooledScores:
     def _round(self) -> None:
         self._bins = self._bins or ScoreHistogram(FINE_BITS)
         for anomalous, kept in enumerate(self._keys):
-            while kept:
+            while kept:  # one array after the other, so that memory falls while the bins are filled
                 keys = kept.pop()
                 self._zeros_tied &= not np.any((keys > ZERO) & (keys < ZERO + (1 << FINE_BITS)))
                 self._bins.add_keys(keys, anomalous=bool(anomalous))
