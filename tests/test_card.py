@@ -235,7 +235,7 @@ class TestValidationThreshold:
     @pytest.mark.parametrize("content", ["", "[]", "{}", '{"scores": {}, "labels": {}}'])
     def test_of_anything_but_results_is_refused(self, run: Path, tmp_path: Path, content: str) -> None:
         (tmp_path / "results.json").write_text(content)
-        with pytest.raises(UsageError, match="results.json|threshold for none"):
+        with pytest.raises(UsageError, match=r"results\.json|threshold for none"):
             evaluate(run, None, tmp_path / "out", Options(threshold_from=tmp_path))
 
 

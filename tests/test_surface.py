@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import sys
 
 import numpy as np
 import pytest
@@ -27,7 +28,7 @@ def brute(a: np.ndarray, b: np.ndarray, spacing: tuple[float, float, float]) -> 
 
 
 def test_without_monai_the_error_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(__import__("sys").modules, "monai.metrics.hausdorff_distance", None)
+    monkeypatch.setitem(sys.modules, "monai.metrics.hausdorff_distance", None)
     with pytest.raises(MachineError, match=r"anofield\[metrics\]"):
         surface_distances(cube(4), cube(5), (1.0, 1.0, 1.0))
 
