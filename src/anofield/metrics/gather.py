@@ -18,7 +18,7 @@ from anofield.metrics.bootstrap import RESAMPLES
 from anofield.metrics.card import Evidence
 from anofield.metrics.case import Kind, Measured, Rules, Scored, Space, measure_case, score_case
 from anofield.metrics.inputs import healthy_cases, validation_thresholds
-from anofield.metrics.pooled import KEEP, PooledScores
+from anofield.metrics.pooled import KEEP, Bounds, PooledScores
 from anofield.metrics.surface import available
 from anofield.typing import Json, PathLike
 
@@ -67,55 +67,68 @@ class Options:
             raise UsageError(f"a minimum lesion of {self.min_lesion_ml} ml", remedy="give 0 or more")
 
 
+@dataclass(frozen=True)
+class _Pooled:
+    """What the first pass leaves: the scores themselves are forgotten, which frees their memory."""
+
+    outcomes: list[Outcome[Scored]]
+    curves: dict[str, Curve]
+    froc: dict[str, list[float]]
+    bounds: dict[str, dict[str, Bounds]]
+    exact: dict[str, bool]
+
+
 def gather(
     run: Path, about: Json, cases: Sequence[Case], options: Options, *, only_main: bool = False
 ) -> tuple[Evidence, list[Failure]]:
     """Both passes over the cases of a run: scores of voxels, then detections at the thresholds these suggest.
 
+    Args:
+        run, about: The run and its `run.json`.
+        cases: Labelled ones; `image` is the folder in the run.
+        options: See `Options`.
+        only_main: Leave the run's other scores out.
+
     Raises:
         CohortError: No case can be read.
+        UsageError: The validation results or the run of healthy people cannot be used here.
     """
+    full = options.preset is None
     names: list[str] = [about["score"]] if only_main else about["scores"]
-    beside = [] if options.preset else healthy_cases(options.healthy, about, cases)
+    beside = healthy_cases(options.healthy, about, cases) if full else []
+    source = options.threshold_from if full else None
+    chosen = validation_thresholds(source, names, [case.id for case in cases])
     rules = _rules_of(about, options)
+    pooled = _pool(names, cases, beside, rules.space)
+    good = [outcome.case for outcome in pooled.outcomes if outcome.value is not None]
+    if all(case in beside for case in good):
+        why = failures_of(pooled.outcomes)[0].error
+        raise CohortError(f"none of {len(cases)} cases can be evaluated", where=run, why=why)
+    thresholds = {name: _thresholds(name, about, chosen, pooled.curves[name], options) for name in names}
+    wanted = (about["score"], *about["baselines"]) if full else ()
+    froc = {name: values for name, values in pooled.froc.items() if name in wanted}
+    second = partial(measure_case, rules=rules, thresholds=thresholds, froc=froc, lesions=full)
+    again = sorted(map_cases(second, good, label="evaluate: detections"), key=_by_id)
+    scored, measured = _both(pooled.outcomes, again)
+    found = pooled.curves, pooled.bounds, pooled.exact
+    evidence = Evidence(str(run), about["score"], about["baselines"], rules, thresholds, froc, scored, measured, *found)
+    return evidence, failures_of(pooled.outcomes)
+
+
+def _pool(names: Sequence[str], cases: Sequence[Case], beside: Sequence[Case], space: Space) -> _Pooled:
+    """First pass over the cases of the run and those of the run of healthy people."""
     pooled = {name: PooledScores(2 * KEEP // max(2, len(names))) for name in names}
     apart = frozenset(str(case.image) for case in beside)
-    first = partial(score_case, space=rules.space, pooled=pooled, healthy_run=apart)
-    outcomes = sorted(map_cases(first, [*cases, *beside], label="evaluate: voxels"), key=_by_id)
-    good = [outcome.case for outcome in outcomes if outcome.value is not None]
-    if all(str(case.image) in apart for case in good):
-        why = failures_of(outcomes)[0].error
-        raise CohortError(f"none of {len(cases)} cases can be evaluated", where=run, why=why)
+    work = partial(score_case, space=space, pooled=pooled, healthy_run=apart)
+    outcomes = sorted(map_cases(work, [*cases, *beside], label="evaluate: voxels"), key=_by_id)
     curves = {name: scores.curve() for name, scores in pooled.items()}
-    chosen = validation_thresholds(options.threshold_from, names, [case.id for case in cases])
-    thresholds = {name: _thresholds(name, about, chosen, curves[name], options) for name in names}
-    froc = {name: _froc_thresholds(pooled[name]) for name in names if name in (about["score"], *about["baselines"])}
-    bounds = {name: scores.bounds(curves[name]) for name, scores in pooled.items()}
-    exact = {name: scores.exact for name, scores in pooled.items()}
-    del pooled
-    second = partial(
-        measure_case,
-        rules=rules,
-        thresholds=thresholds,
-        froc={} if options.preset else froc,
-        lesions=not options.preset,
-    )
-    again = sorted(map_cases(second, good, label="evaluate: detections"), key=_by_id)
-    scored, measured = _both(outcomes, again)
-    evidence = Evidence(
-        run=str(run),
-        score=about["score"],
-        baselines=about["baselines"],
-        rules=rules,
-        thresholds=thresholds,
-        froc={} if options.preset else froc,
-        scored=scored,
-        measured=measured,
+    return _Pooled(
+        outcomes=outcomes,
         curves=curves,
-        bounds=bounds,
-        exact=exact,
+        froc={name: _froc_thresholds(scores) for name, scores in pooled.items()},
+        bounds={name: scores.bounds(curves[name]) for name, scores in pooled.items()},
+        exact={name: scores.exact for name, scores in pooled.items()},
     )
-    return evidence, failures_of([*outcomes, *again])
 
 
 def _by_id(outcome: Outcome[Any]) -> str:
