@@ -138,9 +138,9 @@ class CaseCounts:
         negatives, positives: Healthy and anomalous voxels in each, (b,).
     """
 
-    bins: NDArray[np.int64]
-    negatives: NDArray[np.int64]
-    positives: NDArray[np.int64]
+    bins: NDArray[np.int32]
+    negatives: NDArray[np.int32]
+    positives: NDArray[np.int32]
 
 
 def count_case(scores: NDArray[np.float32], truth: NDArray[np.bool_]) -> CaseCounts:
@@ -150,7 +150,7 @@ def count_case(scores: NDArray[np.float32], truth: NDArray[np.bool_]) -> CaseCou
     positives = np.bincount(keys[truth], minlength=size)
     negatives = np.bincount(keys, minlength=size) - positives
     filled = np.flatnonzero(positives + negatives)
-    return CaseCounts(filled, negatives[filled], positives[filled])
+    return CaseCounts(*(part.astype(np.int32) for part in (filled, negatives[filled], positives[filled])))
 
 
 def stack_counts(cases: list[CaseCounts]) -> NDArray[np.float32]:
