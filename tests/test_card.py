@@ -15,6 +15,7 @@ from scipy import ndimage
 from sklearn.metrics import average_precision_score, precision_recall_curve, roc_auc_score, roc_curve
 from typer.testing import CliRunner
 
+from anofield.calibrate import QUANTILE
 from anofield.cli import app
 from anofield.cohort import Case
 from anofield.detect import detect_cases, write_run
@@ -136,7 +137,7 @@ class TestCard:
         above = (values[image != 0] > results["scores"]["deviation"]["threshold"]).sum() * ml
         assert healthy["scans"] == 1
         assert healthy["above_ml_mean"] == pytest.approx(above)
-        assert healthy["promised_ml_mean"] == pytest.approx(0.002 * (image != 0).sum() * ml)
+        assert healthy["promised_ml_mean"] == pytest.approx((1 - QUANTILE) * (image != 0).sum() * ml)
 
     def test_a_run_of_healthy_people_adds_scans_and_no_voxels(
         self, world: World, run: Path, results: dict[str, Any], tmp_path: Path

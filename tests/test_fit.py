@@ -207,3 +207,24 @@ def test_the_bound_does_not_lose_where_the_field_knows_little(strength: float) -
         options = OPTIONS.model_copy(update={"bound": bound})
         losses[bound] = fit_code(poor, PRIOR, body, "case", options, CPU).loss
     assert losses[FitOptions().bound] < 1.02 * losses[None] < losses[1.0]
+
+
+class TestStride:
+    @pytest.mark.parametrize("resolution", [12, 13])
+    def test_of_two_is_exact_where_logits_are_linear(self, resolution: int) -> None:
+        prepared = make_prepared(2, resolution)
+        exact, coarse = (decode(Linear(), torch.zeros(2), prepared, CPU, stride=stride) for stride in (1, 2))
+        torch.testing.assert_close(coarse, exact, rtol=1e-4, atol=1e-4)
+
+    def test_auto_is_coarse_on_fine_lattices_alone(self) -> None:
+        assert [FitOptions().step(side) for side in (64, 127, 128, 160)] == [1, 1, 2, 2]
+        assert FitOptions(stride=1).step(160) == 1
+
+
+class Linear:
+    """Logits that are linear in the place."""
+
+    code_length, classes = 2, 4
+
+    def logits(self, points: Tensor, codes: Tensor) -> Tensor:
+        return points @ torch.tensor([[1.0, 0.2, -1.0, 3.0], [0.0, 2.0, 1.0, -1.0], [1.0, 1.0, 0.5, 0.0]])

@@ -131,10 +131,10 @@ def run_demo(
         experiment = _train(out / "experiment", store, plan, seed, device)
     options = DetectOptions(also=("crps", "cross-entropy", "intensity"))
     with _stage("calibrate", seconds):
-        model = load_model(experiment, device=device)
+        model = load_model(experiment, device=device, precision="auto")
         if not model.calibration:
             calibrate(cohorts["calibration"], model, options)
-            model = load_model(experiment, device=device)
+            model = load_model(experiment, device=device, precision="auto")
     with _stage("detect", seconds):
         outcomes = detect_cases(cohorts["test"], model, options, out / "run")
         _all_done(failures_of(outcomes))

@@ -56,6 +56,12 @@ class DetectOptions(BaseModel):
                 raise ValueError(f"unknown score {name!r}; known: {', '.join([*SCORES, *BASELINES])}")
         return value
 
+    @classmethod
+    def published(cls, *, also: tuple[str, ...] = (), seed: int = 0) -> DetectOptions:
+        """The detection of Naval Marimont & Tarroni 2021, to the letter."""
+        fit = FitOptions(procedure="ifl2021", pose="none", seed=seed, stride=1)
+        return cls(score="cross-entropy", also=also, fit=fit, filters=ScoreOptions(procedure="ifl2021"))
+
     @property
     def names(self) -> list[str]:
         """All scores, the main one first, each once."""
@@ -272,6 +278,7 @@ def write_run(
         else {"value": threshold, "quantile": model.calibration["quantile"], "meaning": model.calibration["meaning"]},
         "thresholds": model.calibration.get("thresholds", {}),
         "device": str(model.device),
+        "precision": "bfloat16" if model.field.bfloat16 else "float32",
         "versions": versions(),
         "cases": sorted(outcome.case.id for outcome in outcomes if outcome.value is not None),
         "seconds": round(seconds, 2),
@@ -311,6 +318,7 @@ def _key(case: Case, model: Model, options: DetectOptions, threshold: float | No
     parts = [file_hash(path) if path and path.is_file() else "" for path in (case.image, case.mask)]
     parts += [json.dumps({name: model.calibration.get(name) for name in ("fit", "limits", "reference")})]
     parts += [model.hash, model.recipe.model_dump_json(), options.model_dump_json(), repr(threshold), __version__]
+    parts += ["bfloat16"] if model.field.bfloat16 else []
     return hashlib.sha256("\n".join(parts).encode()).hexdigest()
 
 

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 import numpy as np
 from torch import Tensor
 
+from anofield import ifl2021
 from anofield.baselines import BASELINES
 from anofield.cohort import Case
 from anofield.fit import Fit, FitOptions, decode_fit, fit_code
@@ -69,9 +70,16 @@ def examine(
     ready = time.perf_counter()
     fit = fit or fit_code(model.field, model.prior, prepared, case.id, options, model.device)
     fitted = time.perf_counter()
-    log_p, spread = decode_fit(model.field, fit, prepared, model.device)
     mapped = fit.corrected(prepared)
-    values = {name: _lattice_score(name, log_p, mapped, tail) for name in names}
+    if options.procedure == "ifl2021":
+        spread = None
+        log_p, everywhere = ifl2021.decode(model.field, fit.code, prepared, model.device)
+        values = {name: _lattice_score(name, log_p, mapped, tail) for name in names}
+        values |= {"cross-entropy": everywhere} if "cross-entropy" in names else {}
+    else:
+        stride = options.step(prepared.lattice.resolution)
+        log_p, spread = decode_fit(model.field, fit, prepared, model.device, stride)
+        values = {name: _lattice_score(name, log_p, mapped, tail) for name in names}
     seconds = {"prepare": ready - start, "fit": fitted - ready, "score": time.perf_counter() - fitted}
     return Examined(prepared, mapped, fit, log_p, spread, values, seconds)
 
@@ -79,8 +87,13 @@ def examine(
 def native_channels(
     examined: Examined, name: str, filters: ScoreOptions, reference: Mapping[str, Standard]
 ) -> list[FloatVolume]:
-    """The filtered score in the scan's own voxels, 0 outside the brain; and the fine one, if it is asked for."""
+    """The filtered score in the scan's own voxels, 0 outside the brain; and the fine one, if it is asked for.
+
+    As published, the score counts outside the brain too.
+    """
     prepared, values = examined.mapped, examined.values[name]
+    if filters.procedure == "ifl2021":
+        return [to_native(ifl2021.smooth(values), prepared.lattice).astype(np.float32)]
     lattice, brain = prepared.lattice, prepared.brain
     standard = reference[name].applied(values, prepared, examined.fit.pose) if filters.referenced else values
     coarse = smooth(standard if filters.standardise else values, brain, lattice, filters, prepared.intensity)

@@ -15,9 +15,11 @@ from scipy import ndimage
 from torch import Tensor
 from torch.nn import functional
 
+from anofield import ifl2021
 from anofield.codes import CodePrior
 from anofield.field import Field
 from anofield.intensity_map import IntensityMap, fit_intensity_map
+from anofield.lattice import field_coordinates
 from anofield.points import axis_coordinates, coordinates_of
 from anofield.pose import Pose, PoseKind, search
 from anofield.posterior import sample_codes
@@ -30,7 +32,10 @@ MAP_AT = (0.5, 0.75)  # of the steps: the intensity map is fitted when the code 
 POSE_RATE = 0.2  # of the code's learning rate: 0.3 of code is much, 0.06 of turn as well
 SAMPLE_POINTS = 64  # per batch of the posterior's Fisher matrix
 
+COARSE_FROM = 128  # voxels per axis from which every second one is decoded
+
 IntensityKind = Literal["none", "smooth"]
+Procedure = Literal["anofield", "ifl2021"]
 
 
 class FitOptions(BaseModel):
@@ -50,6 +55,9 @@ class FitOptions(BaseModel):
             recipe's normalisation.
         samples: Codes drawn around the fitted one, over which probabilities are averaged; 0 takes the fitted alone.
         seed: With the case id, the source of the random points.
+        procedure: `ifl2021` fits as published (`anofield.ifl2021`) and heeds the seed alone.
+        stride: Lattice voxels between decoded ones, per axis; the logits between them are interpolated. 1 decodes all,
+            `auto` takes 2 from 128 voxels per axis on, where neighbours are about 1.5 mm apart.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
@@ -64,6 +72,12 @@ class FitOptions(BaseModel):
     intensity: IntensityKind = "none"
     samples: int = Value(default=0, ge=0)
     seed: int = Value(default=0, ge=0)
+    procedure: Procedure = "anofield"
+    stride: Literal["auto", 1, 2] = "auto"
+
+    def step(self, resolution: int) -> int:
+        """The stride on a lattice of R³ voxels."""
+        return (2 if resolution >= COARSE_FROM else 1) if self.stride == "auto" else self.stride
 
 
 @dataclass(frozen=True)
@@ -137,6 +151,9 @@ def fit_code(
         options: See `FitOptions`.
         device: Where the field lives.
     """
+    if options.procedure == "ifl2021":
+        published, final = ifl2021.fit(field, prepared, key, options.seed, device)
+        return Fit(published, final, float(prior.distance(published[None])[0]))
     cloud = _Points(prepared, key, options, device)
     code = prior.mean.clone()[None].to(device).requires_grad_(True)
     pose, turned = _first_pose(field, code.detach(), cloud, options)
@@ -179,39 +196,82 @@ def fit_code(
     )
 
 
-def decode(field: Field, code: Tensor, prepared: Prepared, device: torch.device, pose: Pose | None = None) -> Tensor:
+def decode(
+    field: Field,
+    code: Tensor,
+    prepared: Prepared,
+    device: torch.device,
+    pose: Pose | None = None,
+    stride: int = 1,
+) -> Tensor:
     """Log-probabilities of the classes at the brain voxels of the lattice, (voxel, class) float32 on the CPU.
 
     Voxels come in the order of `numpy.flatnonzero(prepared.brain)`. Where the recipe keeps class 0 for the outside, the
     distribution is the one given that the voxel is brain: else the rim, which the field half expects to be outside,
     would deviate.
+
+    Args:
+        field: Frozen.
+        code: (code,).
+        prepared: The scan on its lattice.
+        device: Where the field lives.
+        pose: Of the head.
+        stride: Voxels between decoded ones; the logits between them are linearly interpolated.
     """
     index = torch.from_numpy(np.flatnonzero(prepared.brain))
-    resolution = prepared.lattice.resolution
-    axis = axis_coordinates(resolution, prepared.recipe.lattice)
+    resolution, convention = prepared.lattice.resolution, prepared.recipe.lattice
+    if stride == 1:
+        points = coordinates_of(index, resolution, axis_coordinates(resolution, convention))
+        logits = _logits_at(field, code, points, device, pose)
+    else:
+        logits = _interpolated(field, code, index, prepared, device, pose, stride)
+    if prepared.recipe.outside_class:
+        logits[:, 0] = -torch.inf
+    return torch.log_softmax(logits, dim=-1)
+
+
+def _logits_at(field: Field, code: Tensor, points: Tensor, device: torch.device, pose: Pose | None) -> Tensor:
+    """Logits at field coordinates (n, 3), (n, class) on the CPU."""
     codes = code[None].to(device)
-    parts = []
     with torch.no_grad():
-        for flat in index.split(DECODE_POINTS):
-            points = _placed(coordinates_of(flat, resolution, axis).to(device), pose)[None]
-            logits = field.logits(points, codes)[0].float()
-            if prepared.recipe.outside_class:
-                logits[:, 0] = -torch.inf
-            parts.append(torch.log_softmax(logits, dim=-1).cpu())
-    return torch.cat(parts)
+        parts = [field.logits(_placed(some.to(device), pose)[None], codes)[0] for some in points.split(DECODE_POINTS)]
+        return torch.cat(parts).float().cpu()
 
 
-def decode_fit(field: Field, fit: Fit, prepared: Prepared, device: torch.device) -> tuple[Tensor, Tensor | None]:
+def _interpolated(
+    field: Field, code: Tensor, index: Tensor, prepared: Prepared, device: torch.device, pose: Pose | None, stride: int
+) -> Tensor:
+    """Logits at flat lattice indices (n,) from those at every `stride`-th voxel per axis, (n, class)."""
+    resolution = prepared.lattice.resolution
+    nodes = np.arange(-(-(resolution - 1) // stride) + 1) * stride  # the last one may lie beyond the lattice
+    axis = torch.from_numpy(field_coordinates(nodes.astype(float), resolution, prepared.recipe.lattice)).float()
+    inside = np.minimum(nodes, resolution - 1)
+    near = ndimage.maximum_filter(prepared.brain, size=2 * stride + 1)[np.ix_(inside, inside, inside)]
+    where = torch.from_numpy(np.flatnonzero(near))
+    known = _logits_at(field, code, coordinates_of(where, len(nodes), axis), device, pose)
+    found, side = torch.empty(len(index), known.shape[1]), stride * (len(nodes) - 1) + 1
+    for number in range(known.shape[1]):  # one class at a time: its volume is all that is held
+        coarse = torch.zeros(len(nodes) ** 3)
+        coarse[where] = known[:, number]
+        grid = coarse.reshape(1, 1, len(nodes), len(nodes), len(nodes))
+        fine = functional.interpolate(grid, size=(side, side, side), mode="trilinear", align_corners=True)[0, 0]
+        found[:, number] = fine[:resolution, :resolution, :resolution].reshape(-1)[index]
+    return found
+
+
+def decode_fit(
+    field: Field, fit: Fit, prepared: Prepared, device: torch.device, stride: int = 1
+) -> tuple[Tensor, Tensor | None]:
     """Log-probabilities as `decode`, averaged over the fit's samples, and the spread between them.
 
     Returns:
         (voxel, class), and over the samples the standard deviation of the expected class (voxel,), None without any.
     """
     if not len(fit.samples):
-        return decode(field, fit.code, prepared, device, fit.pose), None
+        return decode(field, fit.code, prepared, device, fit.pose, stride), None
     total = first = second = torch.zeros(())
     for code in fit.samples:
-        p = decode(field, code, prepared, device, fit.pose).exp()
+        p = decode(field, code, prepared, device, fit.pose, stride).exp()
         mean = p @ torch.arange(p.shape[1], dtype=p.dtype)
         total, first, second = total + p, first + mean, second + mean**2
     count = len(fit.samples)

@@ -41,6 +41,7 @@ class ScoreOptions(BaseModel):
         fine_mm: FWHM of the Gaussian of a second, fine map of the standardised score, without the other filters, that
             keeps small lesions: the larger of both maps, each over its healthy quantile, counts; 0 for none.
         min_lesion_ml: Smaller connected components are no finding.
+        procedure: `ifl2021` filters as published (`anofield.ifl2021`) and heeds none of the widths above.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
@@ -54,6 +55,7 @@ class ScoreOptions(BaseModel):
     standardise: bool = False
     fine_mm: float = Field(default=0.0, ge=0)
     min_lesion_ml: float = Field(default=0.1, ge=0)
+    procedure: Literal["anofield", "ifl2021"] = "anofield"
 
     @property
     def referenced(self) -> bool:

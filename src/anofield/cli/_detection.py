@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from anofield.cli._options import Precision
 from anofield.errors import UsageError
 
 if TYPE_CHECKING:
@@ -44,10 +45,22 @@ Samples = Annotated[int | None, typer.Option("--samples", min=0, help="Codes to 
 Seed = Annotated[int, typer.Option("--seed", min=0, help="Of the fit's random points.")]
 
 
-def options_from(score: str, also: str, **switches: Any) -> DetectOptions:
+class Preset(StrEnum):
+    """Whole procedures."""
+
+    default = "default"
+    ifl2021 = "ifl2021"
+
+
+PresetOption = Annotated[Preset, typer.Option("--preset", help="ifl2021: fit, score and filters as published.")]
+PrecisionOption = Annotated[Precision, typer.Option("--precision", help="auto: bfloat16 where fast.")]
+
+
+def options_from(preset: Preset, score: str, also: str, **switches: Any) -> DetectOptions:
     """Options of a run; switches that are None are the defaults.
 
     Args:
+        preset: `ifl2021` heeds further scores and the seed alone.
         score: The main one.
         also: Further ones, comma separated, or none.
         switches: Fields of `FitOptions` named in `FIT_SWITCHES`, the others of `ScoreOptions`.
@@ -56,6 +69,14 @@ def options_from(score: str, also: str, **switches: Any) -> DetectOptions:
         UsageError: An unknown score, or a value out of range.
     """
     extra = tuple(name.strip() for name in also.split(",") if name.strip() not in ("", "none"))
+    if preset is Preset.ifl2021:
+        from anofield.detect import DetectOptions
+
+        changed = [key for key, value in switches.items() if value is not None and key not in ("seed", "tail")]
+        if changed:
+            raise UsageError(f"--preset ifl2021 with --{changed[0]}", remedy="leave out one of them")
+        _checked({"also": extra})
+        return DetectOptions.published(also=extra, seed=switches.get("seed") or 0)
     given = {key: getattr(value, "value", value) for key, value in switches.items() if value is not None}
     fit = {key: given.pop(key) for key in FIT_SWITCHES if key in given}
     return _checked({"score": score, "also": extra, "fit": fit, "filters": given})

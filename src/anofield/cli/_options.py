@@ -34,6 +34,14 @@ class Dataset(StrEnum):
     folder = "folder"
 
 
+class Precision(StrEnum):
+    """Of the matrix products."""
+
+    auto = "auto"
+    float32 = "float32"
+    bfloat16 = "bfloat16"
+
+
 class Score(StrEnum):
     """Per-voxel scores."""
 

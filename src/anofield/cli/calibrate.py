@@ -15,6 +15,9 @@ from anofield.cli._detection import (
     MinimumMm,
     NativeEdgeMm,
     PoseOption,
+    PrecisionOption,
+    Preset,
+    PresetOption,
     Samples,
     Seed,
     Standardise,
@@ -29,6 +32,7 @@ from anofield.cli._options import (
     Json,
     Mask,
     ModalityOption,
+    Precision,
     Tail,
     finish,
 )  # fmt: skip
@@ -41,6 +45,7 @@ def command(
     modality: ModalityOption = "T2w",
     filter_: Filter = "",
     mask: Mask = None,
+    preset: PresetOption = Preset.default,
     quantile: Annotated[float, typer.Option("--quantile", help="Share of healthy brain below the threshold.")] = 0.999,
     tail: Annotated[Tail, typer.Option("--tail", help="Departures that deviation counts.")] = Tail.bright,
     minimum_mm: MinimumMm = None,
@@ -55,6 +60,7 @@ def command(
     samples: Samples = None,
     seed: Seed = 0,
     device: Device = "auto",
+    precision: PrecisionOption = Precision.auto,
     json_: Json = False,
 ) -> None:
     """Set each score's threshold so that a known share of healthy brain lies above it."""
@@ -63,8 +69,9 @@ def command(
     from anofield.cohort import find_cases, parse_entities
     from anofield.model import load_model
 
-    loaded = load_model(model, device=device)
+    loaded = load_model(model, device=device, precision=precision.value)
     options = options_from(
+        preset,
         "deviation",
         "none",
         tail=tail,

@@ -17,6 +17,9 @@ from anofield.cli._detection import (
     MinimumMm,
     NativeEdgeMm,
     PoseOption,
+    PrecisionOption,
+    Preset,
+    PresetOption,
     Samples,
     Seed,
     Standardise,
@@ -33,6 +36,7 @@ from anofield.cli._options import (
     Label,
     Mask,
     ModalityOption,
+    Precision,
     Scheduler,
     Score,
     Tail,
@@ -50,6 +54,7 @@ def command(
     filter_: Filter = "",
     label: Label = None,
     mask: Mask = None,
+    preset: PresetOption = Preset.default,
     score: Annotated[Score, typer.Option("--score", help="Score of the anomaly map.")] = Score.deviation,
     also: Annotated[str, typer.Option("--also", help="Further scores, comma separated; none.")] = "intensity",
     tail: Annotated[Tail, typer.Option("--tail", help="Departures that deviation counts.")] = Tail.bright,
@@ -66,6 +71,7 @@ def command(
     seed: Seed = 0,
     epoch: Annotated[str, typer.Option("--epoch", help="Checkpoint: latest or a number.")] = "latest",
     device: Device = "auto",
+    precision: PrecisionOption = Precision.auto,
     workers: Workers = 1,
     scheduler: Scheduler = None,
     force: Force = False,
@@ -80,8 +86,9 @@ def command(
     from anofield.model import load_model
 
     start = time.monotonic()
-    loaded = load_model(model, epoch=epoch, device=device)
+    loaded = load_model(model, epoch=epoch, device=device, precision=precision.value)
     options = options_from(
+        preset,
         score.value,
         also,
         tail=tail,

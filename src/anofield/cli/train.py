@@ -10,16 +10,8 @@ from typing import Annotated
 
 import typer
 
-from anofield.cli._options import Device, Json
+from anofield.cli._options import Device, Json, Precision
 from anofield.errors import UsageError
-
-
-class Precision(StrEnum):
-    """Of the matrix products."""
-
-    auto = "auto"
-    float32 = "float32"
-    bfloat16 = "bfloat16"
 
 
 class Cache(StrEnum):

@@ -1,0 +1,80 @@
+"""The published detection: its filters, its grid, its fit, its options, against plain statements of them."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from torch.nn import functional
+
+from anofield import ifl2021
+from anofield.detect import DetectOptions, detect_case
+from anofield.field import FrozenField
+from anofield.ifl2021 import Phase
+from anofield.model import build_field
+from helpers import World, make_prepared, small_world, tiny_specs
+
+CPU = torch.device("cpu")
+
+
+@pytest.fixture(scope="module")
+def world(tmp_path_factory: pytest.TempPathFactory) -> World:
+    return small_world(tmp_path_factory.getbasetemp() / "world")
+
+
+def field() -> FrozenField:
+    torch.manual_seed(0)
+    return FrozenField(build_field(tiny_specs()))
+
+
+@pytest.mark.parametrize("side", [16, 23])
+def test_filters_are_the_pooling_layers_of_the_notebook(side: int) -> None:
+    values = np.random.default_rng(0).exponential(size=(side,) * 3).astype(np.float32)
+    x = torch.from_numpy(values)[None, None]
+    low = -functional.max_pool3d(-x, 3, stride=1, padding=1)
+    expected = functional.avg_pool3d(low, 15, stride=1, padding=7)[0, 0]
+    np.testing.assert_allclose(ifl2021.smooth(values), expected, rtol=1e-4, atol=1e-5)
+
+
+def test_every_voxel_is_scored_on_the_grid_from_corner_to_corner() -> None:
+    prepared, frozen, code = make_prepared(1), field(), torch.randn(6)
+    inside, everywhere = ifl2021.decode(frozen, code, prepared, CPU)
+    grid = torch.stack(torch.meshgrid(*[torch.linspace(-1, 1, 12)] * 3, indexing="ij"), -1).reshape(1, -1, 3)
+    log_p = frozen.logits(grid, code[None])[0].log_softmax(-1)
+    observed = torch.from_numpy(prepared.classes.reshape(-1)).long()
+    np.testing.assert_allclose(everywhere.reshape(-1), -log_p[torch.arange(12**3), observed], rtol=1e-4, atol=1e-5)
+    torch.testing.assert_close(inside, log_p[torch.from_numpy(prepared.brain.reshape(-1))], rtol=1e-4, atol=1e-5)
+
+
+def test_the_fit_lowers_cross_entropy_and_follows_its_key() -> None:
+    prepared, frozen = make_prepared(1), field()
+    short = (Phase(60, 200), Phase(20, 400))
+    codes = [ifl2021.fit(frozen, prepared, key, 0, CPU, short) for key in ("a", "a", "b")]
+    assert torch.equal(codes[0][0], codes[1][0])
+    assert not torch.equal(codes[0][0], codes[2][0])
+    _, at_start = ifl2021.fit(frozen, prepared, "a", 0, CPU, (Phase(1, 4000),))
+    assert codes[0][1] < at_start
+
+
+def test_the_schedule_is_the_published_one() -> None:
+    assert ifl2021.SCHEDULE == ((501, 10_000), (101, 50_000))
+    assert sum(phase.iterations * phase.points for phase in ifl2021.SCHEDULE) == 10_060_000
+
+
+def test_a_published_detection_scores_the_background_too(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(ifl2021, "SCHEDULE", (Phase(20, 300),))
+    monkeypatch.setattr(ifl2021.fit, "__defaults__", ((Phase(20, 300),),))
+    found = detect_case(world.glioma[0], world.model, DetectOptions.published())
+    assert list(found.maps) == ["cross-entropy"]
+    anomaly = found.maps["cross-entropy"]
+    assert anomaly.shape == found.scan.data.shape and anomaly.dtype == np.float32
+    assert (anomaly[~found.brain] > 0).any()
+
+
+def test_the_preset_refuses_switches_beside_it(tmp_path: Path, world: World, anofield: object) -> None:
+    words = ("detect", "-m", world.experiment, "-i", world.glioma[0].image, "-o", tmp_path, "--preset", "ifl2021")
+    ended = anofield(*words, "--gaussian-mm", 3)  # type: ignore[operator]
+    assert ended.code == 2
+    assert "leave out one" in ended.err
