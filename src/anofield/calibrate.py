@@ -18,19 +18,20 @@ from anofield.histogram import ScoreHistogram
 from anofield.model import CALIBRATION_FILE, Model
 from anofield.scan import write_json
 from anofield.score import SCORES
+from anofield.scorer import RunOptions, Scorer
 from anofield.typing import Json
 
 QUANTILE = 0.998  # 2.6 ml of a brain of 1.3 litres; stricter than 0.995 gave better Dice on the phantom (benchmarks)
 
 
 def calibrate(
-    cases: Sequence[Case], model: Model, options: DetectOptions, *, quantile: float = QUANTILE
+    cases: Sequence[Case], model: Model | Scorer, options: RunOptions, *, quantile: float = QUANTILE
 ) -> tuple[Json, list[Outcome[Any]]]:
     """Measure every score on healthy scans and store their quantiles with the experiment.
 
     Args:
         cases: Healthy people that the model was not trained on.
-        model: From `load_model`.
+        model: From `load_model`, or another method from `load_baseline`.
         options: Fit and filter options that the thresholds will hold for.
         quantile: Share of healthy brain voxels at or below the threshold.
 
@@ -44,25 +45,28 @@ def calibrate(
     if not 0 < quantile < 1:
         raise UsageError(f"quantile {quantile}", remedy="give a number between 0 and 1, for example 0.995")
     _refuse_training_cases(cases, model)
-    all_scores = options.model_copy(update={"also": (*SCORES, *BASELINES)})
+    every = options.model_copy(update={"also": (*SCORES, *BASELINES)})  # of the field: they cost next to nothing
+    all_scores = every if isinstance(options, DetectOptions) else options
     histograms = {name: ScoreHistogram() for name in all_scores.names}
-    outcomes, fits, brain_ml = [], [], 0.0
+    outcomes, fits, brain_ml, used = [], [], 0.0, 0
     for outcome in map_cases(partial(detect_case, model=model, options=all_scores), cases, label="calibrate"):
         if outcome.value is not None:
             found = outcome.value
             for name, histogram in histograms.items():
                 histogram.add(found.maps[name][found.brain])
             brain_ml += float(found.brain.sum()) * found.scan.voxel_ml
-            fits.append((found.fit.loss, found.fit.code_distance))
+            used += 1
+            if found.fit is not None:
+                fits.append((found.fit.loss, found.fit.code_distance))
         outcomes.append(Outcome(outcome.case, outcome.case.id if outcome.value else None, outcome.failure))
-    if not fits:
+    if not used:
         raise CohortError("no healthy scan could be used", remedy="look at the failures named above")
     content = {
         "quantile": quantile,
         "thresholds": {name: histogram.quantile(quantile) for name, histogram in histograms.items()},
-        "meaning": meaning(quantile, brain_ml / len(fits)),
+        "meaning": meaning(quantile, brain_ml / used),
         "cases": [outcome.case.id for outcome in outcomes if outcome.failure is None],
-        "fit": _percentiles(np.array(fits)),
+        "fit": _percentiles(np.array(fits)) if fits else {},
         "options": calibrated_settings(options),
         "model_hash": model.hash,
     }
@@ -90,12 +94,12 @@ def _percentiles(fits: np.ndarray) -> Json:
     return {name: [float(low[i]), float(middle[i]), float(high[i])] for i, name in enumerate(names)}
 
 
-def _refuse_training_cases(cases: Sequence[Case], model: Model) -> None:
-    known = set(Experiment(model.path).load().code_ids)
+def _refuse_training_cases(cases: Sequence[Case], model: Model | Scorer) -> None:
+    known = set(Experiment(model.path).load().code_ids if isinstance(model, Model) else model.training_ids)
     shared = sorted(known & {case.id for case in cases})
     if shared:
         raise UsageError(
             f"{len(shared)} of the healthy scans were trained on ({', '.join(shared[:3])})",
-            why="the field knows them by heart, so the threshold would be too low",
+            why="the model knows them by heart, so the threshold would be too low",
             remedy="calibrate on healthy people that were held out",
         )

@@ -11,7 +11,7 @@ from functools import partial
 from pathlib import Path
 
 import numpy as np
-from pydantic import BaseModel, ConfigDict, Field, field_validator
+from pydantic import Field, field_validator
 from torch import Tensor
 
 from anofield import __version__
@@ -24,14 +24,15 @@ from anofield.lattice import to_native
 from anofield.model import Model
 from anofield.prepare import Prepared, prepare_case
 from anofield.scan import Scan, file_hash, write_json, write_like, writing
-from anofield.score import SCORES, Lesion, ScoreOptions, find_lesions, masked_mean, smooth
+from anofield.score import SCORES, Lesion, find_lesions, masked_mean, smooth
+from anofield.scorer import Analysis, RunOptions, Scorer
 from anofield.typing import FloatVolume, Json, Mask, PathLike
 
 CASE_FILE = "case.json"
 
 
-class DetectOptions(BaseModel):
-    """Everything that a detection depends on besides scan and model.
+class DetectOptions(RunOptions):
+    """Everything that a detection by the field depends on besides scan and model.
 
     Attributes:
         score: The anomaly map and the detection are made from this score.
@@ -40,12 +41,9 @@ class DetectOptions(BaseModel):
         filters: Of the score.
     """
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
     score: str = "deviation"
     also: tuple[str, ...] = ("intensity",)
     fit: FitOptions = Field(default_factory=FitOptions)
-    filters: ScoreOptions = Field(default_factory=ScoreOptions)
 
     @field_validator("score", "also")
     @classmethod
@@ -56,9 +54,9 @@ class DetectOptions(BaseModel):
         return value
 
     @property
-    def names(self) -> list[str]:
-        """All scores, the main one first, each once."""
-        return list(dict.fromkeys([self.score, *self.also]))
+    def settings(self) -> Json:
+        """The options that a calibration depends on, as plain values."""
+        return {"fit": self.fit.model_dump(mode="json"), **super().settings}
 
 
 @dataclass(frozen=True)
@@ -69,8 +67,8 @@ class Detection:
         case: What was asked for.
         scan, brain: The scan and its brain voxels, (i, j, k).
         maps: Filtered score per name, (i, j, k) float32, 0 outside the brain.
-        restoration: The fitted healthy person in the scan's intensity units, (i, j, k).
-        fit: The fitted code and its diagnostics.
+        restoration: The fitted healthy person in the scan's intensity units, (i, j, k); None if the method has none.
+        fit: The fitted code and its diagnostics; None if the method fits no code.
         source_hash: SHA-256 of the scan file.
         seconds: Per stage.
     """
@@ -79,13 +77,13 @@ class Detection:
     scan: Scan
     brain: Mask
     maps: dict[str, FloatVolume]
-    restoration: FloatVolume
-    fit: Fit
+    restoration: FloatVolume | None
+    fit: Fit | None
     source_hash: str
     seconds: dict[str, float]
 
 
-def detect_case(case: Case, model: Model, options: DetectOptions) -> Detection:
+def detect_case(case: Case, model: Model | Scorer, options: RunOptions) -> Detection:
     """Detect anomalies in one scan.
 
     Raises:
@@ -94,19 +92,41 @@ def detect_case(case: Case, model: Model, options: DetectOptions) -> Detection:
     start = time.perf_counter()
     prepared = prepare_case(Case(case.id, case.image, None, case.mask), model.recipe)
     ready = time.perf_counter()
-    fit = fit_code(model.field, model.prior, prepared, case.id, options.fit, model.device)
+    found = _analyse(model, prepared, case.id, options)
+    analysed = time.perf_counter()
+    maps = {name: _native_map(found.maps[name], prepared, options) for name in options.names}
+    restoration = None if found.restoration is None else _restoration(found.restoration, prepared)
+    stages = {"prepare": ready - start, **found.seconds}
+    stages["score"] = found.seconds.get("score", 0.0) + time.perf_counter() - analysed
+    return Detection(
+        case, prepared.scan, prepared.native_brain, maps, restoration, found.fit, prepared.source_hash, stages
+    )
+
+
+def _analyse(model: Model | Scorer, prepared: Prepared, key: str, options: RunOptions) -> Analysis:
+    """The field fits a code and compares; any other method scores by itself."""
+    if isinstance(model, Model) and isinstance(options, DetectOptions):
+        return analyse_with_field(model, prepared, key, options)
+    if isinstance(model, Model):
+        raise UsageError("the field needs `DetectOptions`", remedy="give options of the field's own class")
+    return model.analyse(prepared, key, options)
+
+
+def analyse_with_field(model: Model, prepared: Prepared, key: str, options: DetectOptions) -> Analysis:
+    """Fit a code, decode it and score the scan against it, on the lattice."""
+    start = time.perf_counter()
+    fit = fit_code(model.field, model.prior, prepared, key, options.fit, model.device)
     fitted = time.perf_counter()
     log_p = decode(model.field, fit.code, prepared, model.device)
-    maps = {name: _native_map(name, log_p, prepared, options) for name in options.names}
-    restoration = _restoration(log_p, prepared)
-    seconds = {"prepare": ready - start, "fit": fitted - ready, "score": time.perf_counter() - fitted}
-    return Detection(case, prepared.scan, prepared.native_brain, maps, restoration, fit, prepared.source_hash, seconds)
+    maps = {name: _lattice_map(name, log_p, prepared, options) for name in options.names}
+    restoration = _expected_intensity(log_p, prepared)
+    return Analysis(maps, restoration, fit, {"fit": fitted - start, "score": time.perf_counter() - fitted})
 
 
 def detect_cases(
     cases: Sequence[Case],
-    model: Model,
-    options: DetectOptions,
+    model: Model | Scorer,
+    options: RunOptions,
     out: PathLike,
     *,
     force: bool = False,
@@ -117,7 +137,7 @@ def detect_cases(
 
     Args:
         cases: The cohort.
-        model: From `load_model`.
+        model: From `load_model`, or another method from `load_baseline`.
         options: See `DetectOptions`.
         out: Folder of the run; `run.json` and, if any, `failures.json` are written by the caller with `write_run`.
         force: Do finished cases again.
@@ -134,7 +154,7 @@ def detect_cases(
     return list(map_cases(work, cases, workers=workers, scheduler=scheduler, label="detect"))
 
 
-def threshold_of(model: Model, options: DetectOptions, score: str | None = None) -> float | None:
+def threshold_of(model: Model | Scorer, options: RunOptions, score: str | None = None) -> float | None:
     """The calibrated threshold of a score (default: the main one); None if the model was never calibrated.
 
     Raises:
@@ -163,12 +183,12 @@ def _differences(before: Json, now: Json) -> list[str]:
     return [f"{name} was {old}, is {new}" for name, old, new in values if old != new]
 
 
-def calibrated_settings(options: DetectOptions) -> Json:
+def calibrated_settings(options: RunOptions) -> Json:
     """The options that a calibration depends on, as plain values."""
-    return {"fit": options.fit.model_dump(mode="json"), "filters": options.filters.model_dump(mode="json")}
+    return options.settings
 
 
-def save(detection: Detection, folder: Path, options: DetectOptions, threshold: float | None, key: str) -> Json:
+def save(detection: Detection, folder: Path, options: RunOptions, threshold: float | None, key: str) -> Json:
     """Write the files of one detection, `case.json` last; returns its content.
 
     Raises:
@@ -177,7 +197,8 @@ def save(detection: Detection, folder: Path, options: DetectOptions, threshold: 
     start = time.perf_counter()
     with writing(folder):
         folder.mkdir(parents=True, exist_ok=True)
-        for old in (folder / CASE_FILE, folder / "mask.nii.gz", folder / "lesions.tsv", *folder.glob("score-*.nii.gz")):
+        names = (CASE_FILE, "mask.nii.gz", "lesions.tsv", "restoration.nii.gz")
+        for old in (*(folder / name for name in names), *folder.glob("score-*.nii.gz")):
             old.unlink(missing_ok=True)
     anomaly = detection.maps[options.score]
     write_like(detection.scan, anomaly, folder / "anomaly.nii.gz", description=f"anofield {options.score}")
@@ -185,7 +206,9 @@ def save(detection: Detection, folder: Path, options: DetectOptions, threshold: 
         write_like(
             detection.scan, detection.maps[name], folder / f"score-{name}.nii.gz", description=f"anofield {name}"
         )
-    write_like(detection.scan, detection.restoration, folder / "restoration.nii.gz", description="anofield restoration")
+    if detection.restoration is not None:
+        restored = folder / "restoration.nii.gz"
+        write_like(detection.scan, detection.restoration, restored, description="anofield restoration")
     lesions: list[Lesion] = []
     if threshold is not None:
         above = (anomaly > threshold) & detection.brain
@@ -199,7 +222,12 @@ def save(detection: Detection, folder: Path, options: DetectOptions, threshold: 
 
 
 def write_run(
-    out: PathLike, model: Model, options: DetectOptions, outcomes: Sequence[Outcome[Json]], seconds: float, command: str
+    out: PathLike,
+    model: Model | Scorer,
+    options: RunOptions,
+    outcomes: Sequence[Outcome[Json]],
+    seconds: float,
+    command: str,
 ) -> Json:
     """Write `run.json`: what was run, with what, on which cases."""
     threshold = threshold_of(model, options)
@@ -234,7 +262,9 @@ def versions() -> dict[str, str]:
     return {name: version(name) for name in ("numpy", "scipy", "nibabel", "torch", "zarr")}
 
 
-def _one(case: Case, *, model: Model, options: DetectOptions, threshold: float | None, out: Path, force: bool) -> Json:
+def _one(
+    case: Case, *, model: Model | Scorer, options: RunOptions, threshold: float | None, out: Path, force: bool
+) -> Json:
     folder = out / case.id
     key = _key(case, model, options, threshold)
     done = None if force else read_case(folder)
@@ -252,35 +282,41 @@ def read_case(folder: Path) -> Json | None:
     return content
 
 
-def _key(case: Case, model: Model, options: DetectOptions, threshold: float | None) -> str:
+def _key(case: Case, model: Model | Scorer, options: RunOptions, threshold: float | None) -> str:
     """Hash of all that a case's result depends on."""
     parts = [file_hash(path) if path and path.is_file() else "" for path in (case.image, case.mask)]
     parts += [model.hash, model.recipe.model_dump_json(), options.model_dump_json(), repr(threshold), __version__]
     return hashlib.sha256("\n".join(parts).encode()).hexdigest()
 
 
-def _native_map(name: str, log_p: Tensor, prepared: Prepared, options: DetectOptions) -> FloatVolume:
-    """One filtered score in the scan's own voxels, 0 outside the brain."""
+def _lattice_map(name: str, log_p: Tensor, prepared: Prepared, options: DetectOptions) -> FloatVolume:
+    """One score of the field, or a baseline that needs no training, (R, R, R)."""
     tail = options.filters.tail
     if name in BASELINES:
-        values = BASELINES[name](prepared, tail)
-    else:
-        import torch
-
-        observed = torch.from_numpy(prepared.classes[prepared.brain]).long()
-        values = _on_lattice(SCORES[name](log_p, observed, tail), prepared)
-    filtered = smooth(values, prepared.brain, prepared.lattice, options.filters)
-    return _to_brain(filtered, prepared)
-
-
-def _restoration(log_p: Tensor, prepared: Prepared) -> FloatVolume:
-    """Expected intensity under the fitted field, in the scan's units."""
+        return BASELINES[name](prepared, tail)
     import torch
 
-    mean = log_p.exp() @ torch.tensor(prepared.recipe.centers, dtype=log_p.dtype)
-    normalised = _to_brain(_on_lattice(mean, prepared), prepared)
+    observed = torch.from_numpy(prepared.classes[prepared.brain]).long()
+    return _on_lattice(SCORES[name](log_p, observed, tail), prepared)
+
+
+def _native_map(values: FloatVolume, prepared: Prepared, options: RunOptions) -> FloatVolume:
+    """A score of the lattice, filtered, in the scan's own voxels, 0 outside the brain."""
+    return _to_brain(smooth(values, prepared.brain, prepared.lattice, options.filters), prepared)
+
+
+def _expected_intensity(log_p: Tensor, prepared: Prepared) -> FloatVolume:
+    """Expected normalised intensity under the fitted field, (R, R, R)."""
+    import torch
+
+    return _on_lattice(log_p.exp() @ torch.tensor(prepared.recipe.centers, dtype=log_p.dtype), prepared)
+
+
+def _restoration(normalised: FloatVolume, prepared: Prepared) -> FloatVolume:
+    """A lattice volume of normalised intensities in the scan's own voxels and units."""
     shift, scale = prepared.scale
-    return np.where(prepared.native_brain, normalised * scale + shift, 0.0).astype(np.float32)
+    native = _to_brain(normalised, prepared) * scale + shift
+    return np.where(prepared.native_brain, native, 0.0).astype(np.float32)
 
 
 def _on_lattice(values: Tensor, prepared: Prepared) -> FloatVolume:
@@ -309,13 +345,13 @@ def _write_lesions(lesions: Sequence[Lesion], path: Path) -> None:
 
 def _case_json(
     detection: Detection,
-    options: DetectOptions,
+    options: RunOptions,
     threshold: float | None,
     lesions: Sequence[Lesion],
     seconds: dict[str, float],
     key: str,
 ) -> Json:
-    case, scan = detection.case, detection.scan
+    case, scan, fit = detection.case, detection.scan, detection.fit
     return {
         "id": case.id,
         "image": str(case.image.resolve()),
@@ -328,7 +364,7 @@ def _case_json(
         "lesions": len(lesions),
         "volume_ml": round(sum(lesion.volume_ml for lesion in lesions), 3),
         "findings": [asdict(lesion) for lesion in lesions[:20]],
-        "fit": {"loss": detection.fit.loss, "code_distance": detection.fit.code_distance},
+        "fit": {} if fit is None else {"loss": fit.loss, "code_distance": fit.code_distance},
         "seconds": {stage: round(value, 3) for stage, value in seconds.items()},
         "source_hash": detection.source_hash,
         "key": key,
