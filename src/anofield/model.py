@@ -99,7 +99,7 @@ def load_model(path: PathLike, *, epoch: str = LATEST, device: str = "auto") -> 
     where = pick_device(device)
     field.requires_grad_(False).eval().to(where)
     prior = CodePrior.fit(checkpoint.codes)
-    calibration = _read_calibration(experiment.path / CALIBRATION_FILE)
+    calibration = read_calibration(experiment.path / CALIBRATION_FILE)
     recipe = read_recipe(experiment.path)
     return Model(experiment.path, field, prior, recipe, calibration, experiment.model_hash(epoch), where)
 
@@ -156,7 +156,7 @@ def pick_device(name: str) -> torch.device:
     return torch.device(name)
 
 
-def _read_calibration(path: Path) -> Json:
+def read_calibration(path: Path) -> Json:
     """Content of `calibration.json`, empty if there is none."""
     remedy = "delete the file and run `anofield calibrate` again"
     content = _read_json(path, remedy)
