@@ -1,6 +1,7 @@
 """Every method on one phantom cohort: trained on the same store, calibrated on the same people, one table.
 
-`benchmark.json` holds the sizes, `results.json` and `table.*` what was measured. `rows/<method>.json` is written when a method is done, so a benchmark that was stopped goes on where it was.
+`benchmark.json` holds the sizes, `results.json` and `table.*` what was measured. `rows/<method>.json` is written when a
+method is done, so a benchmark that was stopped goes on where it was.
 """
 
 from __future__ import annotations

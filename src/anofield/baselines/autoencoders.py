@@ -142,7 +142,7 @@ class DenseAutoencoder(SliceBaseline):
 
     def loss(self, images: Tensor, generator: torch.Generator) -> Tensor:
         """Mean absolute error."""
-        return (images - self.net.reconstruct(images)).abs().mean()
+        return torch.as_tensor((images - self.net.reconstruct(images)).abs().mean())
 
 
 class SpatialAutoencoder(DenseAutoencoder):

@@ -45,7 +45,7 @@ class Denoising(SliceBaseline):
         brain = (images > 0).to(images)
         noise = coarse_noise(images, self.settings.noise_grid, self.settings.noise_sd, generator)
         error = (self.net.reconstruct(images + noise * brain) - images) * brain
-        return (error**2).sum() / brain.sum().clamp_min(1)
+        return torch.as_tensor((error**2).sum() / brain.sum().clamp_min(1))
 
 
 def coarse_noise(images: Tensor, grid: int, sd: float, generator: torch.Generator) -> Tensor:

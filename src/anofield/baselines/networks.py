@@ -12,6 +12,7 @@ from anofield.errors import MachineError
 
 SIGMA = 0.1  # of the Gaussian likelihood, normalised intensity: most of a brain's interquartile range, which is 0.12
 BOTTLENECK_SIDE = 8  # pixels of the spatial code; Baur et al. 2021 go from 128 to 8
+ENDS = {"act": "LEAKYRELU", "norm": "BATCH"}  # of every layer; Baur et al. 2021
 LOG_VARIANCE_LIMIT = 10.0  # keeps exp() finite in the first steps
 
 
@@ -94,8 +95,7 @@ class SpatialAutoencoder(nn.Module):
             1,
             channels=(*sizes["channels"], latent),
             strides=(*sizes["strides"], 1),
-            act="LEAKYRELU",
-            norm="BATCH",
+            **ENDS,
         )
 
     def reconstruct(self, images: Tensor) -> Tensor:
@@ -111,7 +111,7 @@ class DenseVae(nn.Module):
         sizes = layer_sizes(side, width)
         self.latent_shape = (latent,)
         self.net = monai_nets().VarAutoEncoder(
-            2, (1, side, side), 1, latent, **sizes, act="LEAKYRELU", norm="BATCH", use_mean_at_inference=True
+            2, (1, side, side), 1, latent, **sizes, **ENDS, use_mean_at_inference=True
         )
 
     def encode(self, images: Tensor) -> Gaussian:
@@ -166,8 +166,7 @@ class MixtureVae(nn.Module):
         super().__init__()
         sizes, nets = layer_sizes(side, width), monai_nets()
         self.clusters, self.latent = clusters, latent
-        ends = {"act": "LEAKYRELU", "norm": "BATCH"}
-        self.net = nets.AutoEncoder(2, 1, 1, **sizes, **ends)
+        self.net = nets.AutoEncoder(2, 1, 1, **sizes, **ENDS)
         deep = sizes["channels"][-1]
         self.z_head, self.w_head = (nn.Conv2d(deep, 2 * latent, 1) for _ in range(2))
         self.from_z = nn.Conv2d(latent, deep, 1)

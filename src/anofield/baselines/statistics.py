@@ -1,4 +1,4 @@
-"""Baselines that learn statistics of healthy volumes: voxel-wise z-score atlas, residual of a principal component fit."""
+"""Baselines that learn statistics of healthy volumes: voxel-wise z-score atlas, principal components."""
 
 from __future__ import annotations
 
@@ -17,9 +17,7 @@ from anofield.store import Store
 from anofield.typing import FloatVolume
 
 MIN_PEOPLE = 3  # fewer brains at a voxel say nothing of its spread: the average over all brain voxels stands in
-SD_FLOOR = (
-    0.02  # normalised intensity, a sixth of a brain's interquartile range: what is never seen to vary may a little
-)
+SD_FLOOR = 0.02  # normalised intensity, a sixth of a brain's interquartile range: what never varied may yet
 
 
 class ZScore(Baseline):
@@ -54,7 +52,8 @@ class ZScore(Baseline):
     def score(self, prepared: Prepared, key: str, tail: Tail) -> Scored:
         """(x − mean)/SD; the restoration is the mean."""
         values = observed(prepared.classes, prepared.brain, self.recipe)
-        return Scored(tail_of((values - self.mean) / np.maximum(self.sd, SD_FLOOR), tail), self.mean)
+        deviation = ((values - self.mean) / np.maximum(self.sd, SD_FLOOR)).astype(np.float32)
+        return Scored(tail_of(deviation, tail), self.mean)
 
 
 class PcaSettings(Settings):

@@ -43,21 +43,8 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-for verb in (
-    demo,
-    phantom,
-    check,
-    prepare,
-    train,
-    calibrate,
-    detect,
-    evaluate,
-    report,
-    import_,
-    export,
-    info,
-    benchmark,
-):
+VERBS = (demo, phantom, check, prepare, train, calibrate, detect, evaluate, report, import_, export, info, benchmark)
+for verb in VERBS:
     app.command(name=verb.__name__.rpartition(".")[2].rstrip("_"))(verb.command)
 app.add_typer(baseline.app, name="baseline")
 

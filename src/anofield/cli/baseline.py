@@ -1,4 +1,4 @@
-"""`anofield baseline NAME train|calibrate|detect`: methods to compare with, on the same stores and into the same runs."""
+"""`anofield baseline NAME train|calibrate|detect`: methods to compare with, through the same stores and runs."""
 
 from __future__ import annotations
 
@@ -142,7 +142,13 @@ def _detect(
 
 
 def _open(
-    name: str, folder: Path, device: str, tail: Tail, *widths: float | None
+    name: str,
+    folder: Path,
+    device: str,
+    tail: Tail,
+    minimum_mm: float | None,
+    mean_mm: float | None,
+    gaussian_mm: float | None,
 ) -> tuple[TrainedBaseline, RunOptions]:
     """The baseline and the options of its run.
 
@@ -156,7 +162,8 @@ def _open(
     opened = load_baseline(folder, device=device)
     if opened.name != name:
         raise UsageError(f"holds the baseline {opened.name}, not {name}", where=folder, remedy="give its own name")
-    return opened, baseline_options(name, options_from("deviation", "none", tail.value, *widths, 0).filters)
+    options = options_from("deviation", "none", tail.value, minimum_mm, mean_mm, gaussian_mm, 0)
+    return opened, baseline_options(name, options.filters)
 
 
 def _changes(words: list[str]) -> dict[str, Any]:

@@ -21,7 +21,7 @@ def command(
     force: Force = False,
     json_: Json = False,
 ) -> None:
-    """Train, calibrate, run and evaluate every baseline and anofield on one phantom cohort; goes on where it stopped."""
+    """Train, calibrate, run and evaluate every method on one phantom cohort; goes on where it stopped."""
     from anofield.benchmark import FULL, QUICK, run_benchmark
 
     chosen = [name.strip() for name in methods.split(",") if name.strip()]
