@@ -89,6 +89,7 @@ def tiny_specs(**changes: Any) -> Specs:
             "dropout": layers,
             "dropout_prob": 0.1,
             "norm_layers": layers,
+            "weight_norm": True,
             "latent_in": [2],
         },
         "CodeLength": 6,
@@ -106,6 +107,11 @@ def tiny_specs(**changes: Any) -> Specs:
         "Seed": 3,
     }
     return Specs.model_validate({**content, **changes})
+
+
+def train_on(experiment: Path, store: Path) -> None:
+    """In a process of its own: train from where the experiment stands."""
+    train(Experiment(experiment), Store(store), resume="auto", device="cpu")
 
 
 def make_checkpoint(epoch: int, step: int = 0) -> Checkpoint:
@@ -149,7 +155,8 @@ def small_world(root: Path) -> World:
     layers = [0, 1, 2]
     rates = [{"Type": "Constant", "Value": 5e-3}, {"Type": "Constant", "Value": 1e-2}]
     specs = tiny_specs(
-        NetworkSpecs={"dims": [64] * 3, "dim_out": 6, "dropout": [], "norm_layers": layers, "latent_in": [2]},
+        NetworkSpecs={"dims": [64] * 3, "dim_out": 6, "dropout": [], "norm_layers": layers, "weight_norm": True,
+                      "latent_in": [2]},
         CodeLength=8, L=3, NumEpochs=60, SamplesPerScene=512, ScenesPerBatch=8, LearningRateSchedule=rates,
         LogFrequency=60, BrainFraction=0.8,
     )  # fmt: skip

@@ -78,6 +78,21 @@ class TestSpecs:
         assert specs.brain_fraction == 0.0
         assert specs.code_init_std_dev == 1.0
 
+    def test_what_is_left_out_is_what_the_published_code_takes_then(self, tmp_path: Path) -> None:
+        network = {"dims": [32, 32], "dim_out": 4, "dropout": None, "norm_layers": None, "xyz_in_all": None}
+        left_out = ("L", "CodeBound", "CodeRegularization", "CodeRegularizationLambda", "EncodeImage")
+        path = tmp_path / "specs.json"
+        kept = {key: value for key, value in PUBLISHED.items() if key not in left_out}
+        path.write_text(json.dumps(kept | {"NetworkSpecs": network}))
+        specs = Specs.read(path)
+        assert specs.network_specs.model_dump() == {
+            "dims": (32, 32), "dim_out": 4, "dropout": (), "dropout_prob": 0.0, "norm_layers": (), "latent_in": (),
+            "xyz_in_all": False, "latent_dropout": False, "weight_norm": False,
+        }  # fmt: skip
+        assert specs.octaves is specs.code_bound is specs.gradient_clip_norm is None
+        assert specs.code_regularization and specs.code_regularization_lambda == 1e-4
+        assert (specs.code_init_std_dev, specs.log_frequency) == (1.0, 10)
+
     def test_raw_coordinates_and_no_bound_are_null(self, tmp_path: Path) -> None:
         specs = read(tmp_path, L=None, CodeBound=None)
         assert specs.octaves is None
@@ -88,7 +103,7 @@ class TestSpecs:
         [
             ({"CodeLenght": 256}, "CodeLenght", "CodeLength"),
             ({"NumEpoch": 10}, "NumEpoch", "NumEpochs"),
-            ({"NetworkSpecs": {"dim_outs": 10}}, "NetworkSpecs.dim_outs", "dim_out"),
+            ({"NetworkSpecs": {"dims": [8], "dim_out": 2, "dim_outs": 10}}, "NetworkSpecs.dim_outs", "dim_out"),
             (
                 {"LearningRateSchedule": [{**PUBLISHED["LearningRateSchedule"][0], "Intervall": 5}] * 2},
                 "Intervall",
@@ -295,6 +310,22 @@ class TestCheckpoints:
         with pytest.raises(ExperimentError, match="'7'"):
             experiment.load("7")
 
+    def test_the_epochs_of_files_that_disagree_are_named(self, experiment: Experiment) -> None:
+        for epoch in (1, 2):
+            experiment.save(make_checkpoint(epoch), [str(epoch)])
+        shutil.copy(experiment.file("LatentCodes", "1"), experiment.file("LatentCodes", "2"))
+        with pytest.raises(ExperimentError, match="ModelParameters 2; LatentCodes 1; OptimizerParameters 2"):
+            experiment.load("2")
+
+    def test_a_model_without_its_optimiser_opens(self, experiment: Experiment) -> None:
+        experiment.save(make_checkpoint(2), [LATEST])
+        shutil.rmtree(experiment.path / "OptimizerParameters")
+        found = experiment.load()
+        assert (found.epoch, found.optimizer) == (2, {})
+        assert torch.equal(found.codes, make_checkpoint(2).codes)
+        experiment.save(make_checkpoint(3), [LATEST])
+        assert_whole(experiment.load(), {(3, 0)})
+
     @pytest.mark.parametrize("names", [["1"], [LATEST]])
     def test_any_whole_checkpoint_counts_as_trained(self, experiment: Experiment, names: list[str]) -> None:
         assert not experiment.has_checkpoint()
@@ -343,7 +374,7 @@ class TestCheckpoints:
             torch.save({"epoch": 4, "latent_codes": table}, experiment.file("LatentCodes", "4"))
             found = experiment.load("4")
             assert torch.equal(found.codes, codes)
-            assert found.code_ids == ["0", "1"]
+            assert found.code_ids == []
 
     def test_the_hash_is_that_of_what_is_loaded(self, experiment: Experiment, monkeypatch: pytest.MonkeyPatch) -> None:
         experiment.save(make_checkpoint(1), [LATEST])

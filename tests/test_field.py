@@ -7,19 +7,21 @@ from typing import Any
 
 import pytest
 import torch
-from torch import Tensor
-from torch.nn import functional
 
 from anofield.errors import UsageError
 from anofield.field import Decoder, fourier_features
 from anofield.model import build_field
 from helpers import tiny_specs
+from oracle import PublishedNetwork, joined
 
 VARIANTS: dict[str, dict[str, Any]] = {
     "published": {},
     "xyz_in_all": {"xyz_in_all": True},
     "layer norm": {"weight_norm": False},
     "some layers normed": {"norm_layers": (0, 2)},
+    "output layer normed": {"norm_layers": (0, 4)},
+    "layer norm of the output layer, never applied": {"norm_layers": (0, 4), "weight_norm": False},
+    "latent dropout": {"latent_dropout": True},
     "raw coordinates": {"octaves": None},
     "no skip": {"latent_in": ()},
     "several skips": {"latent_in": (1, 3)},
@@ -28,61 +30,60 @@ VARIANTS: dict[str, dict[str, Any]] = {
 }
 
 
+SETTINGS: dict[str, Any] = {
+    "dims": (40,) * 4, "classes": 5, "latent_in": (2,), "norm_layers": (0, 1, 2, 3), "dropout": (0, 1, 2),
+    "dropout_prob": 0.2,
+}  # fmt: skip
+
+
 def small(octaves: int | None = 2, **options: Any) -> Decoder:
     torch.manual_seed(0)
-    settings = {"dims": (40,) * 4, "classes": 5, "latent_in": (2,), "norm_layers": (0, 1, 2, 3), "dropout": (0, 1, 2)}
-    decoder = Decoder(7, octaves, **{**settings, **options}).double()
+    decoder = Decoder(7, octaves, **{**SETTINGS, **options}).double()
     for name, value in decoder.named_parameters():
         if not name.startswith("lin0"):
             value.data += 0.1 * torch.randn_like(value)  # so that g is not the norm of v
     return decoder.eval()
 
 
-def plain(decoder: Decoder, points: Tensor, codes: Tensor) -> Tensor:
-    """The network as DeepSDF wrote it: every point carries its code and features through concatenations."""
-    features = points
-    if decoder.L_mult is not None:
-        blocks = [f(points[..., axis, None] * decoder.L_mult[0]) for f in (torch.sin, torch.cos) for axis in range(3)]
-        features = torch.cat(blocks, dim=-1)
-    joined = torch.cat((codes[:, None].expand(-1, points.shape[1], -1), features), dim=-1)
-    state, last, x = dict(decoder.named_parameters()), decoder.hidden, joined
-    for layer in range(last + 1):
-        if layer in decoder.latent_in:
-            x = torch.cat((x, joined), dim=-1)
-        elif layer and decoder.xyz_in_all:
-            x = torch.cat((x, features), dim=-1)
-        name = f"lin{layer}"
-        weight = state.get(f"{name}.weight")
-        if weight is None:
-            direction = state[f"{name}.weight_v"]
-            weight = state[f"{name}.weight_g"] * direction / direction.norm(dim=1, keepdim=True)
-        x = x @ weight.T + state[f"{name}.bias"]
-        if layer < last:
-            if f"bn{layer}.weight" in state:
-                x = functional.layer_norm(x, x.shape[-1:], state[f"bn{layer}.weight"], state[f"bn{layer}.bias"])
-            x = x.clamp_min(0)
-    return x
+def plain(octaves: int | None = 2, **options: Any) -> PublishedNetwork:
+    """The published network with the weights of `small`, every name and shape as in its files."""
+    settings = {**SETTINGS, "weight_norm": True, **options}
+    network = PublishedNetwork(7, octaves, dim_out=settings.pop("classes"), **settings)
+    network.load_state_dict(small(octaves, **options).state_dict())
+    return network.double().eval()
 
 
+@pytest.mark.parametrize("training", [False, True])
 @pytest.mark.parametrize("variant", VARIANTS)
-def test_logits_and_gradients_are_those_of_the_plain_network(variant: str) -> None:
-    decoder = small(**VARIANTS[variant])
+def test_outputs_and_gradients_are_those_of_the_published_network(variant: str, training: bool) -> None:
+    decoder, network = small(**VARIANTS[variant]).train(training), plain(**VARIANTS[variant]).train(training)
     points, codes = torch.rand(3, 11, 3).double() * 2 - 1, torch.randn(3, 7).double().requires_grad_(True)
-    leaves = [*decoder.parameters(), codes]
-    weights = torch.randn(3, 11, 5).double()
+    weights = torch.randn(33, 5 + (decoder.L_mult is None)).double()
     results = []
-    for logits in (decoder.logits(points, codes), plain(decoder, points, codes)):
-        results.append((logits, torch.autograd.grad((logits * weights).sum(), leaves)))
-    (fast, fast_gradients), (slow, slow_gradients) = results
-    torch.testing.assert_close(fast, slow, rtol=1e-5, atol=1e-5)
-    for one, other in zip(fast_gradients, slow_gradients, strict=True):
-        torch.testing.assert_close(one, other, rtol=1e-5, atol=1e-5)
+    for module, outputs in (
+        (decoder, lambda: decoder(points, codes)),
+        (network, lambda: network(joined(points, codes))),
+    ):
+        torch.manual_seed(4)  # the same dropout masks
+        found = outputs().flatten(0, -2)
+        names, leaves = zip(*module.named_parameters(), strict=True)
+        gradients = torch.autograd.grad((found * weights).sum(), [codes, *leaves], allow_unused=True)
+        results.append({"outputs": found, **dict(zip(("codes", *names), gradients, strict=True))})
+    assert list(results[0]) == list(results[1])  # Adam's state goes by the order of the parameters
+    torch.testing.assert_close(*results, rtol=1e-5, atol=1e-5)
 
 
-def test_float32_stays_within_1e_5_of_the_plain_network() -> None:
-    decoder = small().float()
+def test_float32_stays_within_1e_5_of_the_published_network() -> None:
     points, codes = torch.rand(2, 50, 3) * 2 - 1, torch.randn(2, 7)
-    torch.testing.assert_close(decoder(points, codes), plain(decoder, points, codes), rtol=1e-5, atol=1e-5)
+    found = small().float()(points, codes).flatten(0, 1)
+    torch.testing.assert_close(found, plain().float()(joined(points, codes)), rtol=1e-5, atol=1e-5)
+
+
+def test_the_output_that_no_class_has_is_left_out_of_the_logits() -> None:
+    decoder = small(None)
+    points, codes = torch.rand(2, 9, 3).double(), torch.randn(2, 7).double()
+    assert decoder(points, codes).shape == (2, 9, 6)
+    assert torch.equal(decoder.logits(points, codes), decoder(points, codes)[..., :5])
 
 
 def test_published_configuration_has_the_published_parameters() -> None:

@@ -31,12 +31,11 @@ from anofield.legacy import (
     import_store,
     read_centers_pickle,
     read_nt,
-    read_rows,
     write_centers_pickle,
     write_nt,
-    write_rows,
 )
 from anofield.prepare import Recipe, recipe_for
+from anofield.rows import read_rows, write_rows
 from anofield.store import Store
 
 SIDE = 8
@@ -569,6 +568,16 @@ def test_a_store_from_files_says_what_is_known_of_them(folder: Path, tmp_path: P
     np.testing.assert_array_equal(group["native_affine"][1], np.eye(4))
     step = 239 / (SIDE - 1)  # the published zoom keeps the end points; axes are turned, 42 slices lie in front
     np.testing.assert_allclose(group["to_native"][1] @ [1, 2, 3, 1], [3 * step, 2 * step, step - 42, 1])
+
+
+def test_cases_of_a_store_come_in_the_order_of_the_code_rows(folder: Path, tmp_path: Path) -> None:
+    write_rows(folder / "dict_cid.k", {"case-1": 1, "case-2": 0})
+    store = import_store(folder, tmp_path / "s.zarr", HCP)
+    assert store.ids == ["case-2", "case-1", "case-0"]  # the last one has no row
+    np.testing.assert_array_equal(store.classes(0), make_case(2).img)
+    (folder / "7.nt").unlink()
+    with pytest.raises(CohortError, match=r"dict_cid\.k: gives rows to 1 cases.*case-2"):
+        import_store(folder, tmp_path / "other.zarr", HCP)
 
 
 def test_the_full_resolution_is_the_recipes_own(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, folder: Path) -> None:

@@ -7,15 +7,19 @@ import pytest
 import torch
 
 from anofield.lattice import Convention, field_coordinates
-from anofield.points import Volumes, axis_coordinates, coordinates_of
+from anofield.points import Sampler, axis_coordinates, coordinates_of
 from helpers import CLASSES, make_prepared
 
 RESOLUTION = 12
 
 
-def volumes(people: int = 3) -> Volumes:
-    prepared = [make_prepared(seed, RESOLUTION) for seed in range(people)]
-    return Volumes.stack([p.classes for p in prepared], [p.brain for p in prepared], "center", torch.device("cpu"))
+def sampler(count: int, fraction: float) -> Sampler:
+    brain = np.any([make_prepared(seed, RESOLUTION).brain for seed in range(3)], axis=0)
+    return Sampler(axis_coordinates(RESOLUTION, "center"), torch.from_numpy(np.flatnonzero(brain)), count, fraction)
+
+
+def person(seed: int = 0) -> torch.Tensor:
+    return torch.from_numpy(make_prepared(seed, RESOLUTION).classes.reshape(-1))
 
 
 def indices_of(points: torch.Tensor) -> torch.Tensor:
@@ -39,41 +43,30 @@ def test_centres_are_symmetric_and_corners_start_at_minus_one() -> None:
 
 
 def test_targets_are_the_classes_at_the_points() -> None:
-    people = volumes()
-    rows = torch.tensor([2, 0])
-    points, targets = people.batch(rows, 400, 0.5, torch.Generator().manual_seed(1))
-    assert points.shape == (2, 400, 3)
-    assert points.dtype == torch.float32
-    assert targets.dtype == torch.int64
-    for case, row in enumerate((2, 0)):
-        i, j, k = indices_of(points[case]).unbind(-1)
-        np.testing.assert_array_equal(targets[case], make_prepared(row, RESOLUTION).classes[i, j, k])
-    assert set(targets.flatten().tolist()) == set(range(CLASSES))
+    points, targets = sampler(400, 0.5).draw(person(2), torch.Generator().manual_seed(1))
+    assert (points.shape, points.dtype, targets.dtype) == ((400, 3), torch.float32, torch.int64)
+    i, j, k = indices_of(points).unbind(-1)
+    np.testing.assert_array_equal(targets, make_prepared(2, RESOLUTION).classes[i, j, k])
+    assert set(targets.tolist()) == set(range(CLASSES))
 
 
-def test_a_batch_is_a_function_of_its_generator() -> None:
-    people, rows = volumes(), torch.tensor([1, 0, 2])
-    first = people.batch(rows, 50, 0.8, torch.Generator().manual_seed(5))
-    torch.rand(100)
-    again = people.batch(rows, 50, 0.8, torch.Generator().manual_seed(5))
-    other = people.batch(rows, 50, 0.8, torch.Generator().manual_seed(6))
-    assert all(torch.equal(a, b) for a, b in zip(first, again, strict=True))
-    assert not torch.equal(first[0], other[0])
+def test_a_draw_is_a_function_of_its_generator() -> None:
+    draws = [sampler(50, 0.8).draw(person(), torch.Generator().manual_seed(seed))[0] for seed in (5, 5, 6)]
+    assert torch.equal(draws[0], draws[1])
+    assert not torch.equal(draws[0], draws[2])
 
 
 @pytest.mark.parametrize("fraction", [0.0, 0.25, 1.0])
 def test_at_least_the_asked_share_of_points_lies_in_somebodys_brain(fraction: float) -> None:
-    people = volumes()
-    count = 2000
-    points, _ = people.batch(torch.tensor([0, 1, 2]), count, fraction, torch.Generator().manual_seed(0))
-    union = np.any([make_prepared(seed, RESOLUTION).brain for seed in range(3)], axis=0)
-    i, j, k = indices_of(points).unbind(-1)
-    inside = union[i, j, k].mean(axis=1)
-    expected = fraction + (1 - fraction) * union.mean()
-    np.testing.assert_allclose(inside, expected, atol=0.04)
-    assert (inside >= fraction).all()
+    draw = sampler(4000, fraction)
+    union = np.zeros(RESOLUTION**3, bool)
+    union[draw.brain] = True
+    i, j, k = indices_of(draw.draw(person(), torch.Generator().manual_seed(0))[0]).unbind(-1)
+    inside = union.reshape((RESOLUTION,) * 3)[i, j, k].mean()
+    assert inside == pytest.approx(fraction + (1 - fraction) * union.mean(), abs=0.04)
+    assert inside >= fraction
 
 
 def test_uniform_draws_reach_every_voxel() -> None:
-    points, _ = volumes(1).batch(torch.tensor([0]), 40_000, 0.0, torch.Generator().manual_seed(0))
-    assert len(torch.unique(indices_of(points[0]), dim=0)) == RESOLUTION**3
+    points, _ = sampler(40_000, 0.0).draw(person(), torch.Generator().manual_seed(0))
+    assert len(torch.unique(indices_of(points), dim=0)) == RESOLUTION**3

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 from anofield.errors import CohortError, UsageError
-from anofield.report import figures, page, write_report
+from anofield.report import charts, figures, page, write_report
 from anofield.report.folder import read_run
 from anofield.report.numerals import decimal, duration, ml, number
 from anofield.report.planes import VIEWS, World, cut, read_world, view_case
@@ -303,9 +303,9 @@ def test_an_outline_follows_the_voxels_edge_in_mm() -> None:
 
 
 def test_a_curve_leaves_undefined_points_out() -> None:
-    assert figures.curve([0, None, float("nan"), 1], [1, 1, 1, 0.5]) == "M0.00 0.00L100.00 50.00"
-    assert figures.curve([], []) == ""
-    assert figures.curve(range(5000), range(5000)).count("L") == figures.MAX_POINTS - 1
+    assert charts.curve([0, None, float("nan"), 1], [1, 1, 1, 0.5]) == "M0.00 0.00L100.00 50.00"
+    assert charts.curve([], []) == ""
+    assert charts.curve(range(5000), range(5000)).count("L") == charts.MAX_POINTS - 1
 
 
 def test_numbers_read_well() -> None:

@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import json
 import math
+import os
+import resource
+import shutil
 import signal
 from dataclasses import replace
 from pathlib import Path
@@ -14,13 +17,16 @@ import pytest
 import torch
 
 from anofield import train as module
+from anofield._lock import exclusive
 from anofield.cohort import Case
 from anofield.errors import ExperimentError, Interrupted, MachineError, UsageError
 from anofield.experiment import Experiment, Logs
-from anofield.model import pick_device
+from anofield.model import load_model, pick_device
+from anofield.provenance import read_provenance
 from anofield.scan import write_json
+from anofield.step import batch_loss, start_run
 from anofield.store import Store
-from anofield.train import batch_loss, start_run, train
+from anofield.train import train
 from helpers import CLASSES, make_prepared, make_store, tiny_specs
 
 
@@ -229,3 +235,133 @@ def test_a_diverged_training_stops_and_keeps_the_checkpoint_before(tmp_path: Pat
     assert all(math.isfinite(loss) for loss in after.logs.loss)
     assert all(torch.isfinite(value).all() for value in after.model.values())
     assert after.epoch >= before.epoch
+
+
+class TestBetweenRuns:
+    """What may have happened to the directory and the store since the last start."""
+
+    def test_a_second_process_is_refused(self, tmp_path: Path, store: Store) -> None:
+        experiment = Experiment.create(tmp_path, tiny_specs())
+        with exclusive(tmp_path, "training"), pytest.raises(UsageError, match=rf"pid {os.getpid()}.*training"):
+            train(experiment, store, device="cpu")
+        train(experiment, store, device="cpu")  # the lock went with its holder
+
+    def test_a_store_whose_scans_changed_is_refused(self, tmp_path: Path) -> None:
+        changing = make_store(tmp_path / "store.zarr")
+        experiment = trained(tmp_path / "experiment", changing, NumEpochs=1)
+        before = state(experiment)
+        writer = Store(changing.path, mode="r+")
+        writer.write(2, replace(make_prepared(9), source_hash=f"{9:064x}"))
+        with pytest.raises(UsageError, match="not those it was trained on"):
+            train(longer(experiment, 3), Store(changing.path), resume="latest", device="cpu")
+        assert_same(state(experiment), before)
+
+    def test_a_store_that_moved_goes_on(self, tmp_path: Path, store: Store) -> None:
+        whole = state(trained(tmp_path / "whole", store, NumEpochs=3))
+        experiment = trained(tmp_path / "experiment", store, NumEpochs=1)
+        shutil.copytree(store.path, tmp_path / "elsewhere.zarr")
+        train(longer(experiment, 3), Store(tmp_path / "elsewhere.zarr"), resume="latest", device="cpu")
+        assert_same(state(Experiment(experiment.path)), whole)
+
+    def test_changed_specs_are_said(self, tmp_path: Path, store: Store, capsys: pytest.CaptureFixture[str]) -> None:
+        experiment = trained(tmp_path, store, NumEpochs=1)
+        train(longer(experiment, 2), store, resume="latest", device="cpu")
+        assert "NumEpochs 1 → 2" in capsys.readouterr().err
+
+    def test_the_order_of_a_started_epoch_may_not_change(
+        self, tmp_path: Path, store: Store, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        experiment = Experiment.create(tmp_path, tiny_specs())
+        with monkeypatch.context() as patch, pytest.raises(Interrupted):
+            stop_at_step(patch, 1, signal.SIGTERM)
+            train(experiment, store, device="cpu")
+        changed = Experiment.create(tmp_path, tiny_specs(ScenesPerBatch=3))
+        with pytest.raises(UsageError, match=r"ScenesPerBatch.*put back ScenesPerBatch 2"):
+            train(changed, store, resume="latest", device="cpu")
+
+    def test_another_place_of_voxels_is_refused(self, tmp_path: Path, store: Store) -> None:
+        trained(tmp_path, store, NumEpochs=1)
+        changed = Experiment.create(tmp_path, tiny_specs(NumEpochs=2, Lattice="corner"))
+        with pytest.raises(UsageError, match="Lattice"):
+            train(changed, store, resume="latest", device="cpu")
+
+    def test_a_full_disk_ends_with_the_old_state_intact(self, tmp_path: Path, store: Store) -> None:
+        """The process may write files of 20 kB at most: every checkpoint is larger."""
+        experiment = trained(tmp_path, store, NumEpochs=2)
+        before = state(experiment)
+        limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+        ignored = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+        try:
+            resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, limits[1]))
+            with pytest.raises(MachineError, match=r"[Ff]ile too large|ModelParameters"):
+                train(longer(experiment, 4), store, resume="latest", device="cpu")
+        finally:
+            resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+            signal.signal(signal.SIGXFSZ, ignored)
+        kept = state(Experiment(tmp_path))
+        for part in ("weights", "codes", "optimizer"):
+            assert_same(kept[part], before[part])
+        train(Experiment(tmp_path), store, resume="latest", device="cpu")
+        assert len(Experiment(tmp_path).load().logs.loss) == 4 * 3
+
+    def test_auto_starts_and_then_goes_on(self, tmp_path: Path, store: Store) -> None:
+        experiment = Experiment.create(tmp_path, tiny_specs(NumEpochs=1))
+        train(experiment, store, resume="auto", device="cpu")
+        train(longer(experiment, 2), store, resume="auto", device="cpu")
+        assert experiment.load().epoch == 2
+        assert len(read_provenance(tmp_path)) == 2
+
+
+class TestWatching:
+    def test_held_out_people_are_measured_without_changing_the_run(self, tmp_path: Path, store: Store) -> None:
+        others = make_store(tmp_path / "others.zarr", people=2)
+        plain = state(trained(tmp_path / "plain", store))
+        experiment = Experiment.create(tmp_path / "watched", tiny_specs(HeldOutFrequency=2))
+        train(experiment, store, device="cpu", held_out=others)
+        assert_same(state(experiment), plain)
+        lines = [json.loads(line) for line in (experiment.path / "metrics.jsonl").read_text().splitlines()]
+        assert [line["epoch"] for line in lines if "held_out_ce" in line] == [2, 4]
+
+    def test_held_out_cross_entropy_falls_as_the_field_learns(self, tmp_path: Path, store: Store) -> None:
+        rates = [{"Type": "Constant", "Value": 5e-3}, {"Type": "Constant", "Value": 1e-2}]
+        specs = tiny_specs(NumEpochs=20, LearningRateSchedule=rates, CodeRegularization=False, HeldOutFrequency=10,
+                           SamplesPerScene=400, BrainFraction=0.5)  # fmt: skip
+        experiment = Experiment.create(tmp_path / "experiment", specs)
+        train(experiment, store, device="cpu", held_out=make_store(tmp_path / "others.zarr", people=2))
+        lines = (experiment.path / "metrics.jsonl").read_text().splitlines()
+        measured = [json.loads(line).get("held_out_ce") for line in lines]
+        assert measured[19] < 0.9 * measured[9]
+
+    def test_held_out_people_of_another_recipe_are_refused(self, tmp_path: Path, store: Store) -> None:
+        case = Case("q", Path("q.nii.gz"))
+        recipe = store.recipe.model_copy(update={"box_mm": 150.0})
+        other = Store.create(tmp_path / "other.zarr", [case], recipe, labels=False, side=12)
+        with pytest.raises(UsageError, match="held-out"):
+            train(Experiment.create(tmp_path / "e", tiny_specs()), store, device="cpu", held_out=other)
+
+    def test_tensorboard_gets_every_epoch(self, tmp_path: Path, store: Store) -> None:
+        accumulator = pytest.importorskip("tensorboard.backend.event_processing.event_accumulator")
+        experiment = Experiment.create(tmp_path, tiny_specs())
+        train(experiment, store, device="cpu", track="tensorboard")
+        events = accumulator.EventAccumulator(str(tmp_path / "tensorboard"))
+        events.Reload()
+        assert [event.step for event in events.Scalars("loss_per_point")] == [1, 2, 3, 4]
+
+    def test_an_unknown_tracker_is_refused(self, tmp_path: Path, store: Store) -> None:
+        with pytest.raises(UsageError, match="tensorboard"):
+            train(Experiment.create(tmp_path, tiny_specs()), store, device="cpu", track="wandb")
+
+
+def test_octaves_are_let_in_one_after_the_other(tmp_path: Path, store: Store) -> None:
+    experiment = Experiment.create(tmp_path, tiny_specs(L=4, ProgressiveEpochs=4, NumEpochs=2, SnapshotFrequency=1))
+    train(experiment, store, device="cpu")
+    half = load_model(tmp_path, device="cpu").field
+    assert half.band is not None
+    torch.testing.assert_close(half.band, torch.tensor([1.0, 1.0, 1.0, 0.0]))
+    train(longer(experiment, 4), store, resume="latest", device="cpu")
+    assert load_model(tmp_path, device="cpu").field.band is None
+
+
+def longer(experiment: Experiment, epochs: int) -> Experiment:
+    """The same directory with more epochs to do."""
+    return Experiment.create(experiment.path, experiment.specs.model_copy(update={"num_epochs": epochs}))

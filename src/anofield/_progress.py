@@ -22,15 +22,17 @@ class Progress:
     Args:
         label: What is being done.
         total: Number of steps.
+        shown: False counts in silence.
     """
 
-    def __init__(self, label: str, total: int) -> None:
+    def __init__(self, label: str, total: int, *, shown: bool = True) -> None:
         self.label, self.total, self.done = label, total, 0
         self._start = self._said = time.monotonic()
         self._console = Console(stderr=True)
         columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn(),
                    TextColumn("{task.fields[text]}"))  # fmt: skip
-        self._bar = Bar(*columns, console=self._console, transient=True) if sys.stderr.isatty() else None
+        self._bar = Bar(*columns, console=self._console, transient=True) if shown and sys.stderr.isatty() else None
+        self._shown = shown
         self._task = self._bar.add_task(label, total=total, text="") if self._bar else None
 
     def __enter__(self) -> Progress:
@@ -44,7 +46,7 @@ class Progress:
         if self._bar:
             self._bar.stop()
         seconds = time.monotonic() - self._start
-        if seconds > 2.0 and error is None:
+        if self._shown and seconds > 2.0 and error is None:
             say(f"{self.label}: {self.done}/{self.total} in {seconds:.0f} s")
 
     def advance(self, text: str = "", count: int = 1) -> None:
@@ -52,7 +54,7 @@ class Progress:
         self.done += count
         if self._bar and self._task is not None:
             self._bar.update(self._task, completed=self.done, text=text)
-        elif time.monotonic() - self._said > PLAIN_INTERVAL:
+        elif self._shown and time.monotonic() - self._said > PLAIN_INTERVAL:
             self._said = time.monotonic()
             left = (self._said - self._start) / self.done * (self.total - self.done)
             say(f"{self.label}: {self.done}/{self.total}, {left:.0f} s left {text}".rstrip())

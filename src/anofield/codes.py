@@ -36,6 +36,13 @@ class CodeTable(nn.Module):
                 self.weight[rows] = picked * (self.bound / norms.clamp_min(1e-12)).clamp_max(1.0)
         return self.weight[rows]
 
+    def only(self, ids: list[str]) -> CodeTable:
+        """The table of some of the cases, with the codes they have here."""
+        rows = [self.ids.index(case_id) for case_id in ids] if ids != self.ids else list(range(len(ids)))
+        part = CodeTable(ids, self.weight.shape[1], self.bound, 1.0, torch.Generator())
+        part.weight.data = self.weight.detach()[rows].clone()
+        return part
+
 
 @dataclass(frozen=True)
 class CodePrior:

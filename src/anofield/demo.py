@@ -86,6 +86,7 @@ def demo_specs(plan: Plan, seed: int) -> Specs:
                 "dim_out": plan.classes,
                 "dropout": [],
                 "norm_layers": layers,
+                "weight_norm": True,
                 "latent_in": [plan.depth // 2 + 1],
             },
             "CodeLength": plan.code_length,

@@ -14,12 +14,14 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import torch
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, ValidationInfo, field_validator
 from pydantic.alias_generators import to_pascal
 from torch import Tensor
 
 from anofield.errors import ExperimentError, UsageError
+from anofield.rows import ROWS_FILE, read_rows
 from anofield.scan import file_hash, write_json, writing
+from anofield.states import plain_codes, plain_logs, plain_weights
 from anofield.typing import Json, PathLike
 
 CONTENT = {  # folder → key of what it holds
@@ -90,33 +92,48 @@ Rate = Annotated[StepRate | WarmupRate | ConstantRate | CosineRate, Field(discri
 
 
 class NetworkSpecs(BaseModel):
-    """Shape of the decoder; see `field.Decoder`."""
+    """Shape of the decoder, see `field.Decoder`; what is left out is what the published code then takes."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
-    dims: tuple[int, ...] = Field(default=(512,) * 8, min_length=1)
-    dim_out: int = Field(default=10, ge=2)
-    dropout: tuple[int, ...] = tuple(range(8))
-    dropout_prob: float = Field(default=0.2, ge=0, lt=1)
-    norm_layers: tuple[int, ...] = tuple(range(8))
-    latent_in: tuple[int, ...] = (4,)
+    dims: tuple[int, ...] = Field(min_length=1)
+    dim_out: int = Field(ge=2)
+    dropout: tuple[int, ...] = ()
+    dropout_prob: float = Field(default=0.0, ge=0, lt=1)
+    norm_layers: tuple[int, ...] = ()
+    latent_in: tuple[int, ...] = ()
     xyz_in_all: bool = False
     latent_dropout: bool = False
-    weight_norm: bool = True
+    weight_norm: bool = False
+
+    @field_validator("dropout", "norm_layers", "xyz_in_all", mode="before")
+    @classmethod
+    def _null_is_none(cls, value: Any, info: ValidationInfo) -> Any:
+        """The published code takes null for these."""
+        return value if value is not None else cls.model_fields[str(info.field_name)].default
+
+
+PUBLISHED_NETWORK = NetworkSpecs(  # taken where NetworkSpecs is left out, which the published code refuses
+    dims=(512,) * 8, dim_out=10, dropout=tuple(range(8)), dropout_prob=0.2, norm_layers=tuple(range(8)), latent_in=(4,),
+    weight_norm=True,
+)  # fmt: skip
 
 
 class Specs(_Strict):
-    """`specs.json`. Defaults are the published values where a key may be left out; the rest is required.
+    """`specs.json`. Defaults are what the published code takes where a key may be left out; the rest is required.
 
-    Keys that the published code has and this project adds nothing to keep their CamelCase names. Added keys:
-    `BrainFraction` (share of training points drawn inside the brain; 0 as published), `Seed`, and the `Cosine` rate.
+    Added keys, each with the published behaviour as its default: `BrainFraction` (share of training points drawn in the
+    brain), `Lattice` (place of a voxel in the field, published: `corner`; null takes the store's), `OrdinalWeight` (of
+    the continuous ranked probability score beside cross-entropy), `ProgressiveEpochs` (over which the octaves are let
+    in, the low ones first), `HeldOutSource` and `HeldOutFrequency` (store of healthy people that are not trained on,
+    and every how many epochs to measure them), `Seed`, and the `Cosine` rate.
     """
 
     description: str | list[str] = ""
     data_source: str
-    network_specs: NetworkSpecs = NetworkSpecs()
+    network_specs: NetworkSpecs = PUBLISHED_NETWORK
     code_length: int = Field(ge=1)
-    octaves: int | None = Field(default=10, ge=1, alias="L")
+    octaves: int | None = Field(default=None, ge=1, alias="L")
     num_epochs: int = Field(ge=1)
     samples_per_scene: int = Field(ge=1)
     scenes_per_batch: int = Field(ge=1)
@@ -132,6 +149,11 @@ class Specs(_Strict):
     gradient_clip_norm: float | None = Field(default=None, gt=0)
     encode_image: bool = False
     brain_fraction: float = Field(default=0.0, ge=0, le=1)
+    lattice: Literal["center", "corner"] | None = None
+    ordinal_weight: float = Field(default=0.0, ge=0)
+    progressive_epochs: int = Field(default=0, ge=0)
+    held_out_source: str | None = None
+    held_out_frequency: int = Field(default=100, ge=1)
     seed: int = Field(default=0, ge=0)
 
     @classmethod
@@ -186,7 +208,11 @@ class Logs:
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """State of a training run after `epoch` whole epochs and `step` steps of the next one."""
+    """State of a training run after `epoch` whole epochs and `step` steps of the next one.
+
+    Published files name no cases: `code_ids` is then empty, unless a `dict_cid.k` lies beside `specs.json`. Where
+    OptimizerParameters is missing, `optimizer` is empty: good for detection, not for going on.
+    """
 
     epoch: int
     step: int
@@ -237,7 +263,7 @@ class Experiment:
             "LatentCodes": {**stamp, "latent_codes": {"weight": checkpoint.codes}, "case_ids": checkpoint.code_ids},
             "OptimizerParameters": {**stamp, "optimizer_state_dict": checkpoint.optimizer},
         }
-        _save(self.path / "Logs.pth", vars(checkpoint.logs))
+        save_file(self.path / "Logs.pth", vars(checkpoint.logs))
         for name in names:
             partial = {part: _write(self.file(part, f".partial-{name}"), content[part]) for part in PARTS}
             if name == LATEST:
@@ -272,22 +298,26 @@ class Experiment:
         """SHA-256 over the files of weights and codes that `load` reads; detections record it."""
         return "-".join(file_hash(path)[:16] for path, _ in self._whole(name)[:2])
 
-    def _names(self) -> list[str]:
+    def names(self) -> list[str]:
         """Names of the checkpoints on disk, whole or not."""
         files = (path for part in PARTS for path in (self.path / part).glob("*.pth"))
         return sorted({path.stem for path in files if not path.name.startswith(".")})
 
     def _whole(self, name: str) -> list[tuple[Path, Json]]:
-        """Path and content of each part at the newest epoch and step that all three share."""
-        for names in ([name], self._names()) if name == LATEST else ([name],):
-            found = [self._stamped(part, names) for part in PARTS]
+        """Path and content of each part at the newest epoch and step that all share.
+
+        The optimiser's folder may be missing, as in a model that was passed on; the first save makes it.
+        """
+        parts = [part for part in PARTS if part != PARTS[-1] or (self.path / part).is_dir()]
+        for names in ([name], self.names()) if name == LATEST else ([name],):
+            found = [self._stamped(part, names) for part in parts]
             shared = set.intersection(*(set(stamps) for stamps in found))
             if shared:
                 return [stamps[max(shared)] for stamps in found]
         raise ExperimentError(
             f"has no whole checkpoint {name!r}",
             where=self.path,
-            why="model, codes and optimiser of one epoch are needed together",
+            why=f"model, codes and optimiser of one epoch are needed together, found: {_stamps(parts, found)}",
             remedy="train it with `anofield train`, or name another epoch",
         )
 
@@ -297,14 +327,20 @@ class Experiment:
         read = ((path, _read(path, CONTENT[part])) for path in paths)
         return {(int(found["epoch"]), int(found.get("step", 0))): (path, found) for path, found in read if found}
 
-    def _assemble(self, model: Json, codes: Json, optimizer: Json) -> Checkpoint:
+    def _assemble(self, model: Json, codes: Json, optimizer: Json | None = None) -> Checkpoint:
         at = int(model["epoch"]), int(model.get("step", 0))
-        logs = _read(self.path / "Logs.pth", "loss") or {}
+        logs = plain_logs(_read(self.path / "Logs.pth", "loss") or {})
         known = {key: value for key, value in logs.items() if key in Logs.__dataclass_fields__}
-        table = codes["latent_codes"]
-        weight = table if isinstance(table, Tensor) else table["weight"]
-        ids = list(codes.get("case_ids", [str(row) for row in range(len(weight))]))
-        return Checkpoint(*at, model["model_state_dict"], ids, weight, optimizer["optimizer_state_dict"], Logs(**known))
+        table = plain_codes(codes["latent_codes"], self.path / "LatentCodes")
+        ids = list(codes["case_ids"]) if "case_ids" in codes else self._published_ids()
+        state = optimizer["optimizer_state_dict"] if optimizer else {}
+        return Checkpoint(*at, plain_weights(model["model_state_dict"]), ids, table, state, Logs(**known))
+
+    def _published_ids(self) -> list[str]:
+        """Case ids row by row, as `dict_cid.k` gives them; none without it."""
+        path = self.path / ROWS_FILE
+        rows = read_rows(path) if path.is_file() else {}
+        return sorted(rows, key=rows.__getitem__)
 
 
 OWNERS: dict[str | int, type[BaseModel]] = {
@@ -329,6 +365,12 @@ def _explain(item: Any) -> str:
     return f"{place!r}: {item['msg'][0].lower()}{item['msg'][1:]}, got {item['input']!r}"
 
 
+def _stamps(parts: list[str], found: list[dict[tuple[int, int], Any]]) -> str:
+    """What epochs each part has."""
+    epochs = [", ".join(str(epoch) for epoch, _ in sorted(stamps)) or "none" for stamps in found]
+    return "; ".join(f"{part} {epoch}" for part, epoch in zip(parts, epochs, strict=True))
+
+
 def _write(path: Path, content: Json) -> Path:
     with writing(path, path):
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -342,7 +384,8 @@ def _write(path: Path, content: Json) -> Path:
     return path
 
 
-def _save(path: Path, content: Json) -> None:
+def save_file(path: Path, content: Json) -> None:
+    """Write a `.pth` file under a temporary name, then rename it."""
     _write(path.with_name(f".partial-{path.name}"), content).replace(path)
 
 

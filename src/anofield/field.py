@@ -7,13 +7,16 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from typing import Protocol
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
 from anofield.errors import UsageError
+
+FIRST_OCTAVES = 2  # let through from the start of a progressive training
+INTEGERS = {2: torch.int16, 4: torch.int32, 8: torch.int64}  # by bytes of the float type
 
 
 class Field(Protocol):
@@ -48,15 +51,57 @@ def fourier_features(points: Tensor, frequencies: Tensor) -> Tensor:
     return torch.cat((torch.sin(angles), torch.cos(angles)), dim=-1)
 
 
+class ReluDropout(torch.autograd.Function):
+    """ReLU and dropout in one, for CPUs, where torch's dropout costs as much as the layer before it.
+
+    One random draw of 64 bits serves four values, so the probability is rounded to 1/32768 (0.2 → 0.20001), and kept
+    values are scaled by the exact inverse of what is kept. Only the output is stored: it is 0 exactly where either
+    function stops the gradient.
+    """
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, probability: float) -> Tensor:
+        """Any shape, any float type."""
+        dropped = round(probability * 2**15)
+        bits = torch.empty(-(-x.numel() // 4), dtype=torch.int64).random_(-(2**63), None)
+        bits16 = bits.view(torch.int16)[: x.numel()].view_as(x).bitwise_and_(2**15 - 1)
+        kept = bits16.sub_(dropped).bitwise_right_shift_(15).bitwise_not_()  # 0: dropped, −1 (all bits): kept
+        same = INTEGERS[x.element_size()]
+        y = functional.relu(x).view(same).bitwise_and_(kept.to(same)).view(x.dtype)
+        ctx.scale = 2**15 / (2**15 - dropped)
+        y.mul_(ctx.scale)
+        ctx.save_for_backward(y)
+        return y
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, None]:
+        """The gradient where the output is not 0, scaled."""
+        (y,) = ctx.saved_tensors
+        return torch.ops.aten.threshold_backward(gradients[0], y, 0).mul_(ctx.scale), None
+
+
+def relu_dropout(x: Tensor, probability: float) -> Tensor:
+    """ReLU, then dropout with this probability, the quicker way of the device."""
+    if not probability:
+        return functional.relu(x)
+    if x.device.type == "cpu":
+        out: Tensor = ReluDropout.apply(x, probability)  # type: ignore[no-untyped-call]
+        return out
+    return functional.dropout(functional.relu(x), probability)
+
+
 class WeightNormLinear(nn.Module):
-    """Linear layer with weight g · v/‖v‖ per output row (Salimans & Kingma 2016), named as torch's hook named them."""
+    """Linear layer with weight g · v/‖v‖ per output row (Salimans & Kingma 2016), as torch's hook made it.
+
+    Names and order of the parameters are the hook's: an Adam state knows them by their order alone.
+    """
 
     def __init__(self, inputs: int, outputs: int) -> None:
         super().__init__()
         plain = nn.Linear(inputs, outputs)
-        self.weight_v = nn.Parameter(plain.weight.detach().clone())
-        self.weight_g = nn.Parameter(self.weight_v.detach().norm(dim=1, keepdim=True))
         self.bias = nn.Parameter(plain.bias.detach().clone())
+        self.weight_g = nn.Parameter(plain.weight.detach().norm(dim=1, keepdim=True))
+        self.weight_v = nn.Parameter(plain.weight.detach().clone())
 
     @property
     def weight(self) -> Tensor:
@@ -69,16 +114,18 @@ class Decoder(nn.Module):
 
     Args:
         code_length: Length of a code.
-        octaves: L of the Fourier features; None feeds raw coordinates.
+        octaves: L of the Fourier features; None feeds raw coordinates. As published, that also adds an output after
+            the last class, which no voxel ever has: `forward` gives it, `logits` leaves it out.
         dims: Width of every hidden layer.
         classes: Number of ordered intensity classes (`dim_out`).
         latent_in: Layers whose input is joined with code and features.
-        norm_layers: Layers with weight norm (`weight_norm`), otherwise layer norm after them.
+        norm_layers: Layers with weight norm (`weight_norm`), otherwise layer norm after them; the published code
+            makes a layer norm for the output layer as well, and never applies it.
         weight_norm: See `norm_layers`.
         dropout: Layers followed by dropout in training.
         dropout_prob: Its probability.
         xyz_in_all: Join the point's features to the input of every layer but the first.
-        latent_dropout: Dropout of 0.2 on the code in training.
+        latent_dropout: Dropout of 0.2 on the code in training, drawn for every point anew; the skip gets the same.
 
     Raises:
         UsageError: A layer is too narrow for the join.
@@ -111,9 +158,10 @@ class Decoder(nn.Module):
         self.dropout_layers, self.dropout_prob, self.latent_dropout = set(dropout), dropout_prob, latent_dropout
         frequencies = (math.pi * 2.0 ** torch.arange(octaves)).reshape(1, 1, octaves) if octaves else None
         self.register_buffer("L_mult", frequencies)
+        self.band: Tensor | None = None
         self.point_size = 6 * octaves if octaves else 3
         joined = code_length + self.point_size
-        widths = [joined, *dims, classes]
+        widths = [joined, *dims, classes if octaves else classes + 1]
         for layer in range(self.hidden + 1):
             outputs = widths[layer + 1]
             if layer + 1 in self.latent_in:
@@ -127,51 +175,77 @@ class Decoder(nn.Module):
                     why="code and point features are joined to its output",
                     remedy="make dims larger, or CodeLength or L smaller",
                 )
-            normed = layer in norm_layers and layer < self.hidden
+            normed = layer in norm_layers
             module = WeightNormLinear if normed and weight_norm else nn.Linear
             self.add_module(f"lin{layer}", module(widths[layer], outputs))
             if normed and not weight_norm:
                 self.add_module(f"bn{layer}", nn.LayerNorm(outputs))
 
-    def forward(self, points: Tensor, codes: Tensor) -> Tensor:
-        """As `logits`; the name that `torch.nn` wrappers call."""
-        if self.latent_dropout:
-            codes = functional.dropout(codes, self.LATENT_DROPOUT, self.training)
-        features = points if self.L_mult is None else fourier_features(points, self.L_mult.flatten())
+    def forward(self, points: Tensor, codes: Tensor, weights: Sequence[Tensor] | None = None) -> Tensor:
+        """All outputs of the published network: as `logits`, and one more class without Fourier features.
+
+        Args:
+            points: Field coordinates, (case, point, 3).
+            codes: (case, code).
+            weights: From `fold`, if they are at hand.
+        """
+        weights = self.fold() if weights is None else weights
+        codes = codes.unsqueeze(1)  # (case, 1, code)
+        if self.latent_dropout and self.training:
+            codes = functional.dropout(codes.expand(-1, points.shape[1], -1), self.LATENT_DROPOUT)
+        features = self.features(points)
         x = features  # (case, point, feature)
-        for layer in range(self.hidden + 1):
-            x = self._linear(layer, x, features, codes)
+        for layer, weight in enumerate(weights):
+            x = self._linear(layer, weight, x, features, codes)
             if layer == self.hidden:
                 break
             norm = getattr(self, f"bn{layer}", None)
-            x = functional.relu(x if norm is None else norm(x))
-            if layer in self.dropout_layers:
-                x = functional.dropout(x, self.dropout_prob, self.training)
+            dropped = self.training and layer in self.dropout_layers
+            x = relu_dropout(x if norm is None else norm(x), self.dropout_prob if dropped else 0.0)
         return x
 
     def logits(self, points: Tensor, codes: Tensor) -> Tensor:
         """(case, point, 3) field coordinates and (case, code) → (case, point, class)."""
         out: Tensor = self(points, codes)
-        return out
+        return out[..., : self.classes]
 
-    def _linear(self, layer: int, x: Tensor, features: Tensor, codes: Tensor) -> Tensor:
+    def fold(self) -> list[Tensor]:
+        """The weight of every layer with its weight norm multiplied out, (output, input)."""
+        return [getattr(self, f"lin{layer}").weight for layer in range(self.hidden + 1)]
+
+    def features(self, points: Tensor) -> Tensor:
+        """(case, point, 3) → (case, point, feature), higher octaves faded while `band` says so."""
+        if self.L_mult is None:
+            return points
+        features = fourier_features(points, self.L_mult.flatten())
+        return features if self.band is None else features * self.band.repeat(6)
+
+    def set_band(self, share: float) -> None:
+        """Let a share of the octaves through, the low ones first: coarse to fine (Park et al. 2021, Nerfies, eq. 8)."""
+        if self.L_mult is None:
+            return
+        octaves = self.L_mult.numel()
+        lowest = min(FIRST_OCTAVES, octaves)
+        passed = lowest + share * (octaves - lowest) - torch.arange(octaves, device=self.L_mult.device)
+        self.band = None if share >= 1 else 0.5 * (1 - torch.cos(math.pi * passed.clamp(0, 1)))
+
+    def _linear(self, layer: int, weight: Tensor, x: Tensor, features: Tensor, codes: Tensor) -> Tensor:
         """One layer on its joined input, without building the join: the code's product is added once per case."""
-        module = getattr(self, f"lin{layer}")
-        weight = module.weight
+        bias = getattr(self, f"lin{layer}").bias
         if layer == 0:
-            return self._joined(weight, module.bias, None, features, codes)
+            return self._joined(weight, bias, None, features, codes)
         if layer in self.latent_in:
-            return self._joined(weight, module.bias, x, features, codes)
+            return self._joined(weight, bias, x, features, codes)
         if self.xyz_in_all:
             own, point = torch.split(weight, [x.shape[-1], self.point_size], dim=1)
-            return functional.linear(x, own, module.bias) + functional.linear(features, point)
-        return functional.linear(x, weight, module.bias)
+            return functional.linear(x, own, bias) + functional.linear(features, point)
+        return functional.linear(x, weight, bias)
 
     def _joined(self, weight: Tensor, bias: Tensor, x: Tensor | None, features: Tensor, codes: Tensor) -> Tensor:
         """Product with [x, code, features], the order of the published concatenation."""
         own = 0 if x is None else x.shape[-1]
         for_x, for_code, for_point = torch.split(weight, [own, self.code_length, self.point_size], dim=1)
-        per_case = functional.linear(codes, for_code, bias).unsqueeze(1)  # (case, 1, width)
+        per_case = functional.linear(codes, for_code, bias)  # (case, 1, width); latent dropout: (case, point, width)
         if x is None:
             return functional.linear(features, for_point) + per_case
         both = torch.cat((for_x, for_point), dim=1)

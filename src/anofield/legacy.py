@@ -1,6 +1,6 @@
-"""The files of 2021: `.nt` (one prepared case), `.cp` (class centres), `dict_cid.k` (case id → row of the code table).
+"""The data files of 2021: `.nt` (one prepared case) and `.cp` (class centres); folders of them ⇄ stores.
 
-All three are pickles, and a pickle can run code: `_pickles` reads them by an allow-list and never calls anything.
+Both are pickles, and a pickle can run code: `_pickles` reads them by an allow-list and never calls anything.
 """
 
 from __future__ import annotations
@@ -8,7 +8,7 @@ from __future__ import annotations
 import itertools
 import pickle
 import shutil
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -21,12 +21,10 @@ from anofield._pickles import (
     as_number,
     load,
     pickled_array,
-    pickled_integer,
     pickled_name,
     pickled_text,
     pickled_tuple,
     reading,
-    shown,
     write,
 )
 from anofield._progress import track
@@ -35,11 +33,10 @@ from anofield.cohort import Case
 from anofield.errors import CohortError, ScanError, UsageError
 from anofield.lattice import Lattice
 from anofield.prepare import Prepared, Recipe, published_lattice
+from anofield.rows import ROWS_FILE, as_case_id, is_file_name, read_rows, write_rows
 from anofield.scan import Scan, file_hash
 from anofield.store import Store, lattice_side
 from anofield.typing import Classes, PathLike
-
-ROWS_FILE = "dict_cid.k"  # published name
 
 
 class LegacyCase(NamedTuple):
@@ -72,7 +69,7 @@ def read_nt(path: PathLike) -> LegacyCase:
         volume, label = _volume(img, "img"), None if seg is None else _volume(seg, "seg")
         if label is not None and label.shape != volume.shape:
             raise ValueError(f"img has shape {volume.shape}, seg {label.shape}")
-        return LegacyCase(volume, label, _case_id(Path(path).stem if cid in (None, "") else cid))
+        return LegacyCase(volume, label, as_case_id(Path(path).stem if cid in (None, "") else cid))
 
 
 def write_nt(path: PathLike, case: LegacyCase) -> None:
@@ -108,31 +105,6 @@ def write_centers_pickle(path: PathLike, centers: Sequence[float]) -> None:
     write(path, pickled_array(np.asarray(centers, dtype=np.float64)))
 
 
-def read_rows(path: PathLike) -> dict[str, int]:
-    """Read `dict_cid.k`: case id → row of the code table.
-
-    Raises:
-        UsageError: The file is missing, no pickle, asks for anything but plain values, or is no dictionary of case ids
-            and different rows.
-    """
-    with reading(path, UsageError):
-        content = load(path, UsageError)
-        if not isinstance(content, dict):
-            raise ValueError("it holds no dictionary")
-        rows = {_case_id(cid): as_number(row) for cid, row in content.items()}
-        if not all(isinstance(row, int) and row >= 0 for row in rows.values()):
-            raise ValueError("its rows are no whole numbers from 0")
-        if len(set(rows.values())) < len(content):
-            raise ValueError("two of its case ids have one row")
-        return {cid: int(row) for cid, row in rows.items()}
-
-
-def write_rows(path: PathLike, rows: Mapping[str, int]) -> None:
-    """Write `dict_cid.k`: case id → row of the code table."""
-    items = (pickled_text(cid) + pickled_integer(row) for cid, row in rows.items())
-    write(path, pickle.EMPTY_DICT + pickle.MARK + b"".join(items) + pickle.SETITEMS)
-
-
 def import_store(folder: PathLike, path: PathLike, recipe: Recipe, *, force: bool = False) -> Store:
     """Make a store from the `.nt` files of a folder, all or nothing; a killed import goes on where it stopped.
 
@@ -146,11 +118,12 @@ def import_store(folder: PathLike, path: PathLike, recipe: Recipe, *, force: boo
     Returns:
         The store. A `.nt` file keeps neither brain mask nor affine: the brain is where the class is above 0, and the
         native affine is exactly the identity, which says that the place in the world is unknown. The way from the
-        lattice to the native voxels is the recipe's and right.
+        lattice to the native voxels is the recipe's and right. Cases come in the order of the rows of `dict_cid.k`
+        where that lies beside them, so that a training of 2021 goes on with its codes; else by case id.
 
     Raises:
         UsageError: The recipe is not a published one, or another store is there.
-        CohortError: No `.nt` file, two with one case id, or two resolutions.
+        CohortError: No `.nt` file, two with one case id, two resolutions, or a case of `dict_cid.k` without file.
         ScanError: A file cannot be used (see `read_nt`), is no cube, or has more classes than there are centres.
     """
     if recipe.name == "box":
@@ -184,7 +157,7 @@ def export_nt(store: Store, folder: PathLike) -> list[Path]:
     """
     done = store.require_cases()
     ids = [store.ids[index] for index in done]
-    if odd := next((cid for cid in ids if not _is_file_name(cid)), None):
+    if odd := next((cid for cid in ids if not is_file_name(cid)), None):
         raise CohortError(f"the case id {odd!r} is no file name", where=store.path, remedy="prepare the cohort again")
     paths = [Path(folder) / f"{cid}.nt" for cid in ids]
     for index, cid, path in track(zip(done, ids, paths, strict=True), "export", len(done)):
@@ -203,7 +176,7 @@ class _Entry(NamedTuple):
 
 
 def _survey(folder: PathLike, recipe: Recipe) -> list[_Entry]:
-    """Every `.nt` file of a folder, checked, sorted by case id."""
+    """Every `.nt` file of a folder, checked, in the order of the store."""
     paths = sorted(path for path in Path(folder).glob("*.nt") if not path.name.startswith("."))
     if not paths:
         raise CohortError("no .nt files found", where=folder, remedy="give the folder that holds them")
@@ -224,7 +197,21 @@ def _survey(folder: PathLike, recipe: Recipe) -> list[_Entry]:
             why="a store has one resolution",
             remedy="import them from two folders into two stores",
         )
-    return found
+    return _by_row(found, Path(folder) / ROWS_FILE)
+
+
+def _by_row(found: list[_Entry], path: Path) -> list[_Entry]:
+    """Files in the order of the code rows, so that a training of 2021 can go on; those without a row come after."""
+    rows = read_rows(path) if path.is_file() else {}
+    lost = sorted(set(rows) - {entry.id for entry in found})
+    if lost:
+        raise CohortError(
+            f"gives rows to {len(lost)} cases that have no .nt file here (first: {', '.join(lost[:3])})",
+            where=path,
+            why="the cases after them would get the codes of others",
+            remedy="bring the files back, or move it away if no training of 2021 is to go on with them",
+        )
+    return sorted(found, key=lambda entry: (entry.id not in rows, rows.get(entry.id, 0), entry.id))
 
 
 def _entry(path: Path, recipe: Recipe) -> _Entry:
@@ -261,18 +248,6 @@ def _as_prepared(case: LegacyCase, path: Path, recipe: Recipe, lattice: Lattice,
         scale=(0.0, 1.0),
         source_hash=digest,
     )
-
-
-def _case_id(cid: object) -> str:
-    """A case id that is a file name and nothing but; a number becomes text."""
-    text = str(cid) if isinstance(cid, str | int) else ""
-    if not _is_file_name(text):
-        raise ValueError(f"the case id {shown(cid)} is no file name")
-    return text
-
-
-def _is_file_name(text: str) -> bool:
-    return text not in ("", ".", "..") and text.isprintable() and not set(text) & set("/\\")
 
 
 def _volume(value: object, what: str) -> Classes:

@@ -10,9 +10,10 @@ import torch
 from pydantic import ValidationError
 from torch import Tensor
 
+from anofield._progress import say
 from anofield.codes import CodePrior
 from anofield.errors import ExperimentError, MachineError, UsageError
-from anofield.experiment import LATEST, Experiment, Specs
+from anofield.experiment import LATEST, Checkpoint, Experiment, Specs
 from anofield.field import Decoder
 from anofield.prepare import Recipe
 from anofield.scan import write_json
@@ -80,6 +81,34 @@ def load_weights(field: Decoder, weights: dict[str, Tensor], where: PathLike) ->
         ) from error
 
 
+def codes_of(checkpoint: Checkpoint, case_ids: list[str], length: int, where: PathLike) -> Tensor:
+    """Codes of these cases, (case, code); published codes, which name no cases, go to them in their order.
+
+    Raises:
+        ExperimentError: They belong to other cases, or are of another length or number.
+    """
+    if checkpoint.code_ids and checkpoint.code_ids != case_ids:
+        odd = sorted(set(checkpoint.code_ids) ^ set(case_ids))[:3]
+        raise ExperimentError(
+            "was trained on other cases than the store holds now "
+            + (f"(first differences: {odd})" if odd else "(the same, in another order)"),
+            where=where,
+            why="codes belong to cases",
+            remedy="use the store it was trained on, or start a new experiment",
+        )
+    if checkpoint.codes.shape != (len(case_ids), length):
+        rows, found = checkpoint.codes.shape
+        raise ExperimentError(
+            f"has {rows} codes of length {found}; the store has {len(case_ids)} cases, CodeLength is {length}",
+            where=where,
+            why="every case needs its own code",
+            remedy="train on the store made by `anofield import` from the folder of .nt files with their dict_cid.k",
+        )
+    if not checkpoint.code_ids:
+        say(f"{where} names no cases: its codes are taken for those of the store, in the order of the store")
+    return checkpoint.codes
+
+
 def load_model(path: PathLike, *, epoch: str = LATEST, device: str = "auto") -> Model:
     """Load an experiment for detection.
 
@@ -89,15 +118,23 @@ def load_model(path: PathLike, *, epoch: str = LATEST, device: str = "auto") -> 
         device: `auto`, `cpu`, `cuda[:N]` or `mps`.
 
     Raises:
-        ExperimentError: No such experiment, no checkpoint, or no recipe.
+        ExperimentError: No such experiment, no checkpoint, no recipe, or weights or codes of another network.
         MachineError: The device is not there.
     """
     experiment = Experiment(path)
     checkpoint = experiment.load(epoch)
     field = build_field(experiment.specs)
     load_weights(field, checkpoint.model, experiment.path)
+    if experiment.specs.progressive_epochs:
+        field.set_band(checkpoint.epoch / experiment.specs.progressive_epochs)
     where = pick_device(device)
     field.requires_grad_(False).eval().to(where)
+    if checkpoint.codes.shape[1] != field.code_length:
+        raise ExperimentError(
+            f"has codes of length {checkpoint.codes.shape[1]}, CodeLength is {field.code_length}",
+            where=experiment.path,
+            remedy="restore the specs.json it was trained with",
+        )
     prior = CodePrior.fit(checkpoint.codes)
     calibration = read_calibration(experiment.path / CALIBRATION_FILE)
     recipe = read_recipe(experiment.path)
@@ -110,7 +147,7 @@ def read_recipe(path: Path) -> Recipe:
     Raises:
         ExperimentError: There is none, or it cannot be read.
     """
-    remedy = "copy recipe.json from the experiment's backup, or train again from the store"
+    remedy = "copy recipe.json from the experiment's backup, or go on training from the store, which writes it"
     content = _read_json(path / RECIPE_FILE, remedy)
     if content is None:
         raise ExperimentError(
@@ -122,8 +159,8 @@ def read_recipe(path: Path) -> Recipe:
         raise ExperimentError(f"its {RECIPE_FILE} is damaged", where=path, why=str(error), remedy=remedy) from error
 
 
-def write_recipe(path: Path, recipe: Recipe) -> None:
-    """Write the recipe beside the specs; one that is there already must be the same.
+def check_recipe(path: Path, recipe: Recipe) -> None:
+    """Compare a recipe with that of an experiment, if it has one already.
 
     Raises:
         UsageError: The experiment was trained on a store of another recipe.
@@ -133,8 +170,13 @@ def write_recipe(path: Path, recipe: Recipe) -> None:
             "the store was prepared with another recipe than this experiment was trained on",
             where=path / RECIPE_FILE,
             why="classes and places would mean something else",
-            remedy="train on the old store, or start a new experiment",
+            remedy="train on the old store (with the old Lattice in specs.json), or start a new experiment",
         )
+
+
+def write_recipe(path: Path, recipe: Recipe) -> None:
+    """Write the recipe beside the specs; see `check_recipe`."""
+    check_recipe(path, recipe)
     write_json(path / RECIPE_FILE, recipe.model_dump(mode="json"))
 
 

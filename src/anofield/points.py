@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -34,59 +33,34 @@ def coordinates_of(flat: Tensor, resolution: int, axis: Tensor) -> Tensor:
 
 
 @dataclass(frozen=True)
-class Volumes:
-    """Class volumes of a cohort, flattened and resident on one device.
+class Sampler:
+    """Draws random lattice points of a person, with replacement.
 
     Attributes:
-        classes: (case, R³) uint8.
-        brain: Flat indices of voxels that are brain in at least one case, (b,) int64.
         axis: Field coordinates of one axis, (R,).
-        resolution: R.
+        brain: Flat indices that `fraction` of the points come from, (b,) int64; voxels that are brain in somebody.
+        count: Points per person, n.
+        fraction: Share of the points drawn among `brain`, the rest anywhere in the box; 0 as published.
     """
 
-    classes: Tensor
-    brain: Tensor
     axis: Tensor
-    resolution: int
+    brain: Tensor
+    count: int
+    fraction: float
 
-    @classmethod
-    def stack(
-        cls, classes: Sequence[np.ndarray], brain: Sequence[np.ndarray], convention: Convention, device: torch.device
-    ) -> Volumes:
-        """Gather the volumes of some cases.
-
-        Args:
-            classes: One (R, R, R) uint8 array per case.
-            brain: One (R, R, R) array per case, non-zero in the brain.
-            convention: Of the lattice.
-            device: Where they stay.
-        """
-        resolution = int(classes[0].shape[0])
-        flat = torch.from_numpy(np.stack([c.reshape(-1) for c in classes])).to(device)  # (case, R³)
-        union = np.zeros(brain[0].size, dtype=bool)
-        for mask in brain:
-            union |= mask.reshape(-1) != 0
-        index = torch.from_numpy(np.flatnonzero(union)).to(device)
-        return cls(flat, index, axis_coordinates(resolution, convention).to(device), resolution)
-
-    def batch(
-        self, rows: Tensor, count: int, brain_fraction: float, generator: torch.Generator
-    ) -> tuple[Tensor, Tensor]:
-        """Draw random lattice points of some cases, with replacement.
+    def draw(self, classes: Tensor, generator: torch.Generator) -> tuple[Tensor, Tensor]:
+        """Points of one person.
 
         Args:
-            rows: Cases, (c,) int64.
-            count: Points per case, n.
-            brain_fraction: Share of the points drawn among `brain`, the rest anywhere in the box; 0 as published.
-            generator: Source of randomness, on the CPU whatever the device.
+            classes: (R³,) uint8, where the points shall live.
+            generator: Source of randomness, on the same device.
 
         Returns:
-            Field coordinates (c, n, 3) float32, and classes (c, n) int64.
+            Field coordinates (n, 3) float32, and classes (n,) int64.
         """
-        inside = round(count * brain_fraction)
-        anywhere = torch.randint(self.resolution**3, (len(rows), count - inside), generator=generator)
-        picked = torch.randint(max(len(self.brain), 1), (len(rows), inside), generator=generator)
-        device = self.classes.device
-        flat = torch.cat((anywhere.to(device), self.brain[picked.to(device)]), dim=1)  # (case, point)
-        targets = self.classes[rows.to(device)[:, None], flat].long()
-        return coordinates_of(flat, self.resolution, self.axis), targets
+        inside, device = round(self.count * self.fraction), classes.device
+        flat = torch.randint(len(classes), (self.count - inside,), generator=generator, device=device)
+        if inside:
+            picked = torch.randint(max(len(self.brain), 1), (inside,), generator=generator, device=device)
+            flat = torch.cat((flat, self.brain[picked]))
+        return coordinates_of(flat, len(self.axis), self.axis), classes[flat].long()

@@ -132,6 +132,12 @@ class Store:
             "recipe": self.recipe.model_dump(mode="json"),
         }
 
+    def content_hash(self) -> str:
+        """SHA-256 over ids and source hashes of the complete cases, and the recipe; paths do not count."""
+        sources = self._group["source_hash"][:]
+        cases = [f"{self.ids[i]} {bytes(sources[i]).hex()}" for i in self.done]
+        return hashlib.sha256("\n".join([self.recipe.model_dump_json(), *cases]).encode()).hexdigest()
+
     @property
     def resolution(self) -> int:
         """R, lattice voxels per axis."""

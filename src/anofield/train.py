@@ -1,64 +1,36 @@
 """Training of the auto-decoder: one loop over epochs of shuffled people, their codes learned with the network.
 
-Source: Naval Marimont & Tarroni 2021; Park et al. 2019. All randomness is drawn from (seed, epoch, step), so a resumed
+Source: Naval Marimont & Tarroni 2021; Park et al. 2019. All randomness is drawn from (seed, epoch, case), so a resumed
 run draws what the uninterrupted one would have drawn.
 """
 
 from __future__ import annotations
 
-import hashlib
-import json
+import contextlib
+import importlib.util
 import math
 import time
 from collections.abc import Iterator
-from dataclasses import dataclass
-from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import torch
 from torch import Tensor
-from torch.nn import functional
 
-from anofield._progress import Progress
+from anofield._lock import exclusive
+from anofield._progress import Progress, say
 from anofield._signals import StopRequest, deferred_stop
-from anofield.codes import CodeTable
-from anofield.errors import ExperimentError, Interrupted, MachineError, UsageError
-from anofield.experiment import LATEST, Checkpoint, Experiment, Logs, Specs
-from anofield.field import Decoder
-from anofield.model import build_field, load_weights, pick_device, write_recipe
-from anofield.points import Volumes
-from anofield.scan import writing
+from anofield.errors import Interrupted, UsageError
+from anofield.experiment import LATEST, Checkpoint, Experiment, Logs
+from anofield.feed import Cache, Feed, open_feed
+from anofield.held_out import HeldOut
+from anofield.journal import Journal
+from anofield.model import check_recipe, codes_of, load_weights, pick_device, write_recipe
+from anofield.prepare import Recipe
+from anofield.provenance import add_provenance, check_unchanged, describe
+from anofield.ranks import joined_ranks, plan_epoch
+from anofield.states import load_optimizer
+from anofield.step import Precision, Run, start_run, train_step
 from anofield.store import Store
-
-Precision = Literal["auto", "float32", "bfloat16"]
-METRICS_FILE = "metrics.jsonl"
-RAMP_EPOCHS = 100  # the code penalty grows linearly over these; published
-
-
-@dataclass
-class Run:
-    """State of a training run that changes from step to step."""
-
-    specs: Specs
-    field: Decoder
-    codes: CodeTable
-    optimizer: torch.optim.Adam
-    logs: Logs
-    bfloat16: bool = False
-    epoch: int = 0
-    step: int = 0
-
-    @property
-    def steps_per_epoch(self) -> int:
-        """Batches of an epoch; the last one may be smaller."""
-        return -(-len(self.codes.ids) // self.specs.scenes_per_batch)
-
-    def checkpoint(self) -> Checkpoint:
-        """A snapshot on the CPU."""
-        model = {name: value.detach().cpu() for name, value in self.field.state_dict().items()}
-        codes = self.codes.weight.detach().cpu()
-        state = self.optimizer.state_dict()
-        return Checkpoint(self.epoch, self.step, model, self.codes.ids, codes, state, self.logs)
 
 
 def train(
@@ -68,161 +40,138 @@ def train(
     resume: str | None = None,
     device: str = "auto",
     precision: Precision = "float32",
+    cache: Cache = "auto",
+    compiled: bool | None = None,
+    held_out: Store | None = None,
+    track: str | None = None,
 ) -> Logs:
     """Train an experiment to its `NumEpochs`.
+
+    Started by `torchrun`, the ranks share the cases: each step trains on `ScenesPerBatch` cases over all ranks.
 
     Args:
         experiment: Where specs are read and checkpoints written.
         store: Prepared healthy people.
-        resume: `latest` or an epoch to go on after; None starts anew in a directory without checkpoints.
+        resume: `latest` or an epoch to go on after; `auto` goes on if there is a checkpoint and else starts; None
+            starts anew in a directory without checkpoints.
         device: `auto`, `cpu`, `cuda[:N]` or `mps`.
         precision: Of the matrix products; `auto` takes bfloat16 where the device multiplies it faster.
+        cache: Class volumes `resident` on the device, in a `stream` from disk, or `auto`, by the memory that is free.
+        compiled: Compile the loss with `torch.compile`; None does so on CUDA where Triton is installed.
+        held_out: Prepared healthy people that are not trained on, whose cross-entropy is measured now and then.
+        track: `tensorboard` writes the metrics there as well.
 
     Returns:
         The logs.
 
     Raises:
-        UsageError: Checkpoints are there and `resume` is None; classes of specs and store differ.
+        UsageError: Checkpoints are there and `resume` is None; another process trains here; the classes of specs and
+            store, or the store's content or the specs since the last start, do not fit.
         ExperimentError: `resume` names no checkpoint, or the store's cases are not those of the checkpoint.
         Interrupted: SIGINT or SIGTERM; the state after the current step is saved.
         MachineError: The device or the disk refuses.
     """
     where = pick_device(device)
-    _check(experiment, store, resume)
-    write_recipe(experiment.path, store.recipe)
-    run = start_run(experiment.specs, [store.ids[i] for i in store.require_cases(2)], where)
-    run.bfloat16 = has_fast_bfloat16(where) if precision == "auto" else precision == "bfloat16"
-    if resume is not None:
-        restore(run, experiment.load(resume), experiment.path)
-        _cut_metrics(experiment.path / METRICS_FILE, run.epoch)
-    volumes = load_volumes(store, where)
-    with deferred_stop() as stop:
-        _epochs(run, volumes, experiment, stop)
-    return run.logs
-
-
-def start_run(specs: Specs, case_ids: list[str], device: torch.device) -> Run:
-    """Fresh network, codes and optimiser, seeded by the specs."""
-    torch.manual_seed(specs.seed)
-    generator = torch.Generator().manual_seed(specs.seed)
-    try:
-        field = build_field(specs).to(device)
-        codes = CodeTable(case_ids, specs.code_length, specs.code_bound, specs.code_init_std_dev, generator).to(device)
-    except (RuntimeError, MemoryError) as error:  # torch reports a failed allocation as RuntimeError
-        raise MachineError(
-            "the network and codes do not fit into memory",
-            why=str(error).splitlines()[0],
-            remedy="lower dims or CodeLength",
-        ) from error
-    groups = [{"params": list(field.parameters())}, {"params": list(codes.parameters())}]
-    return Run(specs, field, codes, torch.optim.Adam(groups, lr=1e-3), Logs())
+    resume = _what_to_resume(experiment, resume)
+    recipe = _checked_recipe(experiment, store, held_out)
+    with joined_ranks(cuda=where.type == "cuda") as ranks, contextlib.ExitStack() as stack:
+        if ranks.size > 1 and where.type == "cuda":
+            where = torch.device("cuda", ranks.local)
+        if ranks.first:
+            stack.enter_context(exclusive(experiment.path, "training"))
+        cases = store.require_cases(max(2, ranks.size))
+        run = start_run(experiment.specs, [store.ids[i] for i in cases], where, ranks)
+        run.set_precision(precision, compiled=_has_triton(where) if compiled is None else compiled)
+        if resume is not None:
+            restore(run, experiment.load(resume), experiment.path)
+        _record_start(run, experiment, store, recipe)
+        feed = open_feed(store, ranks.owned(cases), recipe.lattice, count=run.specs.samples_per_scene,
+                         fraction=run.specs.brain_fraction, seed=run.specs.seed, device=where, cache=cache,
+                         sharing=ranks.per_machine)  # fmt: skip
+        watch = None if held_out is None or not ranks.first else HeldOut(held_out, recipe.lattice, where)
+        stop = stack.enter_context(deferred_stop())
+        _epochs(run, feed, experiment, stop, Journal(experiment.path, run, watch, track))
+        return run.logs
 
 
 def restore(run: Run, checkpoint: Checkpoint, path: Any = "") -> None:
-    """Put a checkpoint into a fresh run.
+    """Put a checkpoint into a fresh run; a rank takes the rows of its own cases.
 
     Raises:
         ExperimentError: Its cases or its network are not the run's.
     """
-    if checkpoint.code_ids != run.codes.ids:
-        missing = sorted(set(checkpoint.code_ids) ^ set(run.codes.ids))[:3]
-        raise ExperimentError(
-            f"was trained on other cases than the store holds now (first differences: {missing})",
-            where=path,
-            why="codes belong to cases",
-            remedy="use the store it was trained on, or start a new experiment",
-        )
     load_weights(run.field, checkpoint.model, path)
+    own = run.ranks.owned(range(len(run.case_ids)))
+    codes = codes_of(checkpoint, run.case_ids, run.specs.code_length, path)
     with torch.no_grad():
-        run.codes.weight.copy_(checkpoint.codes)
-    run.optimizer.load_state_dict(checkpoint.optimizer)
+        run.codes.weight.copy_(codes[own])
+    load_optimizer(run.optimizer, _map_codes_state(checkpoint.optimizer, lambda rows: rows[own].clone()), path)
     run.logs, run.epoch, run.step = checkpoint.logs, checkpoint.epoch, checkpoint.step
     run.logs.cut(run.epoch, run.steps_per_epoch, run.step)
 
 
-def has_fast_bfloat16(device: torch.device) -> bool:
-    """Whether the device multiplies bfloat16 matrices in hardware (tensor cores, AVX512-BF16, AMX)."""
-    if device.type == "cuda":
-        return bool(torch.cuda.is_bf16_supported())
-    return device.type == "cpu" and bool(torch.cpu._is_avx512_bf16_supported())
+def checkpoint_of(run: Run) -> Checkpoint:
+    """A snapshot on the CPU, codes of all ranks in the order of the cases; every rank must call it."""
+    model = {name: value.detach().cpu() for name, value in run.field.state_dict().items()}
+    codes = run.all_codes(run.codes.weight)
+    state = _map_codes_state(run.optimizer.state_dict(), run.all_codes)
+    return Checkpoint(run.epoch, run.step, model, run.case_ids, codes, state, run.logs)
 
 
-def load_volumes(store: Store, device: torch.device) -> Volumes:
-    """All complete cases of a store, resident on the device."""
-    indices = store.require_cases()
-    try:
-        classes, brain = [store.classes(i) for i in indices], [store.brain(i) for i in indices]
-        return Volumes.stack(classes, brain, store.recipe.lattice, device)
-    except (MemoryError, torch.OutOfMemoryError) as error:
-        size = len(indices) * store.resolution**3 / 2**30
-        raise MachineError(
-            f"{size:.1f} GiB of class volumes do not fit",
-            where=store.path,
-            remedy="use --device cpu or a smaller --res",
-        ) from error
+def _map_codes_state(state: Any, change: Any) -> Any:
+    """An optimiser state whose per-row tensors of the code table went through `change`."""
+    if len(state.get("param_groups", [])) != 2:
+        return state  # the loader says what is missing
+    table = state["param_groups"][1]["params"][0]
+    per_row = {
+        key: change(value) if isinstance(value, Tensor) and value.dim() == 2 else value
+        for key, value in state["state"].get(table, {}).items()
+    }
+    return {**state, "state": {**state["state"], table: per_row} if per_row else state["state"]}
 
 
-def batch_loss(run: Run, points: Tensor, targets: Tensor, rows: Tensor, epoch: int) -> Tensor:
-    """Published loss: Σ cross-entropy plus the ramped code penalty, over the cases of the batch.
-
-    Args:
-        run: Network, codes and specs.
-        points: Field coordinates, (case, point, 3).
-        targets: Classes, (case, point).
-        rows: Rows of the code table, (case,).
-        epoch: Counted from 1.
-
-    Source:
-        Naval Marimont & Tarroni 2021, published training code.
-    """
-    codes = run.codes(rows)  # (case, code)
-    with torch.autocast(points.device.type, torch.bfloat16, enabled=run.bfloat16):
-        logits = run.field(points, codes)  # (case, point, class)
-    loss = functional.cross_entropy(logits.float().flatten(0, 1), targets.flatten(), reduction="sum")
-    if run.specs.code_regularization:
-        ramp = min(1.0, epoch / RAMP_EPOCHS)
-        penalty = codes.norm(dim=1).sum() * points.shape[1]
-        loss = loss + run.specs.code_regularization_lambda * ramp * penalty
-    return loss / len(rows)
-
-
-def train_step(run: Run, volumes: Volumes, rows: Tensor, epoch: int, step: int) -> Tensor:
-    """Draw points of some cases and take one optimiser step; returns the loss, still on the device."""
-    generator = _generator(run.specs.seed, epoch, step)
-    points, targets = volumes.batch(rows, run.specs.samples_per_scene, run.specs.brain_fraction, generator)
-    torch.manual_seed(_stream(run.specs.seed, epoch, step, "dropout"))
-    loss = batch_loss(run, points, targets, rows.to(points.device), epoch)
-    run.optimizer.zero_grad(set_to_none=True)
-    loss.backward()
-    if run.specs.gradient_clip_norm is not None:
-        torch.nn.utils.clip_grad_norm_(run.field.parameters(), run.specs.gradient_clip_norm)
-    run.optimizer.step()
-    return loss.detach()
-
-
-def _epochs(run: Run, volumes: Volumes, experiment: Experiment, stop: StopRequest) -> None:
-    specs = run.specs
+def _epochs(run: Run, feed: Feed, experiment: Experiment, stop: StopRequest, journal: Journal) -> None:
+    specs, ranks = run.specs, run.ranks
     run.field.train()
-    label = f"train {experiment.path.name}"
-    with Progress(label, specs.num_epochs - run.epoch) as progress:
+    with Progress(f"train {experiment.path.name}", specs.num_epochs - run.epoch, shown=ranks.first) as progress:
         while run.epoch < specs.num_epochs:
             began, epoch = time.monotonic(), run.epoch + 1
-            rates = [schedule.rate(epoch) for schedule in specs.learning_rate_schedule]
-            for group, rate in zip(run.optimizer.param_groups, rates, strict=True):
-                group["lr"] = rate
-            losses = list(_epoch_steps(run, volumes, epoch, stop))
-            run.logs.loss += _finite(torch.stack(losses).tolist() if losses else [], epoch, experiment)
-            if stop.number is not None and run.step:
-                _stop(run, experiment, stop.number)
+            rates = _set_rates(run, epoch)
+            losses = torch.stack(list(_epoch_steps(run, feed, epoch, stop)))
+            ranks.sum_([losses])
+            run.logs.loss += _finite(losses.tolist(), epoch, experiment)
+            if run.step:
+                _stop(run, experiment, stop)
             run.epoch, run.step = epoch, 0
-            _log_epoch(run, rates, time.monotonic() - began)
-            _save_epoch(run, experiment, last=epoch == specs.num_epochs)
-            points = len(run.codes.ids) * specs.samples_per_scene / (time.monotonic() - began)
-            progress.advance(
-                f"loss {run.logs.loss[-1] / specs.samples_per_scene:.3f} nats · {points / 1e3:.0f}k points/s"
-            )
-            if stop.number is not None:
-                _stop(run, experiment, stop.number)
+            journal.add_epoch(run, rates, time.monotonic() - began)
+            _save_epoch(run, experiment)
+            progress.advance(journal.text)
+            if ranks.largest(stop.number or 0):
+                _stop(run, experiment, stop)
+
+
+def _set_rates(run: Run, epoch: int) -> list[float]:
+    """Learning rates and octaves of an epoch."""
+    rates = [schedule.rate(epoch) for schedule in run.specs.learning_rate_schedule]
+    for group, rate in zip(run.optimizer.param_groups, rates, strict=True):
+        group["lr"] = rate
+    if run.specs.progressive_epochs:
+        run.field.set_band(epoch / run.specs.progressive_epochs)
+    return rates
+
+
+def _epoch_steps(run: Run, feed: Feed, epoch: int, stop: StopRequest) -> Iterator[Tensor]:
+    """The steps of an epoch from `run.step` on; ends early when asked to stop, with `run.step` saying where."""
+    ranks, specs = run.ranks, run.specs
+    plan = plan_epoch(len(run.case_ids), specs.scenes_per_batch, specs.seed, epoch, ranks.size)[run.step :]
+    mine = [step[ranks.rank] for step in plan]
+    batches = feed.batches(mine, epoch)
+    for left, (step, rows, batch) in enumerate(zip(plan, mine, batches, strict=True), start=1):
+        yield train_step(run, batch, rows, epoch, sum(len(part) for part in step))
+        run.step += 1
+        if left < len(plan) and ranks.largest(stop.number or 0):
+            return
+    run.step = 0
 
 
 def _finite(losses: list[float], epoch: int, experiment: Experiment) -> list[float]:
@@ -237,85 +186,75 @@ def _finite(losses: list[float], epoch: int, experiment: Experiment) -> list[flo
     return losses
 
 
-def _epoch_steps(run: Run, volumes: Volumes, epoch: int, stop: StopRequest) -> Iterator[Tensor]:
-    """The steps of an epoch from `run.step` on; ends early when asked to stop, with `run.step` saying where."""
-    order = torch.randperm(len(run.codes.ids), generator=_generator(run.specs.seed, epoch, -1))
-    batches = order.split(run.specs.scenes_per_batch)
-    for step in range(run.step, len(batches)):
-        yield train_step(run, volumes, batches[step], epoch, step)
-        run.step = step + 1
-        if stop.number is not None and run.step < len(batches):
-            return
-    run.step = 0
-
-
-def _stop(run: Run, experiment: Experiment, number: int) -> None:
-    experiment.save(run.checkpoint(), [LATEST])
+def _stop(run: Run, experiment: Experiment, stop: StopRequest) -> None:
+    checkpoint = checkpoint_of(run)
+    if run.ranks.first:
+        experiment.save(checkpoint, [LATEST])
     at = f"epoch {run.epoch}" + (f" and {run.step} steps" if run.step else "")
-    raise Interrupted(number, f"saved after {at}; go on with --continue latest")
+    raise Interrupted(stop.number or 15, f"saved after {at}; go on with --continue latest")
 
 
-def _log_epoch(run: Run, rates: list[float], seconds: float) -> None:
-    logs = run.logs
-    logs.epoch = run.epoch
-    logs.learning_rate.append(rates)
-    logs.timing.append(seconds)
-    logs.latent_magnitude.append(float(run.codes.weight.detach().norm(dim=1).mean()))
-    for name, value in run.field.named_parameters():
-        logs.param_magnitude.setdefault(name, []).append(float(value.detach().norm()))
-
-
-def _save_epoch(run: Run, experiment: Experiment, *, last: bool) -> None:
+def _save_epoch(run: Run, experiment: Experiment) -> None:
     specs = run.specs
     snapshot = run.epoch % specs.snapshot_frequency == 0 or run.epoch in specs.additional_snapshots
     names = [str(run.epoch)] if snapshot else []
-    if last or run.epoch % specs.log_frequency == 0:
+    if run.epoch == specs.num_epochs or run.epoch % specs.log_frequency == 0:
         names.append(LATEST)
     if names:
-        experiment.save(run.checkpoint(), names)
-    steps = run.logs.loss[-run.steps_per_epoch :]
-    line = {
-        "epoch": run.epoch,
-        "loss_per_point": sum(steps) / len(steps) / specs.samples_per_scene,
-        "learning_rate": run.logs.learning_rate[-1],
-        "seconds": round(run.logs.timing[-1], 3),
-        "code_norm": run.logs.latent_magnitude[-1],
-    }
-    path = experiment.path / METRICS_FILE
-    with writing(path), path.open("a") as stream:
-        stream.write(json.dumps(line) + "\n")
+        checkpoint = checkpoint_of(run)
+        if run.ranks.first:
+            experiment.save(checkpoint, names)
 
 
-def _cut_metrics(path: Path, epoch: int) -> None:
-    """Drop the lines of epochs that are trained again, and one that a kill left unfinished."""
-    lines = path.read_text().splitlines(keepends=True) if path.is_file() else []
-    kept = [line for line in lines if line.endswith("\n") and json.loads(line)["epoch"] <= epoch]
-    if len(kept) < len(lines):
-        with writing(path):
-            path.write_text("".join(kept))
-
-
-def _check(experiment: Experiment, store: Store, resume: str | None) -> None:
-    if resume is None and experiment.has_checkpoint():
+def _what_to_resume(experiment: Experiment, resume: str | None) -> str | None:
+    """`auto` made definite; a directory that was trained before is not started anew by accident."""
+    trained = experiment.has_checkpoint()
+    if resume == "auto":
+        return LATEST if trained else None
+    if resume is None and trained:
         raise UsageError(
             "was trained before",
             where=experiment.path,
             why="starting anew would overwrite it",
             remedy="go on with --continue latest, or choose another directory",
         )
-    expected, found = experiment.specs.network_specs.dim_out, len(store.recipe.centers)
+    return resume
+
+
+def _checked_recipe(experiment: Experiment, store: Store, held_out: Store | None) -> Recipe:
+    """The recipe of the experiment: the store's, with the lattice that the specs ask for."""
+    specs = experiment.specs
+    expected, found = specs.network_specs.dim_out, len(store.recipe.centers)
     if expected != found:
         raise UsageError(
             f"NetworkSpecs.dim_out is {expected}, the store has {found} classes",
             where=experiment.path / "specs.json",
             remedy=f"set dim_out to {found}",
         )
+    if held_out is not None and held_out.recipe != store.recipe:
+        raise UsageError(
+            "the held-out people were prepared otherwise than the training people",
+            where=held_out.path,
+            remedy=f"prepare them with --recipe-from {store.path}",
+        )
+    recipe = store.recipe.model_copy(update={"lattice": specs.lattice} if specs.lattice else {})
+    check_recipe(experiment.path, recipe)
+    return recipe
 
 
-def _generator(*key: int) -> torch.Generator:
-    return torch.Generator().manual_seed(_stream(*key))
+def _record_start(run: Run, experiment: Experiment, store: Store, recipe: Recipe) -> None:
+    """Refuse what changed since the last start, then write recipe and provenance."""
+    if not run.ranks.first:
+        return
+    precision = "bfloat16" if run.bfloat16 else "float32"
+    entry = describe(run.specs, store, run.device, precision=precision, ranks=run.ranks.size, epoch=run.epoch)
+    if run.epoch or run.step:
+        check_unchanged(experiment.path, entry, mid_epoch=bool(run.step))
+    if run.epoch >= run.specs.num_epochs:
+        say(f"{experiment.path}: epoch {run.epoch} of {run.specs.num_epochs} is done; raise NumEpochs to go on")
+    write_recipe(experiment.path, recipe)
+    add_provenance(experiment.path, entry)
 
 
-def _stream(*key: object) -> int:
-    """A 63-bit seed that is a function of the key alone."""
-    return int.from_bytes(hashlib.sha256(repr(key).encode()).digest()[:8], "big") >> 1
+def _has_triton(device: torch.device) -> bool:
+    return device.type == "cuda" and importlib.util.find_spec("triton") is not None

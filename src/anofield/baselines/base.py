@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
 from typing import ClassVar
@@ -116,8 +115,3 @@ def tail_of(residual: FloatVolume, tail: Tail) -> FloatVolume:
     if tail == "both":
         return np.abs(residual)
     return np.maximum(residual if tail == "bright" else -residual, np.float32(0))
-
-
-def seed_of(seed: int, key: str) -> int:
-    """A 63-bit seed that is a function of the seed and the case alone."""
-    return int.from_bytes(hashlib.sha256(f"{seed}/{key}".encode()).digest()[:8], "big") >> 1

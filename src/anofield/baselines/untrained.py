@@ -5,7 +5,8 @@ from __future__ import annotations
 import numpy as np
 from scipy import stats
 
-from anofield.baselines.base import LEFT_RIGHT, Baseline, Scored, observed, seed_of, tail_of
+from anofield._random import seed_of
+from anofield.baselines.base import LEFT_RIGHT, Baseline, Scored, observed, tail_of
 from anofield.baselines.intensity import intensity_score
 from anofield.prepare import Prepared
 from anofield.score import Tail

@@ -26,6 +26,7 @@ from anofield.cli import (
     phantom,
     prepare,
     report,
+    sample,
     train,
 )
 from anofield.errors import AnofieldError, Interrupted
@@ -43,8 +44,8 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-VERBS = (demo, phantom, check, prepare, train, calibrate, detect, evaluate, report, import_, export, info, benchmark)
-for verb in VERBS:
+VERBS = (demo, phantom, check, prepare, train, sample, calibrate, detect, evaluate, report, import_, export, info)
+for verb in (*VERBS, benchmark):
     app.command(name=verb.__name__.rpartition(".")[2].rstrip("_"))(verb.command)
 app.add_typer(baseline.app, name="baseline")
 

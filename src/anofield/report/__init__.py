@@ -1,4 +1,4 @@
-"""The report of a run: one self-contained HTML file, readable offline, by clinicians and researchers."""
+"""Reports of a run and of a training: one self-contained HTML file each, for clinicians and researchers, offline."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from anofield.report.page import render
 from anofield.scan import writing
 from anofield.typing import PathLike
 
-TITLE = "Anomaly detection report"
+TITLE, TRAINING_TITLE = "Anomaly detection report", "Training report"
 
 
 def write_report(
@@ -48,9 +48,49 @@ def write_report(
     """
     if max_cases < 0:
         raise UsageError("is negative", where="max_cases", remedy="give 0 for a report without pictures, or more")
-    page = render(read_run(run, results), title=title, max_cases=max_cases, notes=notes)
+    return _write_page(out, render(read_run(run, results), title=title, max_cases=max_cases, notes=notes))
+
+
+def write_training_report(
+    experiment: PathLike,
+    out: PathLike,
+    *,
+    data: PathLike | None = None,
+    title: str = TRAINING_TITLE,
+    people: int = 6,
+    device: str = "auto",
+) -> Path:
+    """Write the report of a training, finished or not, of this program or of 2021.
+
+    Args:
+        experiment: Its directory; without a checkpoint or a `recipe.json` the page shows no people and says why.
+        out: HTML file to write, or a folder, which gets `training.html`.
+        data: Store it was trained on: stored classes are shown beside the restorations.
+        title: Heading of the page.
+        people: Shown of the training, and as many from the prior.
+        device: Where they are decoded.
+
+    Returns:
+        The file written. It replaces an older one only when it is complete.
+
+    Raises:
+        ExperimentError: No such experiment.
+        CohortError: `data` is no store.
+        UsageError: `people` is negative, or `specs.json` cannot be used.
+        MachineError: The file cannot be written.
+    """
+    from anofield.report.history import read_history  # with torch, which the report of a run does without
+    from anofield.report.training import render_training
+
+    if people < 0:
+        raise UsageError("is negative", where="people", remedy="give 0 for a report without pictures, or more")
+    page = render_training(read_history(experiment), data=data, title=title, people=people, device=device)
+    return _write_page(out, page, "training.html")
+
+
+def _write_page(out: PathLike, page: str, name: str = "report.html") -> Path:
     path = Path(out)
-    path = path / "report.html" if path.is_dir() else path
+    path = path / name if path.is_dir() else path
     _write_text(path, page)
     return path
 

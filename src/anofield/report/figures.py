@@ -1,4 +1,4 @@
-"""Drawings of the report: slices as embedded pictures, outlines and curves as SVG paths; no HTML is made here."""
+"""Drawings of the report: slices as embedded pictures, outlines as SVG paths; no HTML is made here."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ import matplotlib
 import numpy as np
 from PIL import Image, features
 
+from anofield.report.charts import svg_path
 from anofield.report.planes import CaseView, Plane
 from anofield.typing import Volume
 
@@ -22,7 +23,6 @@ DETAILS = ((1.6, 82), (1.0, 72), (0.6, 60))
 LARGEST_SIDE = 640  # pixels, against a header with absurd spacing
 FORMAT = "WEBP" if features.check("webp") else "PNG"
 OPACITY = 0.9  # of the overlay where it is strongest: the anatomy below stays visible
-MAX_POINTS = 400  # of a curve; more cannot be seen at 400 pixels
 
 
 @dataclass(frozen=True)
@@ -76,16 +76,6 @@ class Row:
     panels: tuple[Panel, ...]
 
 
-@dataclass(frozen=True)
-class Line:
-    """One score in a chart: its name, its CSS class, an SVG path in the unit square times 100 (y downwards)."""
-
-    name: str
-    style: str
-    path: str
-    value: float | None
-
-
 def scale_of(views: Iterable[CaseView], threshold: float | None) -> Scale:
     """The common colour scale: the middle of the cases' bright ends, and always room above the threshold."""
     tops = [view.top for view in views if view.top is not None and view.top > 0]
@@ -114,17 +104,7 @@ def outline(mask: Volume, size: tuple[float, float]) -> str:
     lines: Sequence[Any] = contourpy.contour_generator(z=padded).lines(0.5)
     # an index is a voxel's centre, after one voxel of padding; a voxel's edge lies half a voxel before it
     points = [(np.asarray(line) - 0.5) * (across, down) for line in lines]
-    return "".join(_path(line[:-1], digits=1) + "Z" for line in points)
-
-
-def curve(x: Sequence[float | None], y: Sequence[float | None]) -> str:
-    """A curve in the unit square as an SVG path, 100 units wide and high, y downwards; undefined points left out."""
-    points = np.array([(a, b) for a, b in zip(x, y, strict=False) if a is not None and b is not None], dtype=float)
-    points = points.reshape(-1, 2)
-    points = points[np.isfinite(points).all(axis=1)]
-    if len(points) > MAX_POINTS:
-        points = points[np.linspace(0, len(points) - 1, MAX_POINTS).round().astype(int)]
-    return _path((points * (1, -1) + (0, 1)) * 100, digits=2) if len(points) else ""
+    return "".join(svg_path(line[:-1], digits=1) + "Z" for line in points)
 
 
 def picture(grey: Volume, size: tuple[float, float], window: tuple[float, float], detail: tuple[float, int]) -> str:
@@ -175,7 +155,3 @@ def _uri(image: Image.Image, quality: int) -> str:
     stream = io.BytesIO()
     image.save(stream, FORMAT, **({"quality": quality, "method": 4} if FORMAT == "WEBP" else {"optimize": True}))
     return f"data:image/{FORMAT.lower()};base64,{base64.b64encode(stream.getvalue()).decode()}"
-
-
-def _path(points: Any, *, digits: int) -> str:
-    return "M" + "L".join(f"{x:.{digits}f} {y:.{digits}f}" for x, y in points)

@@ -9,7 +9,8 @@ from typing import Any
 
 import jinja2
 
-from anofield.report.figures import Line, curve, draw, gradient, scale_of
+from anofield.report.charts import Chart, Line, curve
+from anofield.report.figures import draw, gradient, scale_of
 from anofield.report.folder import CaseFolder, Run, section
 from anofield.report.numerals import DASH, decimal, duration, finite, ml, number
 from anofield.report.planes import CaseView, view_case
@@ -63,27 +64,39 @@ def render(run: Run, *, title: str, max_cases: int, notes: str) -> str:
         max_cases: Cases that get a card with pictures.
         notes: Plain text; an empty line begins a paragraph.
     """
+    return (
+        templates()
+        .get_template("page.html.j2")
+        .render(
+            title=title,
+            version=run.info.get("anofield"),
+            notes=[part.strip() for part in notes.split("\n\n") if part.strip()],
+            head=_head(run),
+            summary=_summary(run),
+            charts=_charts(run),
+            strip=_strip(run, max_cases),
+            few=len(run.cases) <= FEW_CASES,
+            rows=[_row(run, case, place) for place, case in enumerate(run.cases)],
+            failures=[
+                {key: str(f.get(key) or DASH) for key in ("id", "stage", "error", "image")} for f in run.failures
+            ],
+            settings=_settings(run.info),
+            kinds=KINDS,
+            dash=DASH,
+            lesion_columns=LESION_COLUMNS,
+            **_cards(run, max_cases),
+        )
+    )
+
+
+def templates() -> jinja2.Environment:
+    """The templates of the reports; every value is escaped."""
     loader = jinja2.PackageLoader("anofield", "report")
     pages = jinja2.Environment(
         loader=loader, autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True
     )
     pages.filters.update(number=number, ml=ml, duration=duration, decimal=decimal)
-    return pages.get_template("page.html.j2").render(
-        title=title,
-        notes=[part.strip() for part in notes.split("\n\n") if part.strip()],
-        head=_head(run),
-        summary=_summary(run),
-        charts=_charts(run),
-        strip=_strip(run, max_cases),
-        few=len(run.cases) <= FEW_CASES,
-        rows=[_row(run, case, place) for place, case in enumerate(run.cases)],
-        failures=[{key: str(f.get(key) or DASH) for key in ("id", "stage", "error", "image")} for f in run.failures],
-        settings=_settings(run.info),
-        kinds=KINDS,
-        dash=DASH,
-        lesion_columns=LESION_COLUMNS,
-        **_cards(run, max_cases),
-    )
+    return pages
 
 
 def _head(run: Run) -> Json:
@@ -98,7 +111,6 @@ def _head(run: Run) -> Json:
         "quantile": finite(threshold.get("quantile")),
         "meaning": str(threshold.get("meaning") or ""),
         "unfinished": not run.info,
-        "version": run.info.get("anofield"),
     }
 
 
@@ -177,7 +189,7 @@ def _styles(run: Run, names: Sequence[str]) -> dict[str, str]:
     return styles
 
 
-def _charts(run: Run) -> list[Json]:
+def _charts(run: Run) -> list[Chart]:
     curves = section(run.results, "curves")
     styles = _styles(run, _ordered(run, section(run.results, "scores") or curves))
     axes = (
@@ -186,13 +198,14 @@ def _charts(run: Run) -> list[Json]:
     )
     charts = []
     for heading, x_label, y_label, x, y, metric, short in axes:
-        lines = [
-            Line(name, style, path, finite(section(section(run.results, "scores"), name).get(metric)))
+        lines = tuple(
+            Line(f"{name} (baseline)" if "baseline" in style else name, style, path, f"{short} {decimal(value)}")
             for name, style in styles.items()
             if (path := curve(section(curves, name).get(x) or [], section(curves, name).get(y) or []))
-        ]
-        charts.append({"title": heading, "x": x_label, "y": y_label, "lines": lines, "metric": short})
-    return [chart for chart in charts if chart["lines"]]
+            for value in [section(section(run.results, "scores"), name).get(metric)]
+        )
+        charts.append(Chart(heading, x_label, y_label, lines, diagonal=metric == "auroc"))
+    return [chart for chart in charts if chart.lines]
 
 
 def _strip(run: Run, max_cases: int) -> list[Json]:
@@ -299,14 +312,14 @@ def _settings(info: Json) -> list[tuple[str, list[tuple[str, str]]]]:
         "Run": run,
         **{name.title(): section(info, name) for name in ("options", "recipe", "threshold", "versions")},
     }
-    return [(name, list(_flat(content))) for name, content in parts.items() if content]
+    return [(name, list(flat(content))) for name, content in parts.items() if content]
 
 
-def _flat(content: Any, above: str = "") -> Iterable[tuple[str, str]]:
+def flat(content: Any, above: str = "") -> Iterable[tuple[str, str]]:
     """Nested objects as (dotted key, text)."""
     if isinstance(content, dict):
         for key, value in content.items():
-            yield from _flat(value, f"{above}.{key}" if above else str(key))
+            yield from flat(value, f"{above}.{key}" if above else str(key))
     elif isinstance(content, list):
         yield above, ", ".join(map(str, content))
     else:

@@ -123,8 +123,13 @@ def cut(data: Volume, view: str, index: int) -> Volume:
     (axial, coronal) or from anterior (sagittal).
     """
     axis, _ = VIEWS[view]
-    plane: Volume = np.flip(np.take(data, index, axis=axis)).T
-    return plane
+    return turned(np.take(data, index, axis=axis))
+
+
+def turned(plane: Volume) -> Volume:
+    """A plane whose two axes run in RAS order, as (row, column) with the marks of `VIEWS`."""
+    shown: Volume = np.flip(plane).T
+    return shown
 
 
 def view_case(case: CaseFolder) -> CaseView:

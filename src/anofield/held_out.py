@@ -1,0 +1,68 @@
+"""How well a field in training explains healthy people whom it does not train on: cross-entropy at fresh points."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+from anofield.codes import CodePrior
+from anofield.feed import Feed, open_feed
+from anofield.field import Decoder
+from anofield.lattice import Convention
+from anofield.store import Store
+
+PEOPLE = 8  # the first of the store: enough to see overfitting begin, few enough to measure often
+POINTS = 2048  # per person and step
+STEPS = 40
+RATE = 0.03
+PRIOR_WEIGHT = 0.01  # nats per squared Mahalanobis distance and code entry
+
+
+class HeldOut:
+    """Held-out people of a training run.
+
+    Args:
+        store: Their prepared scans; the first `PEOPLE` complete ones are taken.
+        lattice: Where a voxel lies in the field.
+        device: Of the field.
+    """
+
+    def __init__(self, store: Store, lattice: Convention, device: torch.device) -> None:
+        cases = store.require_cases()[:PEOPLE]
+        self._feed: Feed = open_feed(store, cases, lattice, count=POINTS, fraction=1.0, seed=0, device=device)
+        self._rows = torch.arange(len(cases))
+
+    def cross_entropy(self, field: Decoder, codes: Tensor) -> float:
+        """Fit a code to every person at random points of the brain, and measure it at others; nats per point.
+
+        Args:
+            field: Left in the mode it was in.
+            codes: Of the training people, (case, code): the start and the prior of the fit.
+        """
+        training = field.training
+        field.eval()
+        try:
+            return self._measure(field, codes.detach())
+        finally:
+            field.train(training)
+
+    def _measure(self, field: Decoder, codes: Tensor) -> float:
+        prior = CodePrior.fit(codes.cpu())
+        fitted = prior.mean.to(codes).repeat(len(self._rows), 1).requires_grad_(True)
+        weights = [weight.detach() for weight in field.fold()]
+        optimizer = torch.optim.Adam([fitted], lr=RATE)
+        schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, STEPS)
+        for step in range(STEPS):
+            loss = self._loss(field, fitted, weights, step) + PRIOR_WEIGHT * prior.distance(fitted).mean()
+            (fitted.grad,) = torch.autograd.grad(loss, [fitted])
+            optimizer.step()
+            schedule.step()
+        with torch.no_grad():
+            fresh = [self._loss(field, fitted, weights, STEPS + more) for more in range(4)]
+        return float(torch.stack(fresh).mean())
+
+    def _loss(self, field: Decoder, codes: Tensor, weights: list[Tensor], step: int) -> Tensor:
+        points, targets = self._feed.batch(self._rows, step)
+        logits = field(points, codes, weights).float().flatten(0, 1)
+        return functional.cross_entropy(logits, targets.flatten())

@@ -1,0 +1,52 @@
+"""Named `specs.json` that come with the package; one JSON file each in `presets/`."""
+
+from __future__ import annotations
+
+import json
+from importlib import resources
+from pathlib import Path
+
+from anofield.errors import UsageError
+from anofield.experiment import Experiment, Specs
+from anofield.store import Store
+from anofield.typing import PathLike
+
+PRESETS = ("default", "ifl2021-160", "ifl2021-full")  # the last two: Naval Marimont & Tarroni 2021
+
+
+def preset(name: str) -> Specs:
+    """The specs of a name; their `DataSource` is a placeholder.
+
+    Raises:
+        UsageError: No preset has that name.
+    """
+    if name not in PRESETS:
+        raise UsageError(f"unknown preset {name!r}", remedy=f"use one of {', '.join(PRESETS)}")
+    text = resources.files("anofield").joinpath("presets", f"{name}.json").read_text(encoding="utf-8")
+    return Specs.model_validate(json.loads(text))
+
+
+def start_experiment(path: PathLike, name: str, store: Store) -> Experiment:
+    """Make the directory of an experiment from a preset, or open it if it was started from the same one.
+
+    Args:
+        path: Experiment directory.
+        name: Of the preset.
+        store: What it will be trained on; its number of classes becomes `dim_out`.
+
+    Raises:
+        UsageError: No preset has that name, or the directory holds other specs.
+    """
+    specs = preset(name)
+    network = specs.network_specs.model_copy(update={"dim_out": len(store.recipe.centers)})
+    specs = specs.model_copy(update={"data_source": str(store.path.resolve()), "network_specs": network})
+    if not (Path(path) / "specs.json").is_file():
+        return Experiment.create(path, specs)
+    found = Experiment(path)
+    if found.specs.network_specs != specs.network_specs or found.specs.code_length != specs.code_length:
+        raise UsageError(
+            f"holds specs.json of another network than --preset {name}",
+            where=path,
+            remedy="leave out --preset to go on with what is there, or choose another directory",
+        )
+    return found

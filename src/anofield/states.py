@@ -1,0 +1,99 @@
+"""State dicts as the published code and torch versions since 2021 write them → the names and shapes used here.
+
+Source: files of Naval Marimont & Tarroni 2021 and of DeepSDF (Park et al. 2019), which came before them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from anofield.errors import ExperimentError
+from anofield.typing import Json, PathLike
+
+PARALLEL = "module."  # torch.nn.DataParallel puts it before every name
+NEWER_NAMES = {  # torch.nn.utils.parametrizations.weight_norm → the hook of 2021
+    ".parametrizations.weight.original0": ".weight_g",
+    ".parametrizations.weight.original1": ".weight_v",
+}
+IMPLEMENTATION = ("foreach", "fused", "capturable")  # how Adam computes; not part of what it has learned
+
+
+def plain_weights(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """A network's state under the names of `field.Decoder`."""
+    plain = {}
+    for name, value in state.items():
+        short = name.removeprefix(PARALLEL)
+        for newer, older in NEWER_NAMES.items():
+            short = short.replace(newer, older)
+        plain[short] = value
+    return plain
+
+
+def plain_codes(found: Any, where: PathLike) -> Tensor:
+    """Codes, (case, code), from a state dict, a tensor, or the (case, 1, code) of DeepSDF's first version.
+
+    Raises:
+        ExperimentError: They are something else.
+    """
+    if isinstance(found, Mapping):
+        found = next((value for name, value in found.items() if name.removeprefix(PARALLEL) == "weight"), None)
+    if isinstance(found, list) and found and all(isinstance(code, Tensor) for code in found):
+        found = torch.cat([code.reshape(1, -1) for code in found])
+    if isinstance(found, Tensor) and found.ndim == 3 and found.shape[1] == 1:
+        found = found[:, 0]
+    if not isinstance(found, Tensor) or found.ndim != 2:
+        raise ExperimentError(
+            "holds no table of codes",
+            where=where,
+            why="a row of numbers per case is needed",
+            remedy="restore the file from a backup, or name another epoch",
+        )
+    return found
+
+
+def plain_logs(logs: Json) -> Json:
+    """`Logs.pth` with numbers where the published code kept tensors of one number."""
+    return logs | {"latent_magnitude": [float(value) for value in logs.get("latent_magnitude", [])]}
+
+
+def load_optimizer(optimizer: torch.optim.Optimizer, state: Json, where: PathLike) -> None:
+    """Put a saved state into a fresh Adam, whatever version of torch wrote it.
+
+    Parameters are matched by their order, as torch does, and every shape must agree. How the fresh Adam computes
+    (`foreach`, `fused`, `capturable`) stays its own.
+
+    Raises:
+        ExperimentError: There is no state, or it belongs to other parameters.
+    """
+    groups = state.get("param_groups", [])
+    if [len(group["params"]) for group in groups] != [len(group["params"]) for group in optimizer.param_groups]:
+        raise _misfit(where, "another number of parameters" if groups else "none is there")
+    own = [parameter for group in optimizer.param_groups for parameter in group["params"]]
+    keys = [key for group in groups for key in group["params"]]
+    for number, (parameter, key) in enumerate(zip(own, keys, strict=True)):
+        if odd := _other_shape(state.get("state", {}).get(key, {}), parameter):
+            raise _misfit(where, f"parameter {number} has shape {tuple(parameter.shape)}, its state {odd}")
+    merged = [
+        saved | {name: fresh[name] for name in IMPLEMENTATION if name in fresh}
+        for saved, fresh in zip(groups, optimizer.param_groups, strict=True)
+    ]
+    optimizer.load_state_dict({**state, "param_groups": merged})
+
+
+def _other_shape(entry: Mapping[str, Any], parameter: Tensor) -> tuple[int, ...] | None:
+    """Shape of a moment that is not the parameter's."""
+    moments: Iterable[Any] = (value for name, value in entry.items() if name != "step")
+    return next((tuple(value.shape) for value in moments if value.shape != parameter.shape), None)
+
+
+def _misfit(where: PathLike, why: str) -> ExperimentError:
+    return ExperimentError(
+        "its optimiser state does not fit its network",
+        where=where,
+        why=why,
+        remedy="restore OptimizerParameters and specs.json as they were, or start a new experiment",
+    )

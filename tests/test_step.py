@@ -1,0 +1,133 @@
+"""One step: gradients in parts are the gradients of the whole, and the fused ReLU with dropout is both."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+from anofield import step as module
+from anofield.field import relu_dropout
+from anofield.step import Run, batch_loss, point_loss, start_run, train_step
+from helpers import CLASSES, tiny_specs
+
+CPU = torch.device("cpu")
+
+
+def batch(cases: int, points: int = 30) -> tuple[Tensor, Tensor]:
+    generator = torch.Generator().manual_seed(1)
+    places = torch.rand(cases, points, 3, generator=generator) * 2 - 1
+    return places, torch.randint(CLASSES, (cases, points), generator=generator)
+
+
+def run_of(cases: int = 5, **changes: Any) -> Run:
+    network = tiny_specs().network_specs.model_copy(update={"dropout": ()})
+    settings = {"NetworkSpecs": network.model_dump(), **changes}
+    return start_run(tiny_specs(**settings), [f"p{number}" for number in range(cases)], CPU)
+
+
+def gradients(run: Run) -> list[Tensor]:
+    return [parameter.grad.clone() for parameter in (*run.field.parameters(), run.codes.weight)]  # type: ignore[union-attr]
+
+
+@pytest.mark.parametrize("part", [1, 60, 10_000])
+@pytest.mark.parametrize("ordinal", [0.0, 0.7])
+def test_gradients_taken_in_parts_are_those_of_the_published_loss(
+    monkeypatch: pytest.MonkeyPatch, part: int, ordinal: float
+) -> None:
+    monkeypatch.setattr(module, "PART_POINTS", part)
+    run, rows, points = run_of(OrdinalWeight=ordinal), torch.tensor([4, 0, 3]), batch(3)
+    loss = batch_loss(run, *points, rows, 50)
+    loss.backward()
+    expected = gradients(run)
+    monkeypatch.setattr(run.optimizer, "step", lambda: None)
+    found = train_step(run, points, rows, 50, 3)
+    torch.testing.assert_close(found, loss.detach())
+    for one, other in zip(gradients(run), expected, strict=True):
+        torch.testing.assert_close(one, other, rtol=1e-5, atol=1e-5)
+
+
+def test_codes_outside_the_batch_move_by_their_momentum_alone() -> None:
+    run, rows, points = run_of(CodeRegularization=False), torch.tensor([1]), batch(1)
+    before = run.codes.weight.detach().clone()
+    train_step(run, points, rows, 1, 1)
+    moved = (run.codes.weight.detach() != before).any(dim=1)
+    assert moved.tolist() == [False, True, False, False, False]
+    train_step(run, points, torch.tensor([2]), 1, 1)  # dense Adam, as published: row 1 still has momentum
+    assert (run.codes.weight.detach() != before).any(dim=1).tolist() == [False, True, True, False, False]
+
+
+def test_a_rank_without_cases_steps_like_the_others() -> None:
+    run = run_of()
+    nothing = torch.empty(0, 30, 3), torch.empty(0, 30, dtype=torch.int64)
+    loss = train_step(run, nothing, torch.tensor([], dtype=torch.int64), 1, 2)
+    assert float(loss) == 0
+    assert {int(state["step"]) for state in run.optimizer.state.values()} == {1}
+    assert len(run.optimizer.state) == len(gradients(run))
+
+
+def test_bfloat16_gradients_are_close() -> None:
+    results = []
+    for precision in ("float32", "bfloat16"):
+        run = run_of(CodeRegularization=False)
+        run.set_precision(precision)  # type: ignore[arg-type]
+        train_step(run, batch(4, 500), torch.arange(4), 1, 4)
+        results.append(torch.cat([gradient.flatten() for gradient in gradients(run)]))
+    assert functional.cosine_similarity(*results, dim=0) > 0.999
+
+
+def test_the_ordinal_loss_is_the_score_of_the_ordered_distribution() -> None:
+    run = run_of()
+    points, targets = batch(2)
+    codes = torch.zeros(2, run.specs.code_length)
+    plain, both = (point_loss(run.field, points, targets, codes, run.field.fold(), weight) for weight in (0.0, 0.5))
+    p = run.field.logits(points, codes).softmax(dim=-1).detach()
+    expected = 0.0
+    for case in range(2):
+        for point in range(30):
+            for k in range(CLASSES):
+                below = float(p[case, point, : k + 1].sum())
+                expected += (below - float(k >= int(targets[case, point]))) ** 2
+    assert float((both - plain).detach()) == pytest.approx(0.5 * expected, rel=1e-4)
+
+
+class TestReluDropout:
+    @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float32, torch.float64])
+    @pytest.mark.parametrize("shape", [(3, 1001), (64, 512), (1, 1, 7)])
+    def test_keeps_or_drops_what_the_relu_leaves(self, shape: tuple[int, ...], dtype: torch.dtype) -> None:
+        torch.manual_seed(0)
+        x = torch.randn(shape, dtype=dtype, requires_grad=True)
+        y = relu_dropout(x, 0.25)
+        kept = y != 0
+        torch.testing.assert_close(
+            y[kept], (x / 0.75)[kept].to(dtype), rtol=1e-2 if dtype is torch.bfloat16 else 1e-6, atol=0
+        )
+        assert not (kept & (x <= 0)).any()
+        y.backward(torch.ones_like(y))
+        torch.testing.assert_close(x.grad, kept.to(dtype) / 0.75)
+
+    def test_drops_the_asked_share_everywhere_alike(self) -> None:
+        torch.manual_seed(1)
+        dropped = relu_dropout(torch.ones(4000, 256), 0.2) == 0
+        assert float(dropped.float().mean()) == pytest.approx(0.2, abs=0.002)
+        assert (dropped.float().mean(dim=0) - 0.2).abs().max() < 0.04  # five SD of a column of 4000
+        neighbours = dropped[:, :-1] & dropped[:, 1:]
+        assert float(neighbours.float().mean()) == pytest.approx(0.04, abs=0.002)
+
+    def test_follows_the_seed_and_leaves_its_input(self) -> None:
+        x = torch.randn(50, 8)
+        before = x.clone()
+        draws = []
+        for seed in (3, 3, 4):
+            torch.manual_seed(seed)
+            draws.append(relu_dropout(x, 0.5))
+        assert torch.equal(draws[0], draws[1])
+        assert not torch.equal(draws[0], draws[2])
+        assert torch.equal(x, before)
+
+    def test_without_probability_is_the_relu(self) -> None:
+        x = torch.randn(9, 9)
+        assert torch.equal(relu_dropout(x, 0.0), x.clamp_min(0))
