@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import importlib.util
 import json
+import pickle
 import shutil
 from dataclasses import replace
 from importlib.metadata import EntryPoint
@@ -13,10 +15,14 @@ import nibabel as nib
 import numpy as np
 import pytest
 import torch
+from torch.distributions import Normal, kl_divergence
 
 from anofield.baselines import registry
 from anofield.baselines.base import Baseline, Scored, observed, tail_of
+from anofield.baselines.dae import coarse_noise
+from anofield.baselines.networks import Gaussian
 from anofield.baselines.registry import BUILT_IN, find_baseline
+from anofield.baselines.restoration import restore, total_variation
 from anofield.baselines.run import (
     TrainedBaseline,
     baseline_options,
@@ -39,6 +45,7 @@ from anofield.prepare import Prepared, Recipe
 from anofield.store import Store
 from helpers import CENTERS, World, make_prepared, make_store, small_world, with_lesion
 
+INSTALLED = {name for name in ("monai",) if importlib.util.find_spec(name)}
 NETWORKS = ["ae-dense", "ae-spatial", "vae-dense", "vae-spatial", "vae-restore", "gmvae", "dae"]
 SIMPLE = [name for name in BUILT_IN if name not in NETWORKS]
 RESTORING = ["asymmetry", "zscore", "pca", *NETWORKS]
@@ -49,12 +56,8 @@ QUICK = {name: {**TINY, **({"iterations": 3} if name in ("vae-restore", "gmvae")
 
 def every(names: list[str]) -> list[Any]:
     """The names as parameters; networks only where MONAI is."""
-    try:
-        import monai  # noqa: F401
-    except ImportError:
-        skipped = pytest.mark.skip("MONAI is not installed")
-        return [pytest.param(name, marks=skipped) if name in NETWORKS else name for name in names]
-    return list(names)
+    skipped = pytest.mark.skipif("monai" not in INSTALLED, reason="MONAI is not installed")
+    return [pytest.param(name, marks=skipped) if name in NETWORKS else name for name in names]
 
 
 @pytest.fixture(scope="session")
@@ -72,6 +75,10 @@ def grainy(seed: int) -> Prepared:
     body = make_prepared(0)
     brighter = np.random.default_rng(seed).random(body.brain.shape) < 0.3
     return replace(body, classes=np.where(brighter & (body.classes == 1), 2, body.classes).astype(np.uint8))
+
+
+def observed_of(body: Prepared) -> np.ndarray:
+    return observed(body.classes, body.brain, body.recipe)
 
 
 def volumes(store: Store) -> np.ndarray:
@@ -195,7 +202,8 @@ class TestEvery:
         loaded = load_baseline(tmp_path / "a", device="cpu")
         body = with_lesion(make_prepared(9))
         state = torch.get_rng_state()
-        found = [made.method.score(body, "case", "both") for made in (first, again, loaded)]
+        sent = pickle.loads(pickle.dumps(loaded))  # as to a worker process
+        found = [made.method.score(body, "case", "both") for made in (first, again, loaded, sent)]
         assert torch.equal(state, torch.get_rng_state())
         assert first.hash == again.hash == loaded.hash
         for other in found[1:]:
@@ -420,3 +428,35 @@ class TestBenchmark:
         assert given["ap"] == {"value": 0.41, "ci": [0.3, 0.5]}
         assert given["dice"]["ci"] == [0.1, 0.2]
         assert bootstrap_mean(np.array([0.3, np.nan]), 0) is None
+
+
+@pytest.mark.skipif("monai" not in INSTALLED, reason="MONAI is not installed")
+class TestNetworks:
+    def test_divergence_and_density_are_torchs(self) -> None:
+        generator = torch.Generator().manual_seed(0)
+        parts = torch.randn((4, 5), generator=generator)
+        one, other = Gaussian(parts[0], parts[1]), Gaussian(parts[2], parts[3])
+        normal, second = (Normal(g.mean, (g.log_variance / 2).exp()) for g in (one, other))
+        torch.testing.assert_close(one.divergence(other), kl_divergence(normal, second))
+        torch.testing.assert_close(one.divergence(), kl_divergence(normal, Normal(0.0, 1.0)))
+        torch.testing.assert_close(one.log_density(parts[3]), normal.log_prob(parts[3]))
+
+    @pytest.mark.parametrize("name", ["vae-restore", "gmvae"])
+    def test_restoration_goes_uphill_and_leaves_the_background(self, store: Store, tmp_path: Path, name: str) -> None:
+        net = trained(name, store, tmp_path).method.net
+        images = Slicing.of(store.recipe).cut(observed_of(with_lesion(make_prepared(9))))[4:8]
+        restored = restore(net, images, 10, 0.1, 0.0)
+        before, after = (sum(net.free_energy(part, None)) for part in (images, restored))
+        assert (after < before).all()
+        assert not restored[images == 0].any()
+        smoother = restore(net, images, 10, 0.1, 0.05)
+        assert (total_variation(smoother - images) < total_variation(restored - images)).all()
+
+    def test_coarse_noise_has_the_published_spread_and_grain(self) -> None:
+        noise = coarse_noise(torch.zeros(200, 1, 64, 64), 16, 0.2, torch.Generator().manual_seed(0))
+        assert abs(float(noise.mean())) < 0.01
+        assert 0.1 < float(noise.std()) < 0.2  # interpolation between independent values narrows it
+        pairs = {step: torch.corrcoef(torch.stack([noise[..., step:].ravel(), noise[..., :-step].ravel()]))[0, 1]
+                 for step in (1, 16)}  # fmt: skip
+        assert pairs[1] > 0.8
+        assert abs(pairs[16]) < 0.1
