@@ -51,6 +51,7 @@ class NarrowSettings(SpatialSettings):
     """The same, for the residual blocks of `AutoencoderKL`, which cost four times as much."""
 
     width: int = Field(default=8, ge=1)
+    batch: int = Field(default=16, ge=1)
 
 
 class SliceBaseline(Baseline):

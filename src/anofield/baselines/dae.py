@@ -23,6 +23,7 @@ class DenoisingSettings(SliceSettings):
     """
 
     width: int = Field(default=8, ge=1)
+    batch: int = Field(default=16, ge=1)  # as published
     noise_sd: float = Field(default=NOISE_SD, gt=0)
     noise_grid: int = Field(default=NOISE_GRID, ge=2)
 
