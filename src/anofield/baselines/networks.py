@@ -156,20 +156,20 @@ class SpatialVae(DenseVae):
 
 
 class MixtureVae(nn.Module):
-    """Gaussian mixture VAE (Dilokthanakul et al. 2016) with an image of codes, as in Chen et al. 2020.
+    """Gaussian mixture VAE (Dilokthanakul et al. 2016), its code a vector or, as in Chen et al. 2020, an image.
 
-    z | w, c ~ N(mean_c(w), variance_c(w)), w ~ N(0, 1), c uniform over `clusters`; every pixel of the code image has
-    its own w and c. MONAI has none; encoder and decoder are MONAI's.
+    z | w, c ~ N(mean_c(w), variance_c(w)), w ~ N(0, 1), c uniform over `clusters`; every pixel of the code has its own
+    w and c, and a vector is an image of one pixel. MONAI has none; encoder and decoder are MONAI's.
     """
 
-    def __init__(self, side: int, width: int, latent: int, clusters: int) -> None:
+    def __init__(self, side: int, width: int, latent: int, clusters: int, dense: bool) -> None:
         super().__init__()
         sizes, nets = layer_sizes(side, width), monai_nets()
         self.clusters, self.latent = clusters, latent
         self.net = nets.AutoEncoder(2, 1, 1, **sizes, **ENDS)
-        deep = sizes["channels"][-1]
-        self.z_head, self.w_head = (nn.Conv2d(deep, 2 * latent, 1) for _ in range(2))
-        self.from_z = nn.Conv2d(latent, deep, 1)
+        deep, reach = sizes["channels"][-1], side // 2 ** levels_of(side) if dense else 1
+        self.z_head, self.w_head = (nn.Conv2d(deep, 2 * latent, reach) for _ in range(2))
+        self.from_z = nn.ConvTranspose2d(latent, deep, reach)
         self.prior = nn.Sequential(nn.Conv2d(latent, width, 1), nn.Tanh(), nn.Conv2d(width, 2 * latent * clusters, 1))
 
     def encode(self, images: Tensor) -> tuple[Gaussian, Gaussian]:

@@ -26,19 +26,21 @@ class RestorationSettings(SliceSettings):
     """
 
     iterations: int = Field(default=60, ge=1)
-    step: float = Field(default=0.2, gt=0)
-    variation: float = Field(default=0.005, ge=0)
+    step: float = Field(default=0.1, gt=0)
+    variation: float = Field(default=0.1, ge=0)  # of 0.005 to 0.2 the one that changes healthy phantom people least
 
 
 class MixtureSettings(RestorationSettings):
-    """The same for a spatial code under a mixture prior.
+    """The same under a mixture prior.
 
     Attributes:
         clusters: Of the mixture.
+        dense: A code that is a vector; else an image, which asks for a smaller `latent`.
     """
 
-    latent: int = Field(default=4, ge=1)
+    latent: int = Field(default=32, ge=1)
     clusters: int = Field(default=6, ge=2)
+    dense: bool = True
 
 
 class VaeRestoration(DenseVae):
@@ -68,7 +70,7 @@ class MixtureRestoration(VaeRestoration):
     def build(self, side: int) -> nn.Module:
         """Encoder and decoder of MONAI's `AutoEncoder` around a mixture prior."""
         settings = self.settings
-        return networks.MixtureVae(side, settings.width, settings.latent, settings.clusters)
+        return networks.MixtureVae(side, settings.width, settings.latent, settings.clusters, settings.dense)
 
 
 def restore(net: networks.Variational, images: Tensor, iterations: int, step: float, variation: float) -> Tensor:

@@ -17,7 +17,6 @@ from anofield.typing import FloatVolume
 
 SIDE_LIMIT = 128  # pixels; Baur et al. 2021 and Kascenas et al. 2022 work on slices of 128²
 MULTIPLE = 16  # the networks halve a slice up to four times
-MIN_SHARE = 0.02  # of a slice's pixels that must be brain before it is learnt from
 
 
 @dataclass(frozen=True)
@@ -66,13 +65,15 @@ class Slicing:
 
 
 def training_slices(store: Store, slicing: Slicing) -> Tensor:
-    """Slices of all complete cases that hold enough brain, (slice, 1, side, side) float16 to spare memory."""
+    """Slices of all complete cases that hold brain, (slice, 1, side, side) float16 to spare memory.
+
+    The few pixels of the topmost slices count as well: what was never seen is redrawn as nothing, and would glow.
+    """
     done = store.require_cases()
     parts = []
     for index in track(done, "slices", len(done)):
         slices = slicing.cut(observed_in(store, index))
-        enough = (slices > 0).float().mean(dim=(1, 2, 3)) > MIN_SHARE
-        parts.append(slices[enough].half())
+        parts.append(slices[slices.flatten(1).any(1)].half())
     return torch.cat(parts)
 
 
