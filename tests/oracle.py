@@ -124,7 +124,7 @@ class PublishedTraining:
         loss = functional.cross_entropy(logits, targets.reshape(-1), reduction="sum") / len(rows)
         if self.specs.code_regularization:
             weight = self.specs.code_regularization_lambda * min(1, epoch / 100)
-            loss = loss + weight * sum(torch.linalg.vector_norm(one) for one in code) / len(rows)
+            loss = loss + weight * torch.linalg.vector_norm(code, dim=1).sum() / len(rows)
         return loss
 
     def step(self, points: Tensor, targets: Tensor, rows: Tensor) -> None:

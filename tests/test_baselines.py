@@ -357,6 +357,19 @@ class TestRun:
         names = {path.name for path in (tmp_path / "run" / world.glioma[0].id).iterdir()}
         assert names == {"anomaly.nii.gz", "case.json"}
 
+    def test_can_be_measured_against_reference_maps(self, world: World, tmp_path: Path) -> None:
+        made = trained("pca", Store(world.root / "train.zarr"), tmp_path, components=3)
+        standard = baseline_options("pca").filters.model_copy(update={"standardise": True})
+        options = baseline_options("pca", standard)
+        with pytest.raises(UsageError, match="reference maps"):
+            detect_case(world.glioma[0], made, options)
+        calibrate(world.healthy, made, options)
+        opened = load_baseline(tmp_path)
+        plain = detect_case(world.glioma[0], made, baseline_options("pca")).maps["pca"]
+        found = detect_case(world.glioma[0], opened, options).maps["pca"]
+        assert found.any()
+        assert not np.array_equal(found, plain)
+
     def test_refuses_training_cases_and_other_filters(self, world: World, zscore: TrainedBaseline) -> None:
         options = baseline_options("zscore")
         with pytest.raises(UsageError, match="trained on"):

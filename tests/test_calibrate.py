@@ -7,6 +7,7 @@ import shutil
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from anofield.calibrate import QUANTILE, calibrate
@@ -79,3 +80,32 @@ def test_a_quantile_that_is_none_is_refused(world: World, model: Model, quantile
 def test_no_usable_scan_is_an_error(world: World, model: Model, tmp_path: Path) -> None:
     with pytest.raises(CohortError, match="no healthy scan"):
         calibrate([replace(world.healthy[0], image=tmp_path / "gone.nii.gz")], model, QUICK)
+
+
+class TestReferenceMaps:
+    options = QUICK.model_copy(
+        update={"also": (), "filters": QUICK.filters.model_copy(update={"standardise": True, "fine_mm": 9.0})}
+    )
+
+    def test_the_promise_holds_for_people_measured_by_the_others(self, world: World, model: Model) -> None:
+        content, _ = calibrate(world.healthy, model, self.options, quantile=0.99)
+        assert set(content["limits"]) == set(content["thresholds"])
+        loaded = load_model(model.path, device="cpu")
+        found = detect_case(world.glioma[0], loaded, self.options)
+        assert threshold_of(loaded, self.options) is not None
+        assert np.isfinite(found.maps["deviation"]).all()
+        assert not found.maps["deviation"][~found.brain].any()
+
+    def test_content_is_the_same_the_second_time(self, world: World, model: Model) -> None:
+        first, second = (calibrate(world.healthy, model, self.options)[0] for _ in range(2))
+        assert first == second
+
+    def test_without_maps_such_options_are_refused(self, world: World) -> None:
+        with pytest.raises(UsageError, match="anofield calibrate"):
+            detect_case(world.glioma[0], world.model, self.options)
+
+    def test_a_calibration_without_maps_names_none(self, world: World, model: Model) -> None:
+        calibrate(world.healthy, model, self.options)
+        content, _ = calibrate(world.healthy, model, QUICK)
+        assert "reference" not in content
+        assert load_model(model.path, device="cpu").reference == {}

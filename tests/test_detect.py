@@ -15,7 +15,7 @@ from pydantic import ValidationError
 from scipy import ndimage
 
 from anofield.cohort import Case
-from anofield.detect import DetectOptions, detect_case, detect_cases, threshold_of, write_run
+from anofield.detect import DetectOptions, detect_case, detect_cases, threshold_of, top_mean, write_run
 from anofield.errors import UsageError
 from anofield.fit import FitOptions
 from anofield.model import load_model
@@ -228,7 +228,7 @@ class TestThreshold:
 
 
 def test_unknown_scores_and_options_are_refused() -> None:
-    with pytest.raises(ValidationError, match="deviation, crps, cross-entropy, intensity"):
+    with pytest.raises(ValidationError, match="deviation, crps, cross-entropy, tail-probability, intensity"):
         DetectOptions(score="devation")
     with pytest.raises(ValidationError, match="magic"):
         DetectOptions(also=("crps", "magic"))
@@ -239,6 +239,31 @@ def test_unknown_scores_and_options_are_refused() -> None:
 
 def test_a_loaded_model_is_frozen(world: World) -> None:
     model = load_model(world.experiment, device="cpu")
-    assert not model.field.training
-    assert not any(value.requires_grad for value in model.field.parameters())
+    assert not model.field.decoder.training
+    assert not any(value.requires_grad for value in model.field.decoder.parameters())
     assert model.hash == world.model.hash
+
+
+class TestTrust:
+    def test_the_case_says_whether_its_fit_is_to_be_trusted(self, world: World, run: Path) -> None:
+        for case in world.glioma:
+            about = json.loads((run / case.id / "case.json").read_text())
+            assert about["fit"]["trusted"] is (not about["fit"]["reasons"])
+            assert set(about["fit"]["pose"]) == {"turn_degrees", "shift", "size"}
+            assert about["case_score"] > 0
+
+    def test_a_scan_with_a_lesion_scores_above_its_healthy_twin(self, world: World) -> None:
+        scores = []
+        for case in (world.healthy[0], world.glioma[0]):
+            found = detect_case(case, world.model, QUICK)
+            scores.append(top_mean(found.maps["deviation"][found.brain], found.scan.voxel_ml))
+        assert scores[0] < scores[1]
+
+    def test_samples_bring_an_uncertainty_map(self, world: World, tmp_path: Path) -> None:
+        options = QUICK.model_copy(update={"also": (), "fit": QUICK.fit.model_copy(update={"samples": 3})})
+        model = replace(world.model, calibration={})
+        (outcome,) = detect_cases(world.glioma[:1], model, options, tmp_path)
+        assert outcome.failure is None
+        spread = voxels(tmp_path / world.glioma[0].id / "uncertainty.nii.gz")
+        assert spread.max() > 0
+        assert not spread[voxels(world.glioma[0].image) == 0].any()

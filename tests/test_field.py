@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from anofield.errors import UsageError
-from anofield.field import Decoder, fourier_features
+from anofield.field import Decoder, FrozenField, fourier_features
 from anofield.model import build_field
 from helpers import tiny_specs
 from oracle import PublishedNetwork, joined
@@ -128,3 +128,28 @@ def test_layers_too_narrow_for_the_join_are_named() -> None:
     with pytest.raises(UsageError, match=r"dims: layer 1 is 16 wide.*18") as caught:
         build_field(tiny_specs(NetworkSpecs=network))
     assert caught.value.remedy
+
+
+class TestFrozen:
+    def test_gives_the_logits_of_the_decoder(self) -> None:
+        decoder = small().float()
+        points, codes = torch.rand(2, 50, 3) * 2 - 1, torch.randn(2, 7)
+        expected = decoder.logits(points, codes).detach()
+        frozen = FrozenField(decoder)
+        torch.testing.assert_close(frozen.logits(points, codes), expected)
+        assert (frozen.code_length, frozen.classes) == (7, 5)
+
+    def test_passes_gradients_to_codes_and_points_alone(self) -> None:
+        frozen = FrozenField(small().float())
+        points, codes = (torch.rand(1, 20, 3) * 2 - 1).requires_grad_(), torch.randn(1, 7, requires_grad=True)
+        frozen.logits(points, codes).square().sum().backward()
+        assert points.grad is not None and codes.grad is not None
+        assert all(value.grad is None for value in frozen.decoder.parameters())
+
+    def test_in_bfloat16_is_close(self) -> None:
+        decoder = small().float()
+        points, codes = torch.rand(1, 500, 3) * 2 - 1, torch.randn(1, 7)
+        exact = FrozenField(decoder).logits(points, codes).softmax(dim=-1)
+        rounded = FrozenField(decoder, bfloat16=True).logits(points, codes)
+        assert rounded.dtype == torch.float32
+        torch.testing.assert_close(rounded.softmax(dim=-1), exact, rtol=0, atol=0.02)

@@ -10,13 +10,14 @@ import torch
 
 from anofield.codes import CodePrior
 from anofield.field import Decoder
-from anofield.fit import Fit, FitOptions, decode, fit_code
+from anofield.fit import Fit, FitOptions, decode, decode_fit, fit_code
 from anofield.points import axis_coordinates
+from anofield.pose import Pose
 from anofield.prepare import Prepared
 from helpers import CLASSES, make_prepared
 
 CPU = torch.device("cpu")
-OPTIONS = FitOptions(iterations=60, points=512, learning_rate=0.1, prior_weight=0.0, bound=None)
+OPTIONS = FitOptions(iterations=60, points=512, learning_rate=0.1, prior_weight=0.0, bound=None, pose="none")
 LENGTH, PEOPLE, RESOLUTION = 3, 6, 14
 
 
@@ -30,7 +31,17 @@ def make_field() -> Decoder:
     return field.requires_grad_(False).eval()
 
 
-FIELD = make_field()
+def make_sharp_field() -> Decoder:
+    """A frozen random field that varies with the place, so that the place can be read from it."""
+    torch.manual_seed(3)
+    field = Decoder(LENGTH, 2, dims=(32, 32), classes=CLASSES, latent_in=(), norm_layers=(), dropout=())
+    with torch.no_grad():
+        field.lin2.weight *= 25
+        field.lin0.weight[:, :LENGTH] *= 0.3
+    return field.requires_grad_(False).eval()
+
+
+FIELD, SHARP = make_field(), make_sharp_field()
 CODES = torch.randn(PEOPLE, LENGTH, generator=torch.Generator().manual_seed(2))
 PRIOR = CodePrior.fit(CODES)
 
@@ -136,3 +147,63 @@ def test_decoding_in_pieces_is_the_field_given_the_brain(
     found = decode(FIELD, CODES[1], body, CPU)
     assert found.shape == (int(body.brain.sum()), CLASSES)
     torch.testing.assert_close(found, expected, rtol=1e-5, atol=1e-5)
+
+
+def displaced(pose: Pose, seed: int = 5) -> Prepared:
+    """Somebody of the mean code whose head lies elsewhere in the box."""
+    body = make_prepared(0, RESOLUTION)
+    points = torch.cartesian_prod(*[axis_coordinates(RESOLUTION, "center")] * 3)
+    p = torch.softmax(SHARP.logits(pose(points)[None], PRIOR.mean[None])[0], dim=-1)
+    drawn = torch.multinomial(p, 1, generator=torch.Generator().manual_seed(seed))
+    return replace(body, classes=drawn.reshape(body.classes.shape).numpy().astype(np.uint8))
+
+
+@pytest.mark.parametrize(
+    "pose",
+    [
+        Pose(torch.tensor([0.15, -0.1, 0.2]), torch.zeros(3), torch.zeros(1)),
+        Pose(torch.zeros(3), torch.tensor([0.06, -0.04, 0.05]), torch.zeros(1)),
+        Pose(torch.tensor([0.4, 0.0, -0.3]), torch.tensor([0.0, 0.05, 0.0]), torch.tensor([0.1])),
+    ],
+)
+def test_a_known_pose_is_recovered(pose: Pose) -> None:
+    options = FitOptions(iterations=120, points=1024, prior_weight=1.0, bound=None, pose="similarity")
+    found = fit_code(SHARP, PRIOR, displaced(pose), "case", options, CPU)
+    blind = fit_code(SHARP, PRIOR, displaced(pose), "case", options.model_copy(update={"pose": "none"}), CPU)
+    assert found.pose is not None
+    assert blind.pose is None
+    torch.testing.assert_close(found.pose.turn, pose.turn, rtol=0, atol=0.06)
+    torch.testing.assert_close(found.pose.shift, pose.shift, rtol=0, atol=0.04)
+    torch.testing.assert_close(found.pose.log_size, pose.log_size, rtol=0, atol=0.04)
+    assert found.loss < blind.loss
+
+
+def test_samples_average_the_probabilities_and_say_how_far_they_differ() -> None:
+    options = OPTIONS.model_copy(update={"samples": 5, "prior_weight": 30.0})
+    found = fit(1, options=options)
+    assert found.samples.shape == (5, LENGTH)
+    log_p, spread = decode_fit(FIELD, found, person(1), CPU)
+    mean = torch.stack([decode(FIELD, code, person(1), CPU).exp() for code in found.samples]).mean(dim=0)
+    torch.testing.assert_close(log_p.exp(), mean, rtol=1e-4, atol=1e-5)
+    assert spread is not None
+    assert float(spread.min()) >= 0 < float(spread.max())
+    assert torch.equal(fit(1, options=options).samples, found.samples)
+    alone = fit(1)
+    assert decode_fit(FIELD, alone, person(1), CPU)[1] is None
+
+
+@pytest.mark.parametrize("strength", [0.15, 0.4])
+def test_the_bound_does_not_lose_where_the_field_knows_little(strength: float) -> None:
+    """A field that was hardly trained finds everything improbable; a bound of 1 nat would cut all of it off."""
+    poor = make_field()
+    with torch.no_grad():
+        poor.lin2.weight *= strength
+    points = torch.cartesian_prod(*[axis_coordinates(RESOLUTION, "center")] * 3)
+    body, losses = make_prepared(1, RESOLUTION), {}
+    p = torch.softmax(poor.logits(points[None], CODES[1:2])[0], dim=-1)
+    drawn = torch.multinomial(p, 1, generator=torch.Generator().manual_seed(4)).reshape(body.classes.shape)
+    body = replace(body, classes=drawn.numpy().astype(np.uint8))
+    for bound in (None, 1.0, FitOptions().bound):
+        options = OPTIONS.model_copy(update={"bound": bound})
+        losses[bound] = fit_code(poor, PRIOR, body, "case", options, CPU).loss
+    assert losses[FitOptions().bound] < 1.02 * losses[None] < losses[1.0]

@@ -656,7 +656,8 @@ def test_a_store_whose_ids_leave_the_folder_is_not_exported(folder: Path, tmp_pa
 def test_import_and_export_from_the_command_line(
     folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    import_.command(folder, tmp_path / "s.zarr", import_.PublishedRecipe.ifl2021_brats, mode_pool=2, json_=True)
+    brats = import_.PublishedRecipe.ifl2021_brats
+    import_.command(folder, tmp_path / "s.zarr", recipe=brats, mode_pool=2, json_=True)
     captured = capsys.readouterr()
     result = json.loads(captured.out)
     assert result["done"] == 3 and result["resolution"] == SIDE and result["recipe"]["mode_pool"] == 2

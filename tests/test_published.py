@@ -406,3 +406,22 @@ class TestExport:
         for folder in ("e", "own"):
             ended = anofield(*words, tmp_path / folder)
             assert ended.code == 2 and "holds an experiment" in ended.err
+
+
+class TestDetectWithIt:
+    def test_an_experiment_of_2021_gets_its_recipe(self, tmp_path: Path, anofield: Any) -> None:
+        begun(2).save(tmp_path / "e", LATEST, specs=published_file())
+        ended = anofield("import", "-m", tmp_path / "e", "--recipe", "ifl2021-brats", "--res", 48, "--mode-pool", 3)
+        assert ended.code == 0, ended.err
+        recipe = load_model(tmp_path / "e", device="cpu").recipe
+        assert (recipe.name, recipe.resolution, recipe.mode_pool, recipe.lattice) == ("ifl2021-brats", 48, 3, "corner")
+
+    def test_another_recipe_afterwards_is_refused(self, tmp_path: Path, anofield: Any) -> None:
+        begun(2).save(tmp_path / "e", LATEST, specs=published_file())
+        assert anofield("import", "-m", tmp_path / "e").code == 0
+        ended = anofield("import", "-m", tmp_path / "e", "--res", "full")
+        assert (ended.code, "another recipe" in ended.err) == (2, True)
+
+    def test_nothing_to_import_is_said(self, anofield: Any) -> None:
+        ended = anofield("import", "--recipe", "ifl2021-hcp")
+        assert (ended.code, "-m EXPERIMENT" in ended.err) == (2, True)

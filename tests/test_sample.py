@@ -18,6 +18,7 @@ from anofield import sample
 from anofield.codes import CodePrior
 from anofield.errors import MachineError, UsageError
 from anofield.experiment import Experiment
+from anofield.field import FrozenField
 from anofield.fit import decode
 from anofield.lattice import field_coordinates
 from anofield.model import Model, build_field
@@ -46,7 +47,7 @@ def table() -> sample.Table:
 
 def model_of(recipe: Recipe = BOX) -> Model:
     torch.manual_seed(0)
-    field = build_field(tiny_specs()).eval()
+    field = FrozenField(build_field(tiny_specs()))
     prior = CodePrior.fit(torch.randn(20, 6, generator=torch.Generator().manual_seed(2)))
     return Model(Path("none"), field, prior, recipe, {}, "", torch.device("cpu"))
 
@@ -323,6 +324,6 @@ def test_other_files_are_refused_before_any_work(tmp_path: Path, anofield: Calla
 def test_octaves_beyond_the_training_lattice_are_told() -> None:
     model = model_of(BOX)  # L = 2 at R = 12: the finest wavelength is 6 voxels
     assert sample.unlearned_octaves(model, sample.canvas_of(BOX, 64)) == ""
-    fine = replace(model, field=build_field(tiny_specs(L=5)))  # 12/2⁴ voxels
+    fine = replace(model, field=FrozenField(build_field(tiny_specs(L=5))))  # 12/2⁴ voxels
     assert "2 of 5 octaves" in sample.unlearned_octaves(fine, sample.canvas_of(BOX, 64))
     assert sample.unlearned_octaves(fine, sample.canvas_of(BOX)) == ""

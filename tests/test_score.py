@@ -13,14 +13,19 @@ from hypothesis import strategies as st
 from anofield.lattice import Lattice
 from anofield.score import (
     DEVIATION_FLOOR,
+    EDGE_NOISE,
+    NATIVE_EDGE_NOISE,
     SCORES,
     ScoreOptions,
     cross_entropy,
     crps,
     deviation,
     find_lesions,
+    guided,
     masked_mean,
+    sharpen,
     smooth,
+    tail_probability,
 )
 from helpers import make_scan, oblique_affine
 
@@ -186,3 +191,69 @@ class TestLesions:
         assert lesions == []
         assert mask.dtype == bool
         assert not mask.any()
+
+
+@given(distributions())
+@settings(max_examples=60, deadline=None)
+def test_the_tail_probability_is_that_of_the_classes_beyond(case: tuple[list[float], int]) -> None:
+    p, y = case
+    above, below = sum(p[y + 1 :]) + p[y] / 2, sum(p[:y]) + p[y] / 2
+    expected = {"bright": above, "dark": below, "both": 2 * min(above, below)}
+    for tail, share in expected.items():
+        found = float(tail_probability(*tensors(p, y), tail)[0])
+        assert found == pytest.approx(-math.log(min(max(share, 1e-6), 1.0)), abs=1e-6)
+
+
+class TestGuidedFilter:
+    def test_is_the_mean_of_the_linear_fits_of_all_windows(self) -> None:
+        rng = np.random.default_rng(3)
+        inside, values, guide = brain(), *rng.random((2, SIDE, SIDE, SIDE)).astype(np.float32)
+        slopes, offsets = np.zeros((2, SIDE, SIDE, SIDE))
+        for at in np.ndindex(inside.shape):
+            window = tuple(slice(max(0, n - 1), n + 2) for n in at)
+            here = inside[window]
+            if here.any():
+                g, v = guide[window][here].astype(float), values[window][here].astype(float)
+                slopes[at] = ((g * v).mean() - g.mean() * v.mean()) / (g.var() + EDGE_NOISE)
+                offsets[at] = v.mean() - slopes[at] * g.mean()
+        found = guided(values, guide, inside, 3)
+        for i, j, k in np.argwhere(inside)[::29]:
+            window = tuple(slice(max(0, n - 1), n + 2) for n in (i, j, k))
+            here = inside[window]
+            expected = slopes[window][here].mean() * guide[i, j, k] + offsets[window][here].mean()
+            assert found[i, j, k] == pytest.approx(max(expected, 0.0), abs=2e-3)
+        assert not found[~inside].any()
+
+    def test_a_blurred_map_takes_the_edge_of_the_scan(self) -> None:
+        everywhere = np.ones((SIDE,) * 3, bool)
+        scan = np.where(np.arange(SIDE) < 7, 0.3, 0.6)[:, None, None] * np.ones((SIDE,) * 3, np.float32)
+        truth = (scan > 0.5).astype(np.float32)
+        options = filters(gaussian_mm=10.0).model_copy(update={"edge_mm": 10.0})
+        blurred = smooth(truth, everywhere, lattice(2.0), options)
+        sharp = smooth(truth, everywhere, lattice(2.0), options, scan)
+        steps = [float((found[7] - found[6]).mean()) for found in (sharp, blurred)]
+        assert steps[0] > 2 * steps[1]
+
+    @pytest.mark.parametrize("outside", [-1e6, np.nan, np.inf])
+    def test_nothing_leaks_in_from_outside_the_brain(self, outside: float) -> None:
+        rng, inside = np.random.default_rng(3), brain()
+        clean = rng.random((2, SIDE, SIDE, SIDE)).astype(np.float32) * inside
+        dirty = np.where(inside, clean, np.float32(outside))
+        np.testing.assert_array_equal(guided(*clean, inside, 5), guided(*dirty, inside, 5))
+
+    def test_a_constant_map_stays_constant(self) -> None:
+        inside, guide = brain(), np.random.default_rng(3).random((SIDE,) * 3).astype(np.float32)
+        found = guided(np.full((SIDE,) * 3, 0.7, np.float32), guide, inside, 5)
+        np.testing.assert_allclose(found[inside], 0.7, rtol=1e-4)
+
+    def test_on_native_voxels_the_width_is_in_millimetres_and_the_box_hides_nothing(self) -> None:
+        rng, inside = np.random.default_rng(3), np.zeros((SIDE,) * 3, bool)
+        inside[4:12, 3:9, 5:11] = True
+        values, intensity = rng.random((2, SIDE, SIDE, SIDE)).astype(np.float32) * inside
+        options = filters().model_copy(update={"native_edge_mm": 10.0})
+        for spacing, width in ((2.0, 5), (3.0, 3)):
+            found = sharpen(values, intensity, inside, oblique_affine(spacing), options)
+            expected = guided(values, intensity, inside, width, NATIVE_EDGE_NOISE)
+            np.testing.assert_allclose(found, expected, atol=1e-5)
+        none = filters().model_copy(update={"native_edge_mm": 0.0})
+        assert sharpen(values, intensity, inside, oblique_affine(2.0), none) is values

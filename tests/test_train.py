@@ -355,11 +355,11 @@ class TestWatching:
 def test_octaves_are_let_in_one_after_the_other(tmp_path: Path, store: Store) -> None:
     experiment = Experiment.create(tmp_path, tiny_specs(L=4, ProgressiveEpochs=4, NumEpochs=2, SnapshotFrequency=1))
     train(experiment, store, device="cpu")
-    half = load_model(tmp_path, device="cpu").field
+    half = load_model(tmp_path, device="cpu").field.decoder
     assert half.band is not None
     torch.testing.assert_close(half.band, torch.tensor([1.0, 1.0, 1.0, 0.0]))
     train(longer(experiment, 4), store, resume="latest", device="cpu")
-    assert load_model(tmp_path, device="cpu").field.band is None
+    assert load_model(tmp_path, device="cpu").field.decoder.band is None
 
 
 def longer(experiment: Experiment, epochs: int) -> Experiment:

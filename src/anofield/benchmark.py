@@ -60,7 +60,13 @@ QUICK = Sizes(demo.QUICK, steps=1000)
 def anofield_methods() -> dict[str, DetectOptions]:
     """The field's own rows: name → how it detects; all with the one experiment that is trained for them."""
     voxel = 210 / 160  # mm, of the HCP cube at 160³, on which the published filters are 3 and 15 voxels wide
-    published = {"minimum_mm": 3 * voxel, "mean_mm": 15 * voxel, "gaussian_mm": 0.0}
+    published = {
+        "minimum_mm": 3 * voxel,
+        "mean_mm": 15 * voxel,
+        "gaussian_mm": 0.0,
+        "edge_mm": 0.0,
+        "native_edge_mm": 0.0,
+    }
     return {
         "anofield": DetectOptions(also=()),
         "anofield, published score": DetectOptions.model_validate(

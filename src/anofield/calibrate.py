@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from functools import partial
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -11,17 +10,21 @@ import numpy as np
 from anofield.baselines import BASELINES
 from anofield.cluster import Outcome, map_cases
 from anofield.cohort import Case
-from anofield.detect import DetectOptions, calibrated_settings, detect_case
+from anofield.detect import calibrated_settings
 from anofield.errors import CohortError, UsageError
+from anofield.examine import Examined, combined, examine_with, native_channels
 from anofield.experiment import Experiment
+from anofield.fit import Fit
 from anofield.histogram import ScoreHistogram
 from anofield.model import CALIBRATION_FILE, Model
+from anofield.reference import Moments, Standard, write_reference
 from anofield.scan import write_json
 from anofield.score import SCORES
 from anofield.scorer import RunOptions, Scorer
+from anofield.trust import PERCENTILES, diagnostics
 from anofield.typing import Json
 
-QUANTILE = 0.998  # 2.6 ml of a brain of 1.3 litres; stricter than 0.995 gave better Dice on the phantom (benchmarks)
+QUANTILE = 0.999  # 1.3 ml of a brain of 1.3 litres; better Dice on the phantom than 0.998
 
 
 def calibrate(
@@ -31,7 +34,7 @@ def calibrate(
 
     Args:
         cases: Healthy people that the model was not trained on.
-        model: From `load_model`, or another method from `load_baseline`.
+        model: From `load_model`.
         options: Fit and filter options that the thresholds will hold for.
         quantile: Share of healthy brain voxels at or below the threshold.
 
@@ -45,33 +48,106 @@ def calibrate(
     if not 0 < quantile < 1:
         raise UsageError(f"quantile {quantile}", remedy="give a number between 0 and 1, for example 0.995")
     _refuse_training_cases(cases, model)
-    every = options.model_copy(update={"also": (*SCORES, *BASELINES)})  # of the field: they cost next to nothing
-    all_scores = every if isinstance(options, DetectOptions) else options
-    histograms = {name: ScoreHistogram() for name in all_scores.names}
-    outcomes, fits, brain_ml, used = [], [], 0.0, 0
-    for outcome in map_cases(partial(detect_case, model=model, options=all_scores), cases, label="calibrate"):
-        if outcome.value is not None:
-            found = outcome.value
-            for name, histogram in histograms.items():
-                histogram.add(found.maps[name][found.brain])
-            brain_ml += float(found.brain.sum()) * found.scan.voxel_ml
-            used += 1
-            if found.fit is not None:
-                fits.append((found.fit.loss, found.fit.code_distance))
-        outcomes.append(Outcome(outcome.case, outcome.case.id if outcome.value else None, outcome.failure))
+    every = {"also": (*SCORES, *BASELINES)} if isinstance(model, Model) else {}  # they cost next to nothing
+    healthy = _Healthy(model, options.model_copy(update=every), quantile)
+    outcomes = list(map_cases(healthy.first, cases, label="calibrate"))
+    used = [outcome.case for outcome in outcomes if outcome.failure is None]
     if not used:
         raise CohortError("no healthy scan could be used", remedy="look at the failures named above")
+    limits = healthy.limits(used)
     content = {
         "quantile": quantile,
-        "thresholds": {name: histogram.quantile(quantile) for name, histogram in histograms.items()},
-        "meaning": meaning(quantile, brain_ml / used),
-        "cases": [outcome.case.id for outcome in outcomes if outcome.failure is None],
-        "fit": _percentiles(np.array(fits)) if fits else {},
+        "thresholds": healthy.thresholds(used, limits),
+        "meaning": meaning(quantile, healthy.brain_ml / len(used)),
+        "cases": [case.id for case in used],
+        "fit": _percentiles(list(healthy.diagnostics.values())),
         "options": calibrated_settings(options),
         "model_hash": model.hash,
+        **healthy.write_reference(limits),
     }
     write_json(model.path / CALIBRATION_FILE, content)
     return content, outcomes
+
+
+class _Healthy:
+    """Passes over healthy scans; fits are kept, volumes are made anew in every pass, so that memory stays that of one.
+
+    Without reference maps one pass is enough. With them every person is measured by the maps of the others, and with a
+    fine map another pass weighs the two maps against each other.
+    """
+
+    def __init__(self, model: Model | Scorer, options: RunOptions, quantile: float) -> None:
+        self.model, self.options, self.quantile = model, options, quantile
+        self.fits: dict[str, Fit] = {}
+        self.diagnostics: dict[str, dict[str, float]] = {}
+        self.brain_ml = 0.0
+        self.histograms = {name: ScoreHistogram() for name in options.names}
+        self.moments: Moments | None = None
+        self.spacing = 1.0
+
+    def first(self, case: Case) -> str:
+        """Fit, and count the scores or add them to the moments."""
+        examined = self._examine(case)
+        prepared = examined.prepared
+        brain_ml = float(prepared.native_brain.sum()) * prepared.scan.voxel_ml
+        if examined.fit is not None:
+            self.fits[case.id], self.diagnostics[case.id] = examined.fit, diagnostics(examined.fit, brain_ml)
+        self.brain_ml += brain_ml
+        if not self.options.filters.referenced:
+            self._count(self.histograms, 0, examined, {})
+            return case.id
+        self.spacing = float(prepared.lattice.spacing.mean())
+        self.moments = self.moments or Moments(self.options.names, prepared.lattice.resolution)
+        self.moments.add(examined.values, prepared, examined.pose)
+        return case.id
+
+    def limits(self, cases: Sequence[Case]) -> dict[str, list[float]]:
+        """Healthy quantile of the coarse and the fine map per score; empty without a fine map."""
+        if self.options.filters.fine_mm == 0:
+            return {}
+        counts = [{name: ScoreHistogram() for name in self.options.names} for _ in range(2)]
+        for examined, others in self._again(cases):
+            for channel, histograms in enumerate(counts):
+                self._count(histograms, channel, examined, others)
+        return {name: [counted[name].quantile(self.quantile) for counted in counts] for name in self.options.names}
+
+    def thresholds(self, cases: Sequence[Case], limits: Mapping[str, Sequence[float]]) -> dict[str, float]:
+        """Quantile of every score's final map."""
+        if self.options.filters.referenced:
+            for examined, others in self._again(cases):
+                for name, histogram in self.histograms.items():
+                    channels = native_channels(examined, name, self.options.filters, others)
+                    final = combined(channels, limits[name]) if limits else channels[0]
+                    histogram.add(final[examined.prepared.native_brain])
+        return {name: histogram.quantile(self.quantile) for name, histogram in self.histograms.items()}
+
+    def write_reference(self, limits: Mapping[str, Sequence[float]]) -> Json:
+        """Write the maps of all people; what the calibration says of them."""
+        if self.moments is None:
+            return {}
+        hash_ = write_reference(self.model.path, self.moments.standards(self.spacing))
+        return {"reference": hash_, "limits": {name: list(pair) for name, pair in limits.items()}}
+
+    def _examine(self, case: Case) -> Examined:
+        return examine_with(self.model, case, self.options, self.fits.get(case.id))
+
+    def _again(self, cases: Sequence[Case]) -> Iterator[tuple[Examined, dict[str, Standard]]]:
+        """Every scan with its fit, and the reference maps of the others."""
+        for case in cases:
+            examined = self._examine(case)
+            moments = self.moments or Moments(self.options.names, examined.prepared.lattice.resolution)
+            yield examined, moments.without(examined.values, examined.prepared, examined.pose)
+
+    def _count(
+        self,
+        histograms: Mapping[str, ScoreHistogram],
+        channel: int,
+        examined: Examined,
+        reference: Mapping[str, Standard],
+    ) -> None:
+        for name, histogram in histograms.items():
+            found = native_channels(examined, name, self.options.filters, reference)[channel]
+            histogram.add(found[examined.prepared.native_brain])
 
 
 def meaning(quantile: float, brain_ml: float) -> str:
@@ -87,11 +163,10 @@ def meaning(quantile: float, brain_ml: float) -> str:
     )
 
 
-def _percentiles(fits: np.ndarray) -> Json:
-    """5th, 50th and 95th percentile of loss and code distance over healthy scans."""
-    low, middle, high = np.percentile(fits, (5, 50, 95), axis=0)
-    names = ("loss", "code_distance")
-    return {name: [float(low[i]), float(middle[i]), float(high[i])] for i, name in enumerate(names)}
+def _percentiles(fits: Sequence[Mapping[str, float]]) -> Json:
+    """5th, 50th and 95th percentile of every diagnostic of the fit over healthy scans; empty without fits."""
+    names = fits[0] if fits else ()
+    return {name: np.percentile([fit[name] for fit in fits], PERCENTILES).tolist() for name in names}
 
 
 def _refuse_training_cases(cases: Sequence[Case], model: Model | Scorer) -> None:

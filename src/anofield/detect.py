@@ -5,41 +5,35 @@ from __future__ import annotations
 import hashlib
 import json
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
 
 import numpy as np
+from numpy.typing import NDArray
 from pydantic import Field, field_validator
-from torch import Tensor
 
 from anofield import __version__
 from anofield.baselines import BASELINES
 from anofield.cluster import Outcome, map_cases
 from anofield.cohort import Case
 from anofield.errors import UsageError
-from anofield.fit import Fit, FitOptions, decode, fit_code
-from anofield.lattice import to_native
+from anofield.examine import combined, examine_with, native_channels, on_lattice, restored, to_brain
+from anofield.fit import Fit, FitOptions
 from anofield.model import Model
-from anofield.prepare import Prepared, prepare_case
 from anofield.scan import Scan, file_hash, write_json, write_like, writing
-from anofield.score import SCORES, Lesion, find_lesions, masked_mean, smooth
-from anofield.scorer import Analysis, RunOptions, Scorer
+from anofield.score import SCORES, Lesion, find_lesions
+from anofield.scorer import RunOptions, Scorer
+from anofield.trust import diagnostics, verdict
 from anofield.typing import FloatVolume, Json, Mask, PathLike
 
 CASE_FILE = "case.json"
+CASE_ML = 1.0  # of brain that make a case's score: below the smallest glioma, above single voxels
 
 
 class DetectOptions(RunOptions):
-    """Everything that a detection by the field depends on besides scan and model.
-
-    Attributes:
-        score: The anomaly map and the detection are made from this score.
-        also: Further scores and baselines, written as `score-<name>.nii.gz` through the same filters.
-        fit: Of the code.
-        filters: Of the score.
-    """
+    """Everything that a detection by the field depends on besides scan and model; see `RunOptions`."""
 
     score: str = "deviation"
     also: tuple[str, ...] = ("intensity",)
@@ -53,11 +47,6 @@ class DetectOptions(RunOptions):
                 raise ValueError(f"unknown score {name!r}; known: {', '.join([*SCORES, *BASELINES])}")
         return value
 
-    @property
-    def settings(self) -> Json:
-        """The options that a calibration depends on, as plain values."""
-        return {"fit": self.fit.model_dump(mode="json"), **super().settings}
-
 
 @dataclass(frozen=True)
 class Detection:
@@ -67,8 +56,9 @@ class Detection:
         case: What was asked for.
         scan, brain: The scan and its brain voxels, (i, j, k).
         maps: Filtered score per name, (i, j, k) float32, 0 outside the brain.
-        restoration: The fitted healthy person in the scan's intensity units, (i, j, k); None if the method has none.
-        fit: The fitted code and its diagnostics; None if the method fits no code.
+        restoration: The healthy version of the scan in its intensity units, (i, j, k); None if the method has none.
+        fit: The fitted code and its diagnostics; None if the method fits none.
+        uncertainty: Spread of the expected class between samples of the code, (i, j, k); None without samples.
         source_hash: SHA-256 of the scan file.
         seconds: Per stage.
     """
@@ -81,6 +71,12 @@ class Detection:
     fit: Fit | None
     source_hash: str
     seconds: dict[str, float]
+    uncertainty: FloatVolume | None = None
+
+    @property
+    def brain_ml(self) -> float:
+        """Volume of the brain."""
+        return float(self.brain.sum()) * self.scan.voxel_ml
 
 
 def detect_case(case: Case, model: Model | Scorer, options: RunOptions) -> Detection:
@@ -88,39 +84,42 @@ def detect_case(case: Case, model: Model | Scorer, options: RunOptions) -> Detec
 
     Raises:
         ScanError: The scan or its mask cannot be used.
+        UsageError: The options ask for reference maps, and the model was not calibrated with them.
     """
+    limits = model.calibration.get("limits", {})
+    if options.filters.referenced and not model.reference:
+        raise UsageError(
+            "standardise and fine need healthy reference maps, and the model has none",
+            where=model.path,
+            remedy="run `anofield calibrate` with the same options first",
+        )
+    examined = examine_with(model, case, options)
     start = time.perf_counter()
-    prepared = prepare_case(Case(case.id, case.image, None, case.mask), model.recipe)
-    ready = time.perf_counter()
-    found = _analyse(model, prepared, case.id, options)
-    analysed = time.perf_counter()
-    maps = {name: _native_map(found.maps[name], prepared, options) for name in options.names}
-    restoration = None if found.restoration is None else _restoration(found.restoration, prepared)
-    stages = {"prepare": ready - start, **found.seconds}
-    stages["score"] = found.seconds.get("score", 0.0) + time.perf_counter() - analysed
+    maps = {}
+    for name in options.names:
+        channels = native_channels(examined, name, options.filters, model.reference)
+        maps[name] = channels[0] if len(channels) == 1 else combined(channels, limits[name])
+    seconds = {**examined.seconds, "score": examined.seconds["score"] + time.perf_counter() - start}
+    prepared = examined.prepared
+    restoration = None if examined.restoration is None else restored(examined.restoration, prepared)
+    uncertainty = None if examined.spread is None else to_brain(on_lattice(examined.spread, prepared), prepared)
     return Detection(
-        case, prepared.scan, prepared.native_brain, maps, restoration, found.fit, prepared.source_hash, stages
+        case,
+        prepared.scan,
+        prepared.native_brain,
+        maps,
+        restoration,
+        examined.fit,
+        prepared.source_hash,
+        seconds,
+        uncertainty,
     )
 
 
-def _analyse(model: Model | Scorer, prepared: Prepared, key: str, options: RunOptions) -> Analysis:
-    """The field fits a code and compares; any other method scores by itself."""
-    if isinstance(model, Model) and isinstance(options, DetectOptions):
-        return analyse_with_field(model, prepared, key, options)
-    if isinstance(model, Model):
-        raise UsageError("the field needs `DetectOptions`", remedy="give options of the field's own class")
-    return model.analyse(prepared, key, options)
-
-
-def analyse_with_field(model: Model, prepared: Prepared, key: str, options: DetectOptions) -> Analysis:
-    """Fit a code, decode it and score the scan against it, on the lattice."""
-    start = time.perf_counter()
-    fit = fit_code(model.field, model.prior, prepared, key, options.fit, model.device)
-    fitted = time.perf_counter()
-    log_p = decode(model.field, fit.code, prepared, model.device)
-    maps = {name: _lattice_map(name, log_p, prepared, options) for name in options.names}
-    restoration = _expected_intensity(log_p, prepared)
-    return Analysis(maps, restoration, fit, {"fit": fitted - start, "score": time.perf_counter() - fitted})
+def top_mean(values: NDArray[np.float32], voxel_ml: float) -> float:
+    """How sick a whole scan looks: mean of the most anomalous `CASE_ML` of its brain voxels (n,)."""
+    count = min(max(1, round(CASE_ML / voxel_ml)), len(values))
+    return float(np.partition(values, -count)[-count:].mean())
 
 
 def detect_cases(
@@ -137,7 +136,7 @@ def detect_cases(
 
     Args:
         cases: The cohort.
-        model: From `load_model`, or another method from `load_baseline`.
+        model: From `load_model`.
         options: See `DetectOptions`.
         out: Folder of the run; `run.json` and, if any, `failures.json` are written by the caller with `write_run`.
         force: Do finished cases again.
@@ -188,8 +187,23 @@ def calibrated_settings(options: RunOptions) -> Json:
     return options.settings
 
 
-def save(detection: Detection, folder: Path, options: RunOptions, threshold: float | None, key: str) -> Json:
+def save(
+    detection: Detection,
+    folder: Path,
+    options: RunOptions,
+    threshold: float | None,
+    key: str,
+    healthy: Mapping[str, Json] | None = None,
+) -> Json:
     """Write the files of one detection, `case.json` last; returns its content.
+
+    Args:
+        detection: What was found.
+        folder: Of the case.
+        options: That it was found with.
+        threshold: Calibrated; None for an anomaly map only.
+        key: Hash of all that it depends on.
+        healthy: Percentiles of the fit's diagnostics over healthy scans (`fit` of `calibration.json`).
 
     Raises:
         MachineError: The disk refuses.
@@ -197,9 +211,10 @@ def save(detection: Detection, folder: Path, options: RunOptions, threshold: flo
     start = time.perf_counter()
     with writing(folder):
         folder.mkdir(parents=True, exist_ok=True)
-        names = (CASE_FILE, "mask.nii.gz", "lesions.tsv", "restoration.nii.gz")
-        for old in (*(folder / name for name in names), *folder.glob("score-*.nii.gz")):
-            old.unlink(missing_ok=True)
+        for old in (CASE_FILE, "mask.nii.gz", "lesions.tsv", "restoration.nii.gz", "uncertainty.nii.gz"):
+            (folder / old).unlink(missing_ok=True)
+        for score in folder.glob("score-*.nii.gz"):
+            score.unlink()
     anomaly = detection.maps[options.score]
     write_like(detection.scan, anomaly, folder / "anomaly.nii.gz", description=f"anofield {options.score}")
     for name in options.names[1:]:
@@ -207,8 +222,11 @@ def save(detection: Detection, folder: Path, options: RunOptions, threshold: flo
             detection.scan, detection.maps[name], folder / f"score-{name}.nii.gz", description=f"anofield {name}"
         )
     if detection.restoration is not None:
-        restored = folder / "restoration.nii.gz"
-        write_like(detection.scan, detection.restoration, restored, description="anofield restoration")
+        healed = folder / "restoration.nii.gz"
+        write_like(detection.scan, detection.restoration, healed, description="anofield restoration")
+    if detection.uncertainty is not None:
+        spread = folder / "uncertainty.nii.gz"
+        write_like(detection.scan, detection.uncertainty, spread, description="anofield uncertainty (classes)")
     lesions: list[Lesion] = []
     if threshold is not None:
         above = (anomaly > threshold) & detection.brain
@@ -216,7 +234,7 @@ def save(detection: Detection, folder: Path, options: RunOptions, threshold: flo
         write_like(detection.scan, mask.astype(np.uint8), folder / "mask.nii.gz", description="anofield detection")
         _write_lesions(lesions, folder / "lesions.tsv")
     seconds = {**detection.seconds, "write": time.perf_counter() - start}
-    content = _case_json(detection, options, threshold, lesions, seconds, key)
+    content = _case_json(detection, options, threshold, lesions, seconds, key, healthy or {})
     write_json(folder / CASE_FILE, content)
     return content
 
@@ -270,7 +288,8 @@ def _one(
     done = None if force else read_case(folder)
     if done is not None and done["key"] == key:
         return done
-    return save(detect_case(case, model, options), folder, options, threshold, key)
+    healthy = model.calibration.get("fit", {}) if threshold is not None else {}
+    return save(detect_case(case, model, options), folder, options, threshold, key, healthy)
 
 
 def read_case(folder: Path) -> Json | None:
@@ -285,51 +304,21 @@ def read_case(folder: Path) -> Json | None:
 def _key(case: Case, model: Model | Scorer, options: RunOptions, threshold: float | None) -> str:
     """Hash of all that a case's result depends on."""
     parts = [file_hash(path) if path and path.is_file() else "" for path in (case.image, case.mask)]
+    parts += [json.dumps({name: model.calibration.get(name) for name in ("fit", "limits", "reference")})]
     parts += [model.hash, model.recipe.model_dump_json(), options.model_dump_json(), repr(threshold), __version__]
     return hashlib.sha256("\n".join(parts).encode()).hexdigest()
 
 
-def _lattice_map(name: str, log_p: Tensor, prepared: Prepared, options: DetectOptions) -> FloatVolume:
-    """One score of the field, or a baseline that needs no training, (R, R, R)."""
-    tail = options.filters.tail
-    if name in BASELINES:
-        return BASELINES[name](prepared, tail)
-    import torch
-
-    observed = torch.from_numpy(prepared.classes[prepared.brain]).long()
-    return _on_lattice(SCORES[name](log_p, observed, tail), prepared)
-
-
-def _native_map(values: FloatVolume, prepared: Prepared, options: RunOptions) -> FloatVolume:
-    """A score of the lattice, filtered, in the scan's own voxels, 0 outside the brain."""
-    return _to_brain(smooth(values, prepared.brain, prepared.lattice, options.filters), prepared)
-
-
-def _expected_intensity(log_p: Tensor, prepared: Prepared) -> FloatVolume:
-    """Expected normalised intensity under the fitted field, (R, R, R)."""
-    import torch
-
-    return _on_lattice(log_p.exp() @ torch.tensor(prepared.recipe.centers, dtype=log_p.dtype), prepared)
-
-
-def _restoration(normalised: FloatVolume, prepared: Prepared) -> FloatVolume:
-    """A lattice volume of normalised intensities in the scan's own voxels and units."""
-    shift, scale = prepared.scale
-    native = _to_brain(normalised, prepared) * scale + shift
-    return np.where(prepared.native_brain, native, 0.0).astype(np.float32)
-
-
-def _on_lattice(values: Tensor, prepared: Prepared) -> FloatVolume:
-    volume = np.zeros(prepared.lattice.shape, dtype=np.float32)
-    volume[prepared.brain] = values.numpy()
-    return volume
-
-
-def _to_brain(volume: FloatVolume, prepared: Prepared) -> FloatVolume:
-    """Lattice → native voxels; the brain's rim is continued one voxel outwards first, so that it does not fade."""
-    rim = masked_mean(volume, prepared.brain, 3)
-    native = to_native(np.where(prepared.brain, volume, rim), prepared.lattice)
-    return np.where(prepared.native_brain, native, 0.0).astype(np.float32)
+def _fit_json(detection: Detection, healthy: Mapping[str, Json]) -> Json:
+    """Diagnostics of the fit, and whether it is to be trusted."""
+    fit = detection.fit
+    if fit is None:
+        return {}
+    trusted, reasons = verdict(fit, detection.brain_ml, healthy)
+    values = diagnostics(fit, detection.brain_ml)
+    values.pop("brain_ml")
+    gain = None if fit.intensity is None else round(fit.intensity.gain, 4)
+    return {**values, "pose": fit.pose and fit.pose.describe(), "gain": gain, "trusted": trusted, "reasons": reasons}
 
 
 def _write_lesions(lesions: Sequence[Lesion], path: Path) -> None:
@@ -350,8 +339,9 @@ def _case_json(
     lesions: Sequence[Lesion],
     seconds: dict[str, float],
     key: str,
+    healthy: Mapping[str, Json],
 ) -> Json:
-    case, scan, fit = detection.case, detection.scan, detection.fit
+    case, scan = detection.case, detection.scan
     return {
         "id": case.id,
         "image": str(case.image.resolve()),
@@ -360,11 +350,12 @@ def _case_json(
         "score": options.score,
         "threshold": threshold,
         "shape": list(scan.data.shape),
-        "brain_ml": round(float(detection.brain.sum()) * scan.voxel_ml, 2),
+        "brain_ml": round(detection.brain_ml, 2),
+        "case_score": top_mean(detection.maps[options.score][detection.brain], scan.voxel_ml),
         "lesions": len(lesions),
         "volume_ml": round(sum(lesion.volume_ml for lesion in lesions), 3),
         "findings": [asdict(lesion) for lesion in lesions[:20]],
-        "fit": {} if fit is None else {"loss": fit.loss, "code_distance": fit.code_distance},
+        "fit": _fit_json(detection, healthy),
         "seconds": {stage: round(value, 3) for stage, value in seconds.items()},
         "source_hash": detection.source_hash,
         "key": key,

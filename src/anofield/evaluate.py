@@ -1,30 +1,33 @@
-"""Metrics of a run against lesion labels: inside the brain, in the scans' own voxels, streamed case by case."""
+"""Metrics of a run against lesion labels, and of two runs against each other, streamed case by case."""
 
 from __future__ import annotations
 
-import glob
-import json
 from collections.abc import Sequence
-from functools import partial
+from dataclasses import asdict
 from pathlib import Path
 
 import numpy as np
-from numpy.typing import NDArray
 
-from anofield.cluster import failures_of, map_cases
-from anofield.cohort import Case, find_cases
-from anofield.detect import read_case
-from anofield.errors import CohortError, ScanError
-from anofield.histogram import Curve, ScoreHistogram, exact_curve
-from anofield.scan import brain_mask, read_labels, read_map, read_scan, stem, write_json, writing
-from anofield.typing import Json, Mask, PathLike
+from anofield.cohort import Case
+from anofield.errors import UsageError
+from anofield.histogram import Curve
+from anofield.metrics import card
+from anofield.metrics.bootstrap import LEVEL
+from anofield.metrics.card import Evidence
+from anofield.metrics.case import TOP_SHARE, Kind, Measured, Scored, dice
+from anofield.metrics.gather import Options, gather
+from anofield.metrics.inputs import labelled_cases, read_run
+from anofield.metrics.table import format_comparison, format_table
+from anofield.scan import file_hash, write_json, writing
+from anofield.typing import Json, PathLike
+
+__all__ = ["Options", "compare", "dice", "evaluate", "format_comparison", "format_table", "plain"]
 
 CURVE_POINTS = 300
-ROW_ORDER = ("ap", "auroc", "dice_calibrated_mean", "dice_calibrated_sd", "dice_calibrated_pooled", "dice_oracle",
-             "threshold", "threshold_oracle", "fpr95")  # fmt: skip
+SPACES = {"brain": "native voxels, inside the brain", "all": "native voxels, background included"}
 
 
-def evaluate(run: PathLike, labels: PathLike | None, out: PathLike, *, dataset: str = "auto") -> Json:
+def evaluate(run: PathLike, labels: PathLike | None, out: PathLike, options: Options | None = None) -> Json:
     """Compare a run with lesion labels and write `out/results.json` and `out/cases.tsv`.
 
     Args:
@@ -32,182 +35,246 @@ def evaluate(run: PathLike, labels: PathLike | None, out: PathLike, *, dataset: 
         labels: Folder (HCP, BraTS or BIDS tree, or loose label files named after the cases) or glob; None takes the
             labels found beside the scans when they were detected.
         out: Folder of the results.
-        dataset: Layout of `labels`.
+        options: See `Options`.
 
     Returns:
         The content of `results.json`.
 
     Raises:
         CohortError: No run, no finished case, no label for any case, or no case whose files can be read.
+        UsageError: The validation results or the run of healthy people cannot be used here.
     """
+    options = options or Options()
     run, out = Path(run), Path(out)
-    about = _read_run(run)
-    truths = _labels_of(run, about["cases"], labels, dataset)
-    names: list[str] = about["scores"]
-    histograms = {name: ScoreHistogram() for name in names}
-    thresholds = {name: _number(about["thresholds"].get(name)) for name in names}
-    work = partial(_evaluate_case, main=about["score"], thresholds=thresholds, histograms=histograms)
-    asked = [Case(case_id, run / case_id, label=truths[case_id]) for case_id in sorted(truths)]
-    outcomes = list(map_cases(work, asked, label="evaluate"))
-    rows = [outcome.value for outcome in outcomes if outcome.value is not None]
-    failures = failures_of(outcomes)
-    if not rows:
-        raise CohortError(f"none of {len(asked)} cases can be evaluated", where=run, why=failures[0].error)
-    curves = {name: histogram.curve() for name, histogram in histograms.items()}
+    about = read_run(run)
+    cases = labelled_cases(run, about["cases"], labels, options.dataset)
+    evidence, failures = gather(run, about, cases, options)
     content = {
-        "space": "native voxels, inside the brain",
+        "space": SPACES[evidence.rules.space],
+        "preset": options.preset,
         "run": str(run),
         "score": about["score"],
         "baselines": about["baselines"],
         "threshold_meaning": (about["threshold"] or {}).get("meaning"),
-        "labels": {case_id: str(path) for case_id, path in truths.items()},
-        "n_cases": len(rows),
+        "labels": {case.id: str(case.label) for case in cases},
+        "n_cases": int(evidence.pooled_cases.sum()),
         "failures": [vars(failure) for failure in failures],
-        "scores": {name: _summary(curves[name], thresholds[name], rows, name) for name in names},
-        "cases": rows,
-        "curves": {name: _thin(curve) for name, curve in curves.items()},
+        "rules": _rules(evidence, options),
+        "thresholds": evidence.thresholds,
+        "scores": {name: _summary(evidence, name, options) for name in evidence.names},
+        **({} if options.preset else _card(evidence, about, options)),
+        "cases": _rows(evidence),
+        "curves": {name: _thin(curve) for name, curve in evidence.curves.items()},
     }
     write_json(out / "results.json", plain(content))
-    _write_table(out / "cases.tsv", rows, names)
+    _write_table(out / "cases.tsv", content["cases"], evidence.names)
     return content
 
 
-def dice(a: Mask, b: Mask) -> float:
-    """2 |a ∩ b| / (|a| + |b|); NaN if both are empty.
+def compare(a: PathLike, b: PathLike, labels: PathLike | None, out: PathLike, options: Options | None = None) -> Json:
+    """Compare the main scores of two runs on the same cases; write `out/comparison.json`.
 
-    >>> dice(np.array([True, True, False]), np.array([True, False, False]))
-    0.6666666666666666
+    Subjects are drawn once for both runs, so what is common to them cancels.
+
+    Args:
+        a, b: Folders written by `anofield detect`.
+        labels, options: As for `evaluate`.
+        out: Folder of the comparison.
+
+    Returns:
+        The content of `comparison.json`.
+
+    Raises:
+        CohortError: As `evaluate`.
+        UsageError: The runs hold other cases or other labels, a case of one cannot be read, or a preset is asked for.
     """
-    total = int(a.sum()) + int(b.sum())
-    return 2.0 * int((a & b).sum()) / total if total else float("nan")
-
-
-def format_table(results: Json) -> str:
-    """The metric table as text, the method's scores first, baselines below."""
-    head = ("score", "AP", "AUROC", "Dice (calibrated)", "Dice (oracle)", "FPR@95")
-    rows = [head]
-    names = sorted(results["scores"], key=lambda name: (name in results["baselines"], name != results["score"]))
-    for name in names:
-        row = results["scores"][name]
-        mean, sd = _digits(row["dice_calibrated_mean"]), _digits(row["dice_calibrated_sd"])
-        label = f"{name} (baseline)" if name in results["baselines"] else name
-        rows.append(
-            (
-                label,
-                _digits(row["ap"]),
-                _digits(row["auroc"]),
-                f"{mean} ± {sd}",
-                _digits(row["dice_oracle"]),
-                _digits(row["fpr95"]),
+    options = options or Options()
+    if options.preset:
+        raise UsageError("a preset cannot be compared", remedy="leave out --preset")
+    runs = [Path(a), Path(b)]
+    abouts = [read_run(run) for run in runs]
+    cases = [labelled_cases(r, about["cases"], labels, options.dataset) for r, about in zip(runs, abouts, strict=True)]
+    _refuse_unequal(runs, cases)
+    sides = [gather(*parts, options, only_main=True) for parts in zip(runs, abouts, cases, strict=True)]
+    for run, (_, failures) in zip(runs, sides, strict=True):
+        if failures:
+            raise UsageError(
+                f"{len(failures)} cases cannot be evaluated, the first: {failures[0].error}",
+                where=run,
+                why="both runs must be measured on the same cases",
+                remedy="mend or remove them in both runs",
             )
+    one, other = (evidence for evidence, _ in sides)
+    if one.rules != other.rules:
+        raise UsageError(
+            f"the runs count lesions from {one.rules.min_lesion_ml} and {other.rules.min_lesion_ml} ml",
+            remedy="give the minimum for both with --min-lesion-ml",
         )
-    widths = [max(len(row[i]) for row in rows) for i in range(len(head))]
-    padded = [[cell.rjust(width) for cell, width in zip(row, widths, strict=True)] for row in rows]
-    lines = ["  ".join([row[0].ljust(widths[0]), *cells[1:]]) for row, cells in zip(rows, padded, strict=True)]
-    return "\n".join([lines[0], "─" * len(lines[0]), *lines[1:]])
+    weights = card.draw(one, options.resamples, options.seed)
+    found = [card.figures(evidence, evidence.score, weights) for evidence in (one, other)]
+    content = {
+        "space": SPACES[one.rules.space],
+        "rules": _rules(one, options),
+        "n_cases": int(one.pooled_cases.sum()),
+        "labels": {case.id: str(case.label) for case in cases[0]},
+        **{
+            side: {"run": e.run, "score": e.score, "thresholds": e.thresholds[e.score], "values": values}
+            for side, e, (values, _) in zip("ab", (one, other), found, strict=True)
+        },
+        "differences": card.differences(*found),
+    }
+    write_json(Path(out) / "comparison.json", plain(content))
+    return content
 
 
-def _evaluate_case(
-    case: Case, *, main: str, thresholds: dict[str, float], histograms: dict[str, ScoreHistogram]
-) -> Json:
-    """Metrics of one case (its `image` is its folder in the run); counted only once all of its files could be read."""
-    about = read_case(case.image)
-    if about is None or case.label is None:
-        raise ScanError("is not finished", where=case.image, remedy="run `anofield detect` again")
-    scan = read_scan(about["image"])
-    brain = brain_mask(scan, about["mask"])
-    truth = (read_labels(case.label, scan) > 0)[brain]
-    maps = {name: read_map(_map_path(case.image, name, main), scan)[brain] for name in thresholds}
-    for name, scores in maps.items():
-        histograms[name].add(scores, truth)
+def _rules(evidence: Evidence, options: Options) -> Json:
     return {
-        "id": case.id,
-        "lesion_ml": float(truth.sum()) * scan.voxel_ml,
-        "detected_ml": about["volume_ml"] if about["threshold"] is not None else float("nan"),
-        "dice": {name: _dice_at(scores, truth, thresholds[name]) for name, scores in maps.items()},
-        "ap": {name: exact_curve(scores, truth).average_precision() for name, scores in maps.items()},
+        **asdict(evidence.rules),
+        "connectivity": 26,
+        "false_finding": "touches no labelled voxel",
+        "scan_score": f"mean of the highest {100 * TOP_SHARE:g} % of the voxels",
+        "interval": f"{100 * LEVEL:g} % percentile bootstrap over subjects",
+        "subjects": len({case.subject for case in evidence.scored}),
+        "resamples": options.resamples,
+        "seed": options.seed,
+        "threshold_from": None if options.threshold_from is None else str(options.threshold_from),
+        "healthy_run": None if options.healthy is None else str(options.healthy),
     }
 
 
-def _map_path(folder: Path, name: str, main: str) -> Path:
-    return folder / ("anomaly.nii.gz" if name == main else f"score-{name}.nii.gz")
-
-
-def _dice_at(scores: NDArray[np.float32], truth: Mask, threshold: float) -> float:
-    """Dice at a threshold; NaN without a threshold, or for a person without lesions."""
-    if np.isnan(threshold) or not truth.any():
-        return float("nan")
-    return dice(scores > threshold, truth)
-
-
-def _summary(curve: Curve, threshold: float, rows: Sequence[Json], name: str) -> Json:
-    dices = np.array([row["dice"][name] for row in rows], dtype=float)
-    known = dices[~np.isnan(dices)]
-    best, at = curve.best_dice()
-    pooled = float("nan")
-    if not np.isnan(threshold) and curve.positives:
-        above = curve.thresholds >= np.float32(threshold)
-        pooled = float(curve.dice[above][-1]) if above.any() else 0.0
+def _card(evidence: Evidence, about: Json, options: Options) -> Json:
+    """Everything that has intervals or concerns lesions, surfaces and healthy scans."""
+    cards, margins = card.make_card(evidence, card.draw(evidence, options.resamples, options.seed))
+    kinds = evidence.kinds(evidence.score)
+    rows = card.by_size(evidence, evidence.score, kinds[0]) if kinds else []
+    quantile = (about["threshold"] or {}).get("quantile")
     return {
+        "card": cards,
+        "margins": margins,
+        "by_size": {"threshold": kinds[0] if kinds else None, "rows": rows},
+        "froc": {name: card.froc_points(evidence, name) for name in evidence.froc},
+        "surface": {name: _surface(evidence, name) for name in evidence.names},
+        "healthy": card.healthy_summary(evidence, quantile),
+    }
+
+
+def _surface(evidence: Evidence, name: str) -> Json:
+    """Scans with a lesion whose surfaces could be compared, and those in which nothing was found."""
+    if not evidence.rules.surface:
+        return {}
+    columns = {kind: evidence.column(name, kind, "hd95") for kind in evidence.kinds(name) if kind != "oracle"}
+    return {
+        kind: {"measured": int(np.isfinite(far).sum()), "nothing_found": int(np.isinf(far).sum())}
+        for kind, far in columns.items()
+    }
+
+
+def _summary(evidence: Evidence, name: str, options: Options) -> Json:
+    """Figures of one score; with a preset, the notebook's."""
+    curve, known = evidence.curves[name], evidence.thresholds[name]
+    best, at = curve.best_dice()
+    if options.preset:  # a score is positive from the threshold on, SD over the cases at hand
+        at, ddof = float(np.nextafter(np.float32(at), np.float32(np.inf))), 0
+    else:
+        ddof = 1
+    figures = {
         "ap": curve.average_precision(),
         "auroc": curve.roc_auc(),
-        "dice_calibrated_mean": float(known.mean()) if known.size else float("nan"),
-        "dice_calibrated_sd": float(known.std(ddof=1)) if known.size > 1 else float("nan"),
-        "dice_calibrated_pooled": pooled,
+        "fpr95": curve.fpr_at_recall(0.95),
         "dice_oracle": best,
         "threshold_oracle": at,
-        "threshold": threshold,
-        "fpr95": curve.fpr_at_recall(0.95),
+        **_dices(evidence, name, "oracle", ddof),
+        "exact": evidence.exact[name],
+        **{f"{key}_bounds": list(bounds) for key, bounds in evidence.bounds[name].items()},
+    }
+    if options.preset:
+        return figures
+    own = {**_dices(evidence, name, "calibrated", ddof), **_dices(evidence, name, "validation", ddof)}
+    return {
+        **figures,
+        **own,
+        "dice_calibrated_pooled": _pooled_dice(evidence, name, "calibrated"),
+        "threshold": known.get("calibrated", float("nan")),
+        "threshold_validation": known.get("validation", float("nan")),
     }
 
 
-def _labels_of(run: Path, cases: Sequence[str], labels: PathLike | None, dataset: str) -> dict[str, Path]:
-    """Label file of every case that has one."""
-    if labels is None:
-        known = {case_id: (read_case(run / case_id) or {}).get("label") for case_id in cases}
-        found = {case_id: Path(path) for case_id, path in known.items() if path}
-    else:
-        found = _match(cases, labels, dataset)
-    if not found:
-        raise CohortError(
-            "no label belongs to any case of the run",
-            where=str(labels or run),
-            why=f"the run has cases such as {', '.join(list(cases)[:3])}",
-            remedy="give -t the folder of labels; files must be named after the cases, like `<case>_seg.nii.gz`",
-        )
-    return found
+def _dices(evidence: Evidence, name: str, kind: Kind, ddof: int) -> Json:
+    """Mean and SD of the per-case Dice at one threshold."""
+    values = evidence.column(name, kind, "dice") if kind in evidence.thresholds[name] else np.zeros(0)
+    known = values[~np.isnan(values)]
+    return {
+        f"dice_{kind}_mean": float(known.mean()) if known.size else float("nan"),
+        f"dice_{kind}_sd": float(known.std(ddof=ddof)) if known.size > ddof else float("nan"),
+    }
 
 
-def _match(cases: Sequence[str], labels: PathLike, dataset: str) -> dict[str, Path]:
-    wanted = set(cases)
-    try:
-        tree = find_cases(labels, dataset=dataset)
-    except CohortError:
-        tree = []
-    found = {case.id: case.label for case in tree if case.id in wanted and case.label is not None}
-    if found:
-        return found
-    files = sorted(Path(labels).rglob("*.nii*")) if Path(labels).is_dir() else [Path(p) for p in _glob(labels)]
-    by_name = {stem(path): path for path in files}
-    endings = ("", "_seg", "_mask", "_lesion_mask", "_label-lesion_mask", "_label", "_truth")
-    pairs = ((case_id, by_name[case_id + end]) for case_id in cases for end in endings if case_id + end in by_name)
-    return dict(pairs)
+def _pooled_dice(evidence: Evidence, name: str, kind: Kind) -> float:
+    """Dice of all voxels of all cases at once, NaN without a threshold or without any labelled voxel."""
+    if kind not in evidence.thresholds[name] or not evidence.curves[name].positives:
+        return float("nan")
+    hit, above, labelled = (
+        evidence.column(name, kind, key)[evidence.pooled_cases].sum() for key in ("hit", "above", "labelled")
+    )
+    return float(2 * hit / (above + labelled))
 
 
-def _glob(pattern: PathLike) -> list[str]:
-    return sorted(glob.glob(str(pattern), recursive=True))
+def _rows(evidence: Evidence) -> list[Json]:
+    """One row per case of the run."""
+    rows = zip(evidence.scored, evidence.measured, strict=True)
+    return [_row(evidence, scored, measured) for scored, measured in rows if not scored.healthy_run]
 
 
-def _read_run(run: Path) -> Json:
-    try:
-        about: Json = json.loads((run / "run.json").read_text())
-    except (OSError, ValueError) as error:
-        raise CohortError(
-            "is not a finished run", where=run, why=str(error), remedy="run `anofield detect` with this folder as -o"
-        ) from error
-    if not about["cases"]:
-        raise CohortError("has no finished case", where=run, remedy="look into failures.json")
-    return about
+def _row(evidence: Evidence, scored: Scored, measured: Measured) -> Json:
+    def dices(kind: Kind) -> Json:
+        return {name: at[kind].dice if kind in at else float("nan") for name, at in measured.at.items()}
+
+    row = {
+        "id": scored.id,
+        "subject": scored.subject,
+        "lesion_ml": scored.lesion_ml,
+        "label_outside_ml": scored.outside_ml,
+        "detected_ml": scored.detected_ml,
+        "dice": dices("calibrated"),
+        "dice_oracle": dices("oracle"),
+        "ap": scored.ap,
+        "auroc": scored.auroc,
+        "scan_score": scored.top,
+    }
+    first = next(iter(evidence.kinds(evidence.score)), None)
+    found = None if first is None else measured.at[evidence.score][first]
+    if found is not None and found.lesions is not None:
+        row["lesions"] = {
+            "threshold": first,
+            "true": len(found.lesions.found),
+            "found": int(found.lesions.found.sum()),
+            "findings": found.lesions.findings,
+            "false": found.lesions.false,
+            "hd95_mm": found.hd95,
+            "assd_mm": found.assd,
+        }
+    return row
+
+
+def _refuse_unequal(runs: Sequence[Path], cases: Sequence[Sequence[Case]]) -> None:
+    """Both runs must hold the same cases with the same labels."""
+    one, other = ({case.id: case.label for case in side} for side in cases)
+    for run, extra in zip(runs, (sorted(set(one) - set(other)), sorted(set(other) - set(one))), strict=True):
+        if extra:
+            raise UsageError(
+                f"{len(extra)} labelled cases are in this run only ({', '.join(extra[:3])})",
+                where=run,
+                why="a paired comparison needs every case in both runs",
+                remedy="detect the same scans in both, or give -t a folder with the labels of the common cases",
+            )
+    for case_id, label in one.items():
+        if label != other[case_id] and label and other[case_id] and file_hash(label) != file_hash(other[case_id] or ""):
+            raise UsageError(
+                f"case {case_id} has other labels in the two runs",
+                where=label,
+                why=f"the other is {other[case_id]}",
+                remedy="give the labels for both with -t",
+            )
 
 
 def _thin(curve: Curve) -> Json:
@@ -241,17 +308,9 @@ def _write_table(path: Path, rows: Sequence[Json], names: Sequence[str]) -> None
 
 
 def plain(value: object) -> Json:
-    """The same content for JSON, which has no NaN: they become null."""
+    """The same content for JSON, which has neither NaN nor infinity: they become null."""
     if isinstance(value, dict):
         return {key: plain(item) for key, item in value.items()}
     if isinstance(value, list):
         return [plain(item) for item in value]  # type: ignore[return-value]
-    return None if isinstance(value, float) and np.isnan(value) else value  # type: ignore[return-value]
-
-
-def _number(value: float | None) -> float:
-    return float("nan") if value is None else float(value)
-
-
-def _digits(value: float) -> str:
-    return "–" if np.isnan(value) else f"{value:.3f}"
+    return None if isinstance(value, float) and not np.isfinite(value) else value  # type: ignore[return-value]

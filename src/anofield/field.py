@@ -250,3 +250,25 @@ class Decoder(nn.Module):
             return functional.linear(features, for_point) + per_case
         both = torch.cat((for_x, for_point), dim=1)
         return functional.linear(torch.cat((x, features), dim=-1), both) + per_case
+
+
+class FrozenField:
+    """A trained decoder whose weights no longer change: folded once, multiplied in the precision of choice.
+
+    Attributes:
+        decoder: In eval mode, its parameters frozen.
+        bfloat16: Whether matrices are multiplied in bfloat16; logits are float32 all the same.
+        code_length, classes: Of the decoder.
+    """
+
+    def __init__(self, decoder: Decoder, *, bfloat16: bool = False) -> None:
+        self.decoder = decoder.requires_grad_(False).eval()
+        self.bfloat16 = bfloat16
+        self.code_length, self.classes = decoder.code_length, decoder.classes
+        self._weights = [weight.detach() for weight in decoder.fold()]
+
+    def logits(self, points: Tensor, codes: Tensor) -> Tensor:
+        """(case, point, 3) field coordinates and (case, code) → (case, point, class) float32."""
+        with torch.autocast(points.device.type, torch.bfloat16, enabled=self.bfloat16):
+            logits: Tensor = self.decoder(points, codes, self._weights)
+        return logits[..., : self.classes].float()

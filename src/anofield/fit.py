@@ -1,9 +1,11 @@
-"""Fit of a code to a scan: the healthy person of the field that explains the scan best."""
+"""Fit of a scan: code, pose and intensity map of the healthy person of the field that explains the scan best."""
 
 from __future__ import annotations
 
 import hashlib
 from dataclasses import dataclass
+from dataclasses import field as dataclass_field
+from typing import Literal
 
 import numpy as np
 import torch
@@ -15,14 +17,24 @@ from torch.nn import functional
 
 from anofield.codes import CodePrior
 from anofield.field import Field
+from anofield.intensity_map import IntensityMap, fit_intensity_map
 from anofield.points import axis_coordinates, coordinates_of
+from anofield.pose import Pose, PoseKind, search
+from anofield.posterior import sample_codes
 from anofield.prepare import Prepared
 
 DECODE_POINTS = 32_768  # points decoded at a time: some tens of megabytes of activations
+SEARCH_POINTS = 1024  # for the first pose; every turn is looked at on the same points
+MAP_POINTS = 8192  # for the intensity map and the diagnostics
+MAP_AT = (0.5, 0.75)  # of the steps: the intensity map is fitted when the code has found its region, and once again
+POSE_RATE = 0.2  # of the code's learning rate: 0.3 of code is much, 0.06 of turn as well
+SAMPLE_POINTS = 64  # per batch of the posterior's Fisher matrix
+
+IntensityKind = Literal["none", "smooth"]
 
 
 class FitOptions(BaseModel):
-    """How a code is fitted.
+    """How a scan is fitted.
 
     Attributes:
         iterations: Adam steps.
@@ -33,6 +45,10 @@ class FitOptions(BaseModel):
         bound: c of the bounded loss c (1 − exp(−CE/c)), nats: a lesion that no healthy person explains pulls the fit
             no further; None fits plain cross-entropy.
         margin: Voxels around the brain that points are drawn from as well: they hold the outline.
+        pose: What of the head's place is fitted with the code: nothing (2021), turn and shift, or size as well.
+        intensity: `smooth` fits gain, gamma and a bias field of second order along (box recipe); `none` trusts the
+            recipe's normalisation.
+        samples: Codes drawn around the fitted one, over which probabilities are averaged; 0 takes the fitted alone.
         seed: With the case id, the source of the random points.
     """
 
@@ -44,6 +60,9 @@ class FitOptions(BaseModel):
     prior_weight: float = Value(default=30.0, ge=0)
     bound: float | None = Value(default=3.0, gt=0)
     margin: int = Value(default=2, ge=0)
+    pose: PoseKind = "similarity"
+    intensity: IntensityKind = "none"
+    samples: int = Value(default=0, ge=0)
     seed: int = Value(default=0, ge=0)
 
 
@@ -55,17 +74,60 @@ class Fit:
         code: (code,).
         loss: Mean cross-entropy of the last tenth of the steps, nats per point.
         code_distance: Squared Mahalanobis distance per code entry from the training codes; about 1 is usual.
+        contrast: Correlation of observed and expected class over the brain; near 1 for the training's contrast.
+        outside: Mean probability that a brain voxel lies outside the brain; 0 where the recipe has no such class.
+        turned: A turn by quarters explains the scan better than any tilt: its orientation is wrong.
+        pose: Of the head; None if it was not fitted.
+        intensity: Map from the scan's intensities to the training's; None if it was not fitted.
+        samples: Further codes, (sample, code).
     """
 
     code: Tensor
     loss: float
     code_distance: float
+    contrast: float = 1.0
+    outside: float = 0.0
+    turned: bool = False
+    pose: Pose | None = None
+    intensity: IntensityMap | None = None
+    samples: Tensor = dataclass_field(default_factory=lambda: torch.zeros(0, 0))
+
+    def corrected(self, prepared: Prepared) -> Prepared:
+        """The scan after the fitted intensity map."""
+        return prepared if self.intensity is None else self.intensity.corrected(prepared)
+
+
+class _Points:
+    """Random points in and around the brain of one scan, with their classes."""
+
+    def __init__(self, prepared: Prepared, key: str, options: FitOptions, device: torch.device) -> None:
+        near = ndimage.binary_dilation(prepared.brain, iterations=options.margin) if options.margin else prepared.brain
+        self.index = torch.from_numpy(np.flatnonzero(near))
+        self.brain = torch.from_numpy(np.flatnonzero(prepared.brain))
+        self.resolution = prepared.lattice.resolution
+        self.axis = axis_coordinates(self.resolution, prepared.recipe.lattice)
+        self.generator = torch.Generator().manual_seed(_seed(options.seed, key))
+        self.device = device
+        self.relabel(prepared)
+
+    def relabel(self, prepared: Prepared) -> None:
+        """Take the classes of this scan from now on."""
+        self.targets = torch.from_numpy(prepared.classes.reshape(-1)).long()
+
+    def draw(self, count: int) -> tuple[Tensor, Tensor]:
+        """Field coordinates (n, 3) and classes (n,)."""
+        return self.at(self.index[torch.randint(len(self.index), (count,), generator=self.generator)])
+
+    def at(self, flat: Tensor) -> tuple[Tensor, Tensor]:
+        """Field coordinates (n, 3) and classes (n,) of flat lattice indices."""
+        points = coordinates_of(flat, self.resolution, self.axis)
+        return points.to(self.device), self.targets[flat].to(self.device)
 
 
 def fit_code(
     field: Field, prior: CodePrior, prepared: Prepared, key: str, options: FitOptions, device: torch.device
 ) -> Fit:
-    """Fit a code to one scan, starting from the mean training code.
+    """Fit a scan, starting from the mean training code.
 
     Args:
         field: Frozen.
@@ -75,34 +137,49 @@ def fit_code(
         options: See `FitOptions`.
         device: Where the field lives.
     """
-    near = ndimage.binary_dilation(prepared.brain, iterations=options.margin) if options.margin else prepared.brain
-    index = torch.from_numpy(np.flatnonzero(near))
-    targets = torch.from_numpy(prepared.classes.reshape(-1)).long()
-    resolution = prepared.lattice.resolution
-    axis = axis_coordinates(resolution, prepared.recipe.lattice)
-    generator = torch.Generator().manual_seed(_seed(options.seed, key))
+    cloud = _Points(prepared, key, options, device)
     code = prior.mean.clone()[None].to(device).requires_grad_(True)
-    optimizer = torch.optim.Adam([code], lr=options.learning_rate)
+    pose, turned = _first_pose(field, code.detach(), cloud, options)
+    groups = [{"params": [code], "lr": options.learning_rate}]
+    if pose is not None:
+        groups.append({"params": pose.parameters(options.pose), "lr": POSE_RATE * options.learning_rate})
+    optimizer = torch.optim.Adam(groups)
     schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, options.iterations)
-    weight = options.prior_weight * field.code_length / max(int(prepared.brain.sum()), 1)
-    losses = []
-    for _ in range(options.iterations):
-        flat = index[torch.randint(len(index), (options.points,), generator=generator)]
-        points = coordinates_of(flat, resolution, axis).to(device)[None]  # (1, point, 3)
-        logits = field.logits(points, code)[0]
-        entropy = functional.cross_entropy(logits.float(), targets[flat].to(device), reduction="none")
-        loss = _bounded(entropy, options.bound).mean() + weight * prior.distance(code)[0]
+    weight = options.prior_weight / max(int(prepared.brain.sum()), 1)
+    mapped = options.intensity == "smooth" and prepared.recipe.outside_class
+    map_at = {int(share * options.iterations) for share in MAP_AT} if mapped else set()
+    losses, intensity = [], None
+    for step in range(options.iterations):
+        if step in map_at:
+            intensity = _map(field, code.detach(), pose, prepared, cloud)
+            cloud.relabel(intensity.corrected(prepared))
+        points, targets = cloud.draw(options.points)
+        entropy = _entropy(field, _placed(points, pose)[None], code, targets)[0]
+        loss = _bounded(entropy, options.bound).mean() + weight * field.code_length * prior.distance(code)[0]
+        if pose is not None:
+            loss = loss + weight * pose.cost()
         optimizer.zero_grad(set_to_none=True)
         loss.backward()
         optimizer.step()
         schedule.step()
         losses.append(entropy.detach().mean())
-    fitted = code.detach()
+    fitted, pose = code.detach(), None if pose is None else pose.detach()
     tail = torch.stack(losses[-max(1, options.iterations // 10) :]).mean()
-    return Fit(fitted[0].cpu(), float(tail), float(prior.distance(fitted)[0]))
+    contrast, outside = _agreement(field, fitted, pose, prepared, cloud)
+    return Fit(
+        fitted[0].cpu(),
+        float(tail),
+        float(prior.distance(fitted)[0]),
+        contrast,
+        outside,
+        turned,
+        pose,
+        intensity,
+        _samples(field, prior, fitted[0], pose, cloud, options),
+    )
 
 
-def decode(field: Field, code: Tensor, prepared: Prepared, device: torch.device) -> Tensor:
+def decode(field: Field, code: Tensor, prepared: Prepared, device: torch.device, pose: Pose | None = None) -> Tensor:
     """Log-probabilities of the classes at the brain voxels of the lattice, (voxel, class) float32 on the CPU.
 
     Voxels come in the order of `numpy.flatnonzero(prepared.brain)`. Where the recipe keeps class 0 for the outside, the
@@ -116,12 +193,98 @@ def decode(field: Field, code: Tensor, prepared: Prepared, device: torch.device)
     parts = []
     with torch.no_grad():
         for flat in index.split(DECODE_POINTS):
-            points = coordinates_of(flat, resolution, axis).to(device)[None]
+            points = _placed(coordinates_of(flat, resolution, axis).to(device), pose)[None]
             logits = field.logits(points, codes)[0].float()
             if prepared.recipe.outside_class:
                 logits[:, 0] = -torch.inf
             parts.append(torch.log_softmax(logits, dim=-1).cpu())
     return torch.cat(parts)
+
+
+def decode_fit(field: Field, fit: Fit, prepared: Prepared, device: torch.device) -> tuple[Tensor, Tensor | None]:
+    """Log-probabilities as `decode`, averaged over the fit's samples, and the spread between them.
+
+    Returns:
+        (voxel, class), and over the samples the standard deviation of the expected class (voxel,), None without any.
+    """
+    if not len(fit.samples):
+        return decode(field, fit.code, prepared, device, fit.pose), None
+    total = first = second = torch.zeros(())
+    for code in fit.samples:
+        p = decode(field, code, prepared, device, fit.pose).exp()
+        mean = p @ torch.arange(p.shape[1], dtype=p.dtype)
+        total, first, second = total + p, first + mean, second + mean**2
+    count = len(fit.samples)
+    return (total / count).log(), (second / count - (first / count) ** 2).clamp_min(0).sqrt()
+
+
+def _first_pose(field: Field, code: Tensor, cloud: _Points, options: FitOptions) -> tuple[Pose | None, bool]:
+    """Where the pose starts, and whether the scan's orientation is wrong, judged at the mean code."""
+    points, targets = cloud.draw(SEARCH_POINTS)
+
+    def loss(turned: Tensor) -> Tensor:
+        with torch.no_grad():
+            return _bounded(_entropy(field, turned, code, targets), options.bound).mean(dim=1)
+
+    pose, turned = search(loss, points)
+    return (None if options.pose == "none" else pose.to(cloud.device)), turned
+
+
+def _map(field: Field, code: Tensor, pose: Pose | None, prepared: Prepared, cloud: _Points) -> IntensityMap:
+    """The intensity map at the present code."""
+    rows, p = _some_brain(field, code, pose, cloud)
+    p = p[:, 1:] / p[:, 1:].sum(dim=1, keepdim=True)
+    expected = p @ torch.tensor(prepared.recipe.centers[1:], dtype=p.dtype)
+    return fit_intensity_map(expected.numpy(), prepared, rows.numpy())
+
+
+def _agreement(
+    field: Field, code: Tensor, pose: Pose | None, prepared: Prepared, cloud: _Points
+) -> tuple[float, float]:
+    """Correlation of observed and expected class, and the mean probability of the outside, over brain voxels."""
+    rows, p = _some_brain(field, code, pose, cloud)
+    observed = cloud.targets[cloud.brain[rows]].to(p)
+    outside = float(p[:, 0].mean()) if prepared.recipe.outside_class else 0.0
+    if prepared.recipe.outside_class:
+        p = p[:, 1:] / p[:, 1:].sum(dim=1, keepdim=True)
+    expected = p @ torch.arange(p.shape[1], dtype=p.dtype)
+    pair = torch.corrcoef(torch.stack((observed, expected)))
+    return float(pair[0, 1].nan_to_num()), outside
+
+
+def _some_brain(field: Field, code: Tensor, pose: Pose | None, cloud: _Points) -> tuple[Tensor, Tensor]:
+    """Evenly spread brain voxels, as rows of `flatnonzero(brain)`, and their class probabilities on the CPU."""
+    rows = torch.linspace(0, len(cloud.brain) - 1, min(MAP_POINTS, len(cloud.brain))).long()
+    with torch.no_grad():
+        points, _ = cloud.at(cloud.brain[rows])
+        return rows, torch.softmax(field.logits(_placed(points, pose)[None], code)[0].float(), dim=-1).cpu()
+
+
+def _samples(
+    field: Field, prior: CodePrior, code: Tensor, pose: Pose | None, cloud: _Points, options: FitOptions
+) -> Tensor:
+    """Codes of the posterior; as many independent points as the weight of the prior takes the scan for."""
+    if not options.samples:
+        return torch.zeros(0, len(code))
+
+    def loss(codes: Tensor) -> Tensor:
+        points, targets = cloud.draw(len(codes) * SAMPLE_POINTS)
+        placed = _placed(points, pose).reshape(len(codes), SAMPLE_POINTS, 3)
+        entropy = _entropy(field, placed, codes, targets.reshape(len(codes), SAMPLE_POINTS))
+        return _bounded(entropy, options.bound).mean(dim=1)
+
+    evidence = len(cloud.brain) / (2 * max(options.prior_weight, 0.5))
+    return sample_codes(loss, code, prior, options.samples, SAMPLE_POINTS, evidence, cloud.generator)
+
+
+def _entropy(field: Field, points: Tensor, codes: Tensor, targets: Tensor) -> Tensor:
+    """Cross-entropy (case, point) at points (case, point, 3); targets (case, point) or (point,)."""
+    logits = field.logits(points, codes).float()
+    return functional.cross_entropy(logits.transpose(1, 2), targets.expand(logits.shape[:2]), reduction="none")
+
+
+def _placed(points: Tensor, pose: Pose | None) -> Tensor:
+    return points if pose is None else pose.to(points.device)(points)
 
 
 def _bounded(entropy: Tensor, bound: float | None) -> Tensor:

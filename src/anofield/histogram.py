@@ -11,7 +11,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 DROPPED_BITS = 12
-BINS = 1 << (32 - DROPPED_BITS)
 
 
 @dataclass(frozen=True)
@@ -82,11 +81,35 @@ def exact_curve(scores: NDArray[np.float32], truth: NDArray[np.bool_]) -> Curve:
         scores: (n,), finite.
         truth: (n,), whether each is anomalous.
     """
-    values, where = np.unique(scores, return_inverse=True)
-    positives = np.bincount(where, weights=truth, minlength=len(values)).astype(np.int64)[::-1]
-    negatives = np.bincount(where, minlength=len(values))[::-1] - positives
-    below = np.nextafter(values[::-1], np.float32(-np.inf))  # a threshold is exceeded, not reached
-    return Curve(below, positives.cumsum(), negatives.cumsum(), int(positives.sum()), int(negatives.sum()))
+    keys = ordered_keys(scores)
+    return curve_of_keys(keys[truth], keys[~truth])
+
+
+def curve_of_keys(positives: NDArray[np.uint32], negatives: NDArray[np.uint32]) -> Curve:
+    """The corners of the exact curve: just above and just below every distinct anomalous score, and its end.
+
+    Between two corners only healthy voxels are added, so average precision, ROC area, FPR at a recall and the best
+    Dice are those of the curve with all points, while only the few anomalous voxels need a point each.
+
+    Args:
+        positives, negatives: `ordered_keys` of the anomalous and the healthy voxels; both arrays are sorted in place.
+    """
+    positives.sort()
+    negatives.sort()  # numpy sorts 32-bit integers with vector instructions, much faster than it sorts indices
+    first = np.flatnonzero(np.diff(positives, prepend=np.uint32(0)))  # 0 is the key of a NaN
+    values = positives[first][::-1]
+    last = np.append(first[1:], len(positives))[: len(first)][::-1]
+    at = [  # (key that is exceeded, true positives, false positives): above and below each value, then everything
+        (values, len(positives) - last, len(negatives) - np.searchsorted(negatives, values, side="right")),
+        (values - np.uint32(1), len(positives) - first[::-1], len(negatives) - np.searchsorted(negatives, values)),
+    ]
+    lowest = min((int(keys[0]) for keys in (positives, negatives) if len(keys)), default=1)
+    keys, true, false = (
+        np.append(np.stack([above, below], axis=1).reshape(-1), end).astype(np.int64)
+        for above, below, end in zip(*at, (lowest - 1, len(positives), len(negatives)), strict=True)
+    )
+    new = np.flatnonzero(np.diff(true + false, prepend=0) > 0)
+    return Curve(_scores_of(keys[new]), true[new], false[new], len(positives), len(negatives))
 
 
 class ScoreHistogram:
@@ -98,8 +121,9 @@ class ScoreHistogram:
     1.0
     """
 
-    def __init__(self) -> None:
-        self.counts = np.zeros((2, BINS), dtype=np.int64)  # (truth, bin)
+    def __init__(self, dropped_bits: int = DROPPED_BITS) -> None:
+        self.dropped_bits = dropped_bits
+        self.counts = np.zeros((2, 1 << (32 - dropped_bits)), dtype=np.int64)  # (truth, bin)
 
     def add(self, scores: NDArray[np.float32], truth: NDArray[np.bool_] | None = None) -> None:
         """Count some voxels.
@@ -108,38 +132,45 @@ class ScoreHistogram:
             scores: (n,), finite.
             truth: (n,), whether each is anomalous; None means none is.
         """
-        keys = _key(scores)
-        for value in (0, 1):
-            chosen = (
-                keys if truth is None and not value else keys[truth == bool(value)] if truth is not None else keys[:0]
-            )
-            self.counts[value] += np.bincount(chosen, minlength=BINS)
+        keys = ordered_keys(scores)
+        if truth is None:
+            self.add_keys(keys, anomalous=False)
+        else:
+            self.add_keys(keys[~truth], anomalous=False)
+            self.add_keys(keys[truth], anomalous=True)
+
+    def add_keys(self, keys: NDArray[np.uint32], *, anomalous: bool) -> None:
+        """Count the `ordered_keys` of voxels that are all anomalous or all healthy."""
+        bins = self.counts.shape[1]
+        self.counts[int(anomalous)] += np.bincount(keys >> np.uint32(self.dropped_bits), minlength=bins)
 
     def quantile(self, q: float) -> float:
         """Smallest threshold that at most a share 1 − q of the healthy voxels exceeds (to the bin's width)."""
         below = np.cumsum(self.counts[0])
         if not below[-1]:
             return float("nan")
-        return float(_upper_edge(np.searchsorted(below, q * below[-1], side="left")))
+        return float(self._upper_edge(np.searchsorted(below, q * below[-1], side="left")))
 
     def curve(self) -> Curve:
         """Counts above the lower edge of every filled bin."""
         filled = np.flatnonzero(self.counts.any(axis=0))[::-1]
         negatives, positives = np.cumsum(self.counts[:, filled], axis=1)
-        return Curve(
-            _upper_edge(filled - 1), positives, negatives, int(self.counts[1].sum()), int(self.counts[0].sum())
-        )
+        totals = int(self.counts[1].sum()), int(self.counts[0].sum())
+        return Curve(self._upper_edge(filled - 1), positives, negatives, *totals)
+
+    def _upper_edge(self, bins: NDArray[np.int64] | np.int64) -> NDArray[np.float32]:
+        """Largest float32 of each bin."""
+        return _scores_of(((np.asarray(bins, dtype=np.int64) + 1) << self.dropped_bits) - 1)
 
 
-def _key(scores: NDArray[np.float32]) -> NDArray[np.int64]:
-    """Bins of scores, in the order of the scores: the bits of a float sort like an integer once signs are turned."""
+def ordered_keys(scores: NDArray[np.float32]) -> NDArray[np.uint32]:
+    """Integers in the order of the scores: the bits of a float sort like an integer once signs are turned."""
     bits = (np.asarray(scores, dtype=np.float32) + np.float32(0.0)).view(np.uint32)  # + 0 turns −0 into 0
-    ordered = np.where(bits >> 31, ~bits, bits | np.uint32(1 << 31))
-    return (ordered >> DROPPED_BITS).astype(np.int64)
+    return np.asarray(bits ^ ((bits >> np.uint32(31)) * np.uint32(0x7FFFFFFF) + np.uint32(1 << 31)))
 
 
-def _upper_edge(bins: NDArray[np.int64] | np.int64) -> NDArray[np.float32]:
-    """Largest float32 of each bin; −0, which equals the 0 of the next bin, belongs to none."""
-    ordered = ((np.asarray(bins).astype(np.uint64) << DROPPED_BITS) | ((1 << DROPPED_BITS) - 1)).astype(np.uint32)
+def _scores_of(keys: NDArray[np.int64]) -> NDArray[np.float32]:
+    """The scores of keys; that of −0, which equals the 0 above it, is the next lower score."""
+    ordered = keys.astype(np.uint32)
     bits = np.where(ordered >> 31, ordered & np.uint32(0x7FFFFFFF), ~ordered).astype(np.uint32)
     return np.asarray(np.where(bits == 1 << 31, bits + np.uint32(1), bits).view(np.float32))

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from dataclasses import dataclass
+from dataclasses import field as dataclass_field
 from pathlib import Path
+from typing import Literal
 
 import torch
 from pydantic import ValidationError
@@ -14,11 +17,13 @@ from anofield._progress import say
 from anofield.codes import CodePrior
 from anofield.errors import ExperimentError, MachineError, UsageError
 from anofield.experiment import LATEST, Checkpoint, Experiment, Specs
-from anofield.field import Decoder
+from anofield.field import Decoder, FrozenField
 from anofield.prepare import Recipe
+from anofield.reference import Standard, read_reference
 from anofield.scan import write_json
 from anofield.typing import Json, PathLike
 
+Precision = Literal["auto", "float32", "bfloat16"]
 RECIPE_FILE, CALIBRATION_FILE = "recipe.json", "calibration.json"
 CALIBRATION_KEYS = ("quantile", "thresholds", "meaning", "options", "model_hash")
 
@@ -29,21 +34,23 @@ class Model:
 
     Attributes:
         path: Experiment directory.
-        field: Decoder in eval mode, its weights frozen.
+        field: The trained field, its weights frozen.
         prior: Gaussian of the training codes.
         recipe: How scans are prepared.
         calibration: Content of `calibration.json`, empty if the model is not calibrated.
         hash: Of weights and codes.
         device: Where the field lives.
+        reference: Voxel-wise healthy mean and SD per score; empty if the calibration did without.
     """
 
     path: Path
-    field: Decoder
+    field: FrozenField
     prior: CodePrior
     recipe: Recipe
     calibration: Json
     hash: str
     device: torch.device
+    reference: Mapping[str, Standard] = dataclass_field(default_factory=dict)
 
 
 def build_field(specs: Specs) -> Decoder:
@@ -109,13 +116,14 @@ def codes_of(checkpoint: Checkpoint, case_ids: list[str], length: int, where: Pa
     return checkpoint.codes
 
 
-def load_model(path: PathLike, *, epoch: str = LATEST, device: str = "auto") -> Model:
+def load_model(path: PathLike, *, epoch: str = LATEST, device: str = "auto", precision: Precision = "float32") -> Model:
     """Load an experiment for detection.
 
     Args:
         path: Experiment directory.
         epoch: `latest` or the number of a snapshot.
         device: `auto`, `cpu`, `cuda[:N]` or `mps`.
+        precision: Of the matrix products; `auto` takes bfloat16 where the device multiplies it faster.
 
     Raises:
         ExperimentError: No such experiment, no checkpoint, no recipe, or weights or codes of another network.
@@ -123,22 +131,30 @@ def load_model(path: PathLike, *, epoch: str = LATEST, device: str = "auto") -> 
     """
     experiment = Experiment(path)
     checkpoint = experiment.load(epoch)
-    field = build_field(experiment.specs)
-    load_weights(field, checkpoint.model, experiment.path)
-    if experiment.specs.progressive_epochs:
-        field.set_band(checkpoint.epoch / experiment.specs.progressive_epochs)
-    where = pick_device(device)
-    field.requires_grad_(False).eval().to(where)
-    if checkpoint.codes.shape[1] != field.code_length:
+    decoder = build_field(experiment.specs)
+    load_weights(decoder, checkpoint.model, experiment.path)
+    if checkpoint.codes.shape[1] != decoder.code_length:
         raise ExperimentError(
-            f"has codes of length {checkpoint.codes.shape[1]}, CodeLength is {field.code_length}",
+            f"has codes of length {checkpoint.codes.shape[1]}, CodeLength is {decoder.code_length}",
             where=experiment.path,
             remedy="restore the specs.json it was trained with",
         )
-    prior = CodePrior.fit(checkpoint.codes)
+    if experiment.specs.progressive_epochs:
+        decoder.set_band(checkpoint.epoch / experiment.specs.progressive_epochs)
+    where = pick_device(device)
+    frozen = FrozenField(decoder.to(where), bfloat16=wants_bfloat16(precision, where))
     calibration = read_calibration(experiment.path / CALIBRATION_FILE)
-    recipe = read_recipe(experiment.path)
-    return Model(experiment.path, field, prior, recipe, calibration, experiment.model_hash(epoch), where)
+    named = calibration.get("reference")
+    return Model(
+        experiment.path,
+        frozen,
+        CodePrior.fit(checkpoint.codes),
+        read_recipe(experiment.path),
+        calibration,
+        experiment.model_hash(epoch),
+        where,
+        read_reference(experiment.path, named) if named else {},
+    )
 
 
 def read_recipe(path: Path) -> Recipe:
@@ -178,6 +194,18 @@ def write_recipe(path: Path, recipe: Recipe) -> None:
     """Write the recipe beside the specs; see `check_recipe`."""
     check_recipe(path, recipe)
     write_json(path / RECIPE_FILE, recipe.model_dump(mode="json"))
+
+
+def wants_bfloat16(precision: Precision, device: torch.device) -> bool:
+    """Whether to multiply matrices in bfloat16; `auto` does where the device has it in hardware."""
+    return has_fast_bfloat16(device) if precision == "auto" else precision == "bfloat16"
+
+
+def has_fast_bfloat16(device: torch.device) -> bool:
+    """Whether the device multiplies bfloat16 matrices in hardware (tensor cores, AVX512-BF16, AMX)."""
+    if device.type == "cuda":
+        return bool(torch.cuda.is_bf16_supported())
+    return device.type == "cpu" and bool(torch.cpu._is_avx512_bf16_supported())
 
 
 def pick_device(name: str) -> torch.device:

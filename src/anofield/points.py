@@ -29,7 +29,7 @@ def coordinates_of(flat: Tensor, resolution: int, axis: Tensor) -> Tensor:
     """
     i = torch.div(flat, resolution * resolution, rounding_mode="floor")
     j = torch.div(flat, resolution, rounding_mode="floor") % resolution
-    return torch.stack((axis[i], axis[j], axis[flat % resolution]), dim=-1)
+    return axis[torch.stack((i, j, flat % resolution), dim=-1)]
 
 
 @dataclass(frozen=True)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Protocol
@@ -10,8 +10,9 @@ from typing import Protocol
 import torch
 from pydantic import BaseModel, ConfigDict, Field
 
-from anofield.fit import Fit
+from anofield.fit import FitOptions
 from anofield.prepare import Prepared, Recipe
+from anofield.reference import Standard
 from anofield.score import ScoreOptions
 from anofield.typing import FloatVolume, Json
 
@@ -23,6 +24,7 @@ class RunOptions(BaseModel):
         score: The anomaly map and the detection are made from this score.
         also: Further scores, written as `score-<name>.nii.gz` through the same filters.
         filters: Of the scores.
+        fit: Of the code; None for a method that fits none.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
@@ -30,6 +32,7 @@ class RunOptions(BaseModel):
     score: str
     also: tuple[str, ...] = ()
     filters: ScoreOptions = Field(default_factory=ScoreOptions)
+    fit: FitOptions | None = None
 
     @property
     def names(self) -> list[str]:
@@ -39,7 +42,8 @@ class RunOptions(BaseModel):
     @property
     def settings(self) -> Json:
         """The options that a calibration depends on, as plain values."""
-        return {"filters": self.filters.model_dump(mode="json")}
+        parts = {"fit": self.fit, "filters": self.filters}
+        return {name: part.model_dump(mode="json") for name, part in parts.items() if part is not None}
 
 
 @dataclass(frozen=True)
@@ -49,13 +53,11 @@ class Analysis:
     Attributes:
         maps: Score per name before any filter, (R, R, R) float32.
         restoration: Healthy version of the scan in normalised intensity, (R, R, R); None if the method has none.
-        fit: Of a method that fits a code.
         seconds: Per stage.
     """
 
     maps: dict[str, FloatVolume]
     restoration: FloatVolume | None
-    fit: Fit | None = None
     seconds: dict[str, float] = field(default_factory=dict)
 
 
@@ -73,6 +75,10 @@ class Scorer(Protocol):
     @property
     def calibration(self) -> Json:
         """Content of `calibration.json`, empty if it is not calibrated."""
+
+    @property
+    def reference(self) -> Mapping[str, Standard]:
+        """Healthy reference maps of its scores, empty if it was calibrated without."""
 
     @property
     def hash(self) -> str:

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from typing import Literal
 
 import torch
 from torch import Tensor
@@ -19,10 +18,9 @@ from anofield.errors import MachineError
 from anofield.experiment import Logs, Specs
 from anofield.feed import Batch
 from anofield.field import Decoder
-from anofield.model import build_field
+from anofield.model import Precision, build_field, wants_bfloat16
 from anofield.ranks import Ranks, interleave
 
-Precision = Literal["auto", "float32", "bfloat16"]
 RAMP_EPOCHS = 100  # the code penalty grows linearly over these; published
 PART_POINTS = 16_384  # points whose gradients are taken at a time on a CPU: activations that fit the cache
 
@@ -68,7 +66,7 @@ class Run:
 
     def set_precision(self, precision: Precision, *, compiled: bool = False) -> None:
         """Choose how the loss is computed; `auto` takes bfloat16 where the device multiplies it faster."""
-        self.bfloat16 = has_fast_bfloat16(self.device) if precision == "auto" else precision == "bfloat16"
+        self.bfloat16 = wants_bfloat16(precision, self.device)
         if compiled:
             self.point_loss = torch.compile(point_loss)
 
@@ -102,13 +100,6 @@ def start_run(specs: Specs, case_ids: list[str], device: torch.device, ranks: Ra
     groups = [{"params": list(network.parameters())}, {"params": list(codes.parameters())}]
     optimizer = torch.optim.Adam(groups, lr=1e-3, fused=device.type == "cuda")
     return Run(specs, case_ids, network, codes, optimizer, Logs(), device, ranks=ranks)
-
-
-def has_fast_bfloat16(device: torch.device) -> bool:
-    """Whether the device multiplies bfloat16 matrices in hardware (tensor cores, AVX512-BF16, AMX)."""
-    if device.type == "cuda":
-        return bool(torch.cuda.is_bf16_supported())
-    return device.type == "cpu" and bool(torch.cpu._is_avx512_bf16_supported())
 
 
 def point_loss(

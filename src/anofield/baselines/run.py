@@ -6,7 +6,7 @@ import hashlib
 import json
 import pickle
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -20,6 +20,7 @@ from anofield.baselines.registry import find_baseline
 from anofield.errors import ExperimentError, UsageError
 from anofield.model import CALIBRATION_FILE, pick_device, read_calibration
 from anofield.prepare import Prepared, Recipe
+from anofield.reference import Standard, read_reference
 from anofield.scan import file_hash, write_json, writing
 from anofield.score import ScoreOptions
 from anofield.scorer import Analysis, RunOptions
@@ -40,6 +41,7 @@ class TrainedBaseline:
         path: Its folder.
         training_ids: Cases that it was trained on.
         calibration: Content of `calibration.json`, empty if there is none.
+        reference: Healthy reference maps, empty if it was calibrated without.
         hash: Of name, settings, recipe and state.
         losses: Of the training, in about twenty equal parts.
         training_seconds: How long it took.
@@ -50,6 +52,7 @@ class TrainedBaseline:
     path: Path
     training_ids: Sequence[str]
     calibration: Json
+    reference: Mapping[str, Standard]
     hash: str
     losses: Sequence[float]
     training_seconds: float
@@ -69,7 +72,7 @@ class TrainedBaseline:
         start = time.perf_counter()
         scored = self.method.score(prepared, key, options.filters.tail)
         seconds = {"score": time.perf_counter() - start}
-        return Analysis({self.name: scored.anomaly}, scored.restoration, None, seconds)
+        return Analysis({self.name: scored.anomaly}, scored.restoration, seconds)
 
 
 def baseline_options(name: str, filters: ScoreOptions | None = None) -> RunOptions:
@@ -163,12 +166,15 @@ def load_baseline(folder: PathLike, *, device: str = "auto") -> TrainedBaseline:
     recipe = Recipe.model_validate(about["recipe"])
     method = find_baseline(name)(recipe, make_settings(name, about["settings"]), where)
     _restore(method, _read_state(folder / STATE_FILE), folder)
+    calibration = read_calibration(folder / CALIBRATION_FILE)
+    named = calibration.get("reference")
     return TrainedBaseline(
         name=name,
         method=method,
         path=folder,
         training_ids=about["cases"],
-        calibration=read_calibration(folder / CALIBRATION_FILE),
+        calibration=calibration,
+        reference=read_reference(folder, named) if named else {},
         hash=_hash(about, folder / STATE_FILE),
         losses=about["losses"],
         training_seconds=about["seconds"],

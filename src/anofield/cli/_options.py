@@ -40,6 +40,7 @@ class Score(StrEnum):
     deviation = "deviation"
     crps = "crps"
     cross_entropy = "cross-entropy"
+    tail_probability = "tail-probability"
     intensity = "intensity"
 
 

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from anofield.cli._detection import EdgeMm, FineMm, GaussianMm, MeanMm, MinimumMm, NativeEdgeMm, Standardise
 from anofield.cli._options import (
     Dataset,
     DatasetOption,
@@ -33,7 +34,6 @@ app = typer.Typer(help="Train, calibrate and run a method to compare with; `anof
 
 Folder = Annotated[Path, typer.Option("--model", "-m", help="Folder of the trained baseline.")]
 TailOption = Annotated[Tail, typer.Option("--tail", help="Departures that count.")]
-Width = Annotated[float | None, typer.Option(help="Filter width in mm; default: as for the field.")]
 
 
 @app.callback(invoke_without_command=True)
@@ -79,11 +79,15 @@ def _calibrate(
     modality: ModalityOption = "T2w",
     filter_: Filter = "",
     mask: Mask = None,
-    quantile: Annotated[float, typer.Option("--quantile", help="Share of healthy brain below the threshold.")] = 0.998,
+    quantile: Annotated[float, typer.Option("--quantile", help="Share of healthy brain below the threshold.")] = 0.999,
     tail: TailOption = Tail.bright,
-    minimum_mm: Width = None,
-    mean_mm: Width = None,
-    gaussian_mm: Width = None,
+    minimum_mm: MinimumMm = None,
+    mean_mm: MeanMm = None,
+    gaussian_mm: GaussianMm = None,
+    edge_mm: EdgeMm = None,
+    native_edge_mm: NativeEdgeMm = None,
+    fine_mm: FineMm = None,
+    standardise: Standardise = None,
     device: Device = "auto",
     json_: Json = False,
 ) -> None:
@@ -92,7 +96,10 @@ def _calibrate(
     from anofield.cluster import failures_of
     from anofield.cohort import find_cases, parse_entities
 
-    opened, options = _open(context.obj, model, device, tail, minimum_mm, mean_mm, gaussian_mm)
+    opened, options = _open(
+        context.obj, model, device, tail=tail, minimum_mm=minimum_mm, mean_mm=mean_mm, gaussian_mm=gaussian_mm,
+        edge_mm=edge_mm, native_edge_mm=native_edge_mm, fine_mm=fine_mm, standardise=standardise,
+    )  # fmt: skip
     entities = parse_entities(filter_)
     cases = find_cases(source, dataset=dataset.value, modality=modality, entities=entities, mask=mask)
     content, outcomes = calibrate(cases, opened, options, quantile=quantile)
@@ -112,9 +119,13 @@ def _detect(
     label: Label = None,
     mask: Mask = None,
     tail: TailOption = Tail.bright,
-    minimum_mm: Width = None,
-    mean_mm: Width = None,
-    gaussian_mm: Width = None,
+    minimum_mm: MinimumMm = None,
+    mean_mm: MeanMm = None,
+    gaussian_mm: GaussianMm = None,
+    edge_mm: EdgeMm = None,
+    native_edge_mm: NativeEdgeMm = None,
+    fine_mm: FineMm = None,
+    standardise: Standardise = None,
     device: Device = "auto",
     workers: Workers = 1,
     scheduler: Scheduler = None,
@@ -129,7 +140,10 @@ def _detect(
     from anofield.detect import detect_cases, write_run
 
     start = time.monotonic()
-    opened, options = _open(context.obj, model, device, tail, minimum_mm, mean_mm, gaussian_mm)
+    opened, options = _open(
+        context.obj, model, device, tail=tail, minimum_mm=minimum_mm, mean_mm=mean_mm, gaussian_mm=gaussian_mm,
+        edge_mm=edge_mm, native_edge_mm=native_edge_mm, fine_mm=fine_mm, standardise=standardise,
+    )  # fmt: skip
     entities = parse_entities(filter_)
     cases = find_cases(source, dataset=dataset.value, modality=modality, entities=entities, label=label, mask=mask)
     outcomes = detect_cases(cases, opened, options, output, force=force, workers=workers, scheduler=scheduler)
@@ -141,15 +155,7 @@ def _detect(
     finish({**run, "results": found}, failures, len(found), as_json=json_, text=text)
 
 
-def _open(
-    name: str,
-    folder: Path,
-    device: str,
-    tail: Tail,
-    minimum_mm: float | None,
-    mean_mm: float | None,
-    gaussian_mm: float | None,
-) -> tuple[TrainedBaseline, RunOptions]:
+def _open(name: str, folder: Path, device: str, **filters: Any) -> tuple[TrainedBaseline, RunOptions]:
     """The baseline and the options of its run.
 
     Raises:
@@ -162,8 +168,7 @@ def _open(
     opened = load_baseline(folder, device=device)
     if opened.name != name:
         raise UsageError(f"holds the baseline {opened.name}, not {name}", where=folder, remedy="give its own name")
-    options = options_from("deviation", "none", tail.value, minimum_mm, mean_mm, gaussian_mm, 0)
-    return opened, baseline_options(name, options.filters)
+    return opened, baseline_options(name, options_from("deviation", "none", **filters).filters)
 
 
 def _changes(words: list[str]) -> dict[str, Any]:

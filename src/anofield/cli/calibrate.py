@@ -6,6 +6,20 @@ from typing import Annotated
 
 import typer
 
+from anofield.cli._detection import (
+    EdgeMm,
+    FineMm,
+    GaussianMm,
+    IntensityOption,
+    MeanMm,
+    MinimumMm,
+    NativeEdgeMm,
+    PoseOption,
+    Samples,
+    Seed,
+    Standardise,
+    options_from,
+)
 from anofield.cli._options import (
     Dataset,
     DatasetOption,
@@ -27,24 +41,45 @@ def command(
     modality: ModalityOption = "T2w",
     filter_: Filter = "",
     mask: Mask = None,
-    quantile: Annotated[float, typer.Option("--quantile", help="Share of healthy brain below the threshold.")] = 0.998,
+    quantile: Annotated[float, typer.Option("--quantile", help="Share of healthy brain below the threshold.")] = 0.999,
     tail: Annotated[Tail, typer.Option("--tail", help="Departures that deviation counts.")] = Tail.bright,
-    minimum_mm: Annotated[float | None, typer.Option("--minimum-mm", help="Width of the minimum filter.")] = None,
-    mean_mm: Annotated[float | None, typer.Option("--mean-mm", help="Width of the mean filter.")] = None,
-    gaussian_mm: Annotated[float | None, typer.Option("--gaussian-mm", help="FWHM of the Gaussian filter.")] = None,
-    seed: Annotated[int, typer.Option("--seed", min=0, help="Of the fit's random points.")] = 0,
+    minimum_mm: MinimumMm = None,
+    mean_mm: MeanMm = None,
+    gaussian_mm: GaussianMm = None,
+    edge_mm: EdgeMm = None,
+    native_edge_mm: NativeEdgeMm = None,
+    fine_mm: FineMm = None,
+    standardise: Standardise = None,
+    pose: PoseOption = None,
+    intensity_map: IntensityOption = None,
+    samples: Samples = None,
+    seed: Seed = 0,
     device: Device = "auto",
     json_: Json = False,
 ) -> None:
     """Set each score's threshold so that a known share of healthy brain lies above it."""
     from anofield.calibrate import calibrate
-    from anofield.cli._detection import options_from
     from anofield.cluster import failures_of
     from anofield.cohort import find_cases, parse_entities
     from anofield.model import load_model
 
     loaded = load_model(model, device=device)
-    options = options_from("deviation", "none", tail.value, minimum_mm, mean_mm, gaussian_mm, seed)
+    options = options_from(
+        "deviation",
+        "none",
+        tail=tail,
+        minimum_mm=minimum_mm,
+        mean_mm=mean_mm,
+        gaussian_mm=gaussian_mm,
+        edge_mm=edge_mm,
+        native_edge_mm=native_edge_mm,
+        fine_mm=fine_mm,
+        standardise=standardise,
+        pose=pose,
+        intensity=intensity_map,
+        samples=samples,
+        seed=seed,
+    )
     entities = parse_entities(filter_)
     cases = find_cases(source, dataset=dataset.value, modality=modality, entities=entities, mask=mask)
     content, outcomes = calibrate(cases, loaded, options, quantile=quantile)

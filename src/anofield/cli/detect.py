@@ -8,6 +8,20 @@ from typing import Annotated
 
 import typer
 
+from anofield.cli._detection import (
+    EdgeMm,
+    FineMm,
+    GaussianMm,
+    IntensityOption,
+    MeanMm,
+    MinimumMm,
+    NativeEdgeMm,
+    PoseOption,
+    Samples,
+    Seed,
+    Standardise,
+    options_from,
+)
 from anofield.cli._options import (
     Dataset,
     DatasetOption,
@@ -39,10 +53,17 @@ def command(
     score: Annotated[Score, typer.Option("--score", help="Score of the anomaly map.")] = Score.deviation,
     also: Annotated[str, typer.Option("--also", help="Further scores, comma separated; none.")] = "intensity",
     tail: Annotated[Tail, typer.Option("--tail", help="Departures that deviation counts.")] = Tail.bright,
-    minimum_mm: Annotated[float | None, typer.Option("--minimum-mm", help="Width of the minimum filter.")] = None,
-    mean_mm: Annotated[float | None, typer.Option("--mean-mm", help="Width of the mean filter.")] = None,
-    gaussian_mm: Annotated[float | None, typer.Option("--gaussian-mm", help="FWHM of the Gaussian filter.")] = None,
-    seed: Annotated[int, typer.Option("--seed", min=0, help="Of the fit's random points.")] = 0,
+    minimum_mm: MinimumMm = None,
+    mean_mm: MeanMm = None,
+    gaussian_mm: GaussianMm = None,
+    edge_mm: EdgeMm = None,
+    native_edge_mm: NativeEdgeMm = None,
+    fine_mm: FineMm = None,
+    standardise: Standardise = None,
+    pose: PoseOption = None,
+    intensity_map: IntensityOption = None,
+    samples: Samples = None,
+    seed: Seed = 0,
     epoch: Annotated[str, typer.Option("--epoch", help="Checkpoint: latest or a number.")] = "latest",
     device: Device = "auto",
     workers: Workers = 1,
@@ -53,7 +74,6 @@ def command(
     """Show where scans depart from healthy anatomy; finished cases are skipped, failing ones do not stop the rest."""
     import time
 
-    from anofield.cli._detection import options_from
     from anofield.cluster import failures_of, write_failures
     from anofield.cohort import find_cases, parse_entities
     from anofield.detect import detect_cases, write_run
@@ -61,7 +81,22 @@ def command(
 
     start = time.monotonic()
     loaded = load_model(model, epoch=epoch, device=device)
-    options = options_from(score.value, also, tail.value, minimum_mm, mean_mm, gaussian_mm, seed)
+    options = options_from(
+        score.value,
+        also,
+        tail=tail,
+        minimum_mm=minimum_mm,
+        mean_mm=mean_mm,
+        gaussian_mm=gaussian_mm,
+        edge_mm=edge_mm,
+        native_edge_mm=native_edge_mm,
+        fine_mm=fine_mm,
+        standardise=standardise,
+        pose=pose,
+        intensity=intensity_map,
+        samples=samples,
+        seed=seed,
+    )
     entities = parse_entities(filter_)
     cases = find_cases(source, dataset=dataset.value, modality=modality, entities=entities, label=label, mask=mask)
     outcomes = detect_cases(cases, loaded, options, output, force=force, workers=workers, scheduler=scheduler)

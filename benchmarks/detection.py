@@ -1,0 +1,296 @@
+"""Ablation of the detection on phantom cohorts: one switch at a time against the default, fields trained once.
+
+Usage: python benchmarks/detection.py OUT --demos DEMO ... [--rows NAME ...]. DEMO is a folder of `anofield demo`.
+Further cohorts (healthy people, small and dark lesions, displaced gliomas) are written to OUT once; every row and
+demo leaves one JSON file there, so a run that was stopped goes on. About 1.5 s per case and fit on two cores.
+"""
+
+from __future__ import annotations
+
+import argparse
+import hashlib
+import json
+import pickle
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import nibabel as nib
+import numpy as np
+from numpy.typing import NDArray
+from scipy import ndimage
+from scipy.spatial.transform import Rotation
+
+from anofield.cohort import Case, find_cases
+from anofield.detect import DetectOptions, top_mean
+from anofield.examine import Examined, combined, examine, native_channels
+from anofield.histogram import ScoreHistogram, exact_curve
+from anofield.model import Model, load_model
+from anofield.phantom import write_case
+from anofield.reference import Moments
+from anofield.scan import read_labels, write_json
+from anofield.score import CONNECTIVITY
+from anofield.typing import FloatVolume
+
+QUANTILES = (0.998, 0.999)
+GROUPS = {"healthy": (None, 300, 10), "small": ("small", 340, 8), "dark": ("dark", 360, 4)}  # kind, first, count
+GLIOMAS = 12  # of the demo
+DISPLACED = 6  # gliomas of the demo, turned by up to 20 degrees, shifted by up to 30 mm, sized 0.9 to 1.1
+BRIGHT = ("glioma", "displaced", "small")
+
+
+def options(score: str = "deviation", fit: dict[str, Any] | None = None, **filters: Any) -> DetectOptions:
+    """The default but for what is named."""
+    return DetectOptions.model_validate({"score": score, "also": (), "fit": fit or {}, "filters": filters})
+
+
+ROWS: dict[str, DetectOptions] = {
+    "default": options(),
+    "before: no pose, no guided filter, Gaussian 11 mm": options(
+        fit={"pose": "none"}, edge_mm=0, native_edge_mm=0, gaussian_mm=11
+    ),
+    "no guided filter": options(edge_mm=0, native_edge_mm=0),
+    "no guided filter on native voxels": options(native_edge_mm=0),
+    "Gaussian 11 mm": options(gaussian_mm=11),
+    "minimum 0, Gaussian 4 mm": options(minimum_mm=0, gaussian_mm=4),
+    "standardised": options(standardise=True),
+    "fine 4 mm": options(fine_mm=4),
+    "standardised, fine 4 mm": options(standardise=True, fine_mm=4),
+    "tail-probability standardised": options("tail-probability", standardise=True),
+    "tail dark": options(tail="dark"),
+    "tail both": options(tail="both"),
+    "score cross-entropy": options("cross-entropy"),
+    "score crps": options("crps"),
+    "score tail": options("tail-probability"),
+    "pose none": options(fit={"pose": "none"}),
+    "pose rigid": options(fit={"pose": "rigid"}),
+    "intensity smooth": options(fit={"intensity": "smooth"}),
+    "4 samples": options(fit={"samples": 4}),
+    "unbounded loss": options(fit={"bound": None}),
+    "bound 1": options(fit={"bound": 1.0}),
+    "120 iterations": options(fit={"iterations": 120}),
+}
+
+
+@dataclass
+class Seen:
+    """One scored case: map and truth at the brain voxels, and what is needed to count lesions."""
+
+    values: NDArray[np.float32]
+    truth: NDArray[np.bool_]
+    brain: NDArray[np.bool_]
+    score: float
+
+
+def main() -> None:
+    """Run the rows and print the table."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("out", type=Path)
+    parser.add_argument("--demos", type=Path, nargs="+", required=True)
+    parser.add_argument("--rows", nargs="+", choices=list(ROWS), default=list(ROWS))
+    chosen = parser.parse_args()
+    for demo in chosen.demos:
+        for names in _by_fit(chosen.rows):
+            missing = [name for name in names if not _file(chosen.out, demo, name).is_file()]
+            if missing:
+                run(chosen.out, demo, missing)
+    print(table(chosen.out, chosen.demos, chosen.rows))
+
+
+def run(out: Path, demo: Path, names: list[str]) -> None:
+    """Score all groups of one demo with rows that share their fit options."""
+    model = load_model(demo / "experiment", device="cpu")
+    groups = cohorts(out, demo)
+    seen: dict[str, dict[str, list[Seen]]] = {name: {group: [] for group in groups} for name in names}
+    kept = out / "fits" / demo.name
+    healthy = [_examine(case, model, names, kept / "calibration") for case in groups["calibration"]]
+    seconds: list[float] = []
+    judges = {name: _Judge(name, healthy) for name in names}
+    for group, cases in groups.items():
+        for index, case in enumerate(cases):
+            own = group == "calibration"
+            examined = healthy[index] if own else _examine(case, model, names, kept / group)
+            seconds += [sum(one.seconds.values()) for one in list(examined.values())[:1]]
+            for name, judge in judges.items():
+                seen[name][group].append(judge.see(case, examined, own=own))
+    for name in names:
+        write_json(_file(out, demo, name), {**measure(seen[name]), "s/case": float(np.median(seconds))})
+
+
+def cohorts(out: Path, demo: Path) -> dict[str, list[Case]]:
+    """Calibration and glioma cases of the demo, and the further groups, written where they are missing."""
+    about = json.loads((demo / "demo.json").read_text())
+    seed, size = about["seed"], about["plan"]["scan_size"]
+    found = {"calibration": find_cases(demo / "cohort" / "calibration", dataset="brats", modality="T2w")}
+    for name, (kind, first, count) in GROUPS.items():
+        folder = out / demo.name / name
+        for number in range(first, first + count):
+            if not list(folder.glob(f"*_{number}_*/*_t2.nii.gz")):
+                write_case(folder, "brats", size, seed, number, kind, "T2w")
+        found[name] = find_cases(folder, dataset="brats", modality="T2w")[:count]
+    found["glioma"] = find_cases(demo / "cohort" / "test", dataset="brats", modality="T2w")[:GLIOMAS]
+    found["displaced"] = [_displaced(c, out / demo.name / "displaced", seed) for c in found["glioma"][:DISPLACED]]
+    return found
+
+
+def measure(seen: dict[str, list[Seen]]) -> dict[str, Any]:
+    """Figures of one row on one demo."""
+    healthy = ScoreHistogram()
+    for case in seen["calibration"]:
+        healthy.add(case.values)
+    figures: dict[str, Any] = {}
+    for quantile in QUANTILES:
+        threshold = healthy.quantile(quantile)
+        above = np.mean([float((case.values > threshold).mean()) for case in seen["healthy"]])
+        figures[f"healthy volume/promise {quantile}"] = float(above / (1 - quantile))
+        for group in ("glioma", "displaced", "small", "dark"):
+            figures[f"{group} Dice {quantile}"] = float(np.mean([_dice(case, threshold) for case in seen[group]]))
+    for group in ("glioma", "displaced", "small", "dark"):
+        pooled = exact_curve(*(np.concatenate([getattr(c, k) for c in seen[group]]) for k in ("values", "truth")))
+        figures[f"{group} AP"] = pooled.average_precision()
+        figures[f"{group} oracle"] = pooled.best_dice()[0]
+        figures[f"{group} case AUROC"] = _auroc([c.score for c in seen[group]], [c.score for c in seen["healthy"]])
+    figures["small recall at 1 FP"] = lesion_recall(seen["small"])
+    return figures
+
+
+def lesion_recall(seen: list[Seen], allowed: float = 1.0) -> float:
+    """Largest share of lesions that a finding touches with at most `allowed` findings per scan that touch none."""
+    best, values = 0.0, np.concatenate([case.values for case in seen])
+    for quantile in 1 - np.geomspace(0.05, 2e-5, 24):
+        counts = np.sum([_count(case, float(np.quantile(values, quantile))) for case in seen], axis=0)
+        hit, lesions, false = (int(value) for value in counts)
+        if false <= allowed * len(seen):
+            best = max(best, hit / max(lesions, 1))
+    return best
+
+
+def table(out: Path, demos: list[Path], names: list[str]) -> str:
+    """Markdown: mean over the demos."""
+    columns = [f"{group} {figure}" for group in ("glioma", "displaced") for figure in ("AP", "Dice 0.999")]
+    columns += ["small AP", "small recall at 1 FP", "dark AP", "healthy volume/promise 0.999"]
+    columns += ["glioma case AUROC", "small case AUROC", "s/case"]
+    lines = ["| row | " + " | ".join(columns) + " |", "|---" * (len(columns) + 1) + "|"]
+    for name in names:
+        found = [json.loads(_file(out, d, name).read_text()) for d in demos if _file(out, d, name).is_file()]
+        if found:
+            cells = [[row[column] for row in found] for column in columns]
+            lines.append(f"| {name} | " + " | ".join(_cell(cell) for cell in cells) + " |")
+    return "\n".join(lines)
+
+
+def _cell(values: list[float]) -> str:
+    spread = f" ± {np.std(values, ddof=1):.3f}" if len(values) > 1 else ""
+    return f"{np.mean(values):.3f}{spread}"
+
+
+def _by_fit(names: list[str]) -> list[list[str]]:
+    """Rows that can share a fit."""
+    groups: dict[str, list[str]] = {}
+    for name in names:
+        groups.setdefault(ROWS[name].fit.model_dump_json(), []).append(name)
+    return list(groups.values())
+
+
+def _examine(case: Case, model: Model, names: list[str], kept: Path) -> dict[str, Examined]:
+    """One scan with the scores of every row: tail → examined. Its fit is kept, so that a stopped run goes on."""
+    rows = [ROWS[name] for name in names]
+    settings = hashlib.sha256(rows[0].fit.model_dump_json().encode()).hexdigest()[:12]
+    path = kept / settings / f"{case.id}.pkl"
+    fit, seconds = pickle.loads(path.read_bytes()) if path.is_file() else (None, 0.0)
+    found: dict[str, Examined] = {}
+    for tail in dict.fromkeys(row.filters.tail for row in rows):
+        scores = sorted({row.score for row in rows if row.filters.tail == tail})
+        found[tail] = examine(case, model, scores, rows[0].fit, tail, fit=fit)
+        found[tail].seconds["fit"] = seconds = max(seconds, found[tail].seconds["fit"])
+        fit = found[tail].fit
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_bytes(pickle.dumps((fit, seconds)))
+    return found
+
+
+class _Judge:
+    """Final maps of one row, with the reference maps that it needs; calibration scans are left out of their own."""
+
+    def __init__(self, name: str, healthy: list[dict[str, Examined]]) -> None:
+        self.row = ROWS[name]
+        self.healthy = [examined[self.row.filters.tail] for examined in healthy]
+        self.moments = Moments([self.row.score], self.healthy[0].prepared.lattice.resolution)
+        for one in self.healthy:
+            self.moments.add(one.values, one.prepared, one.fit.pose)
+        self.standards = self.moments.standards(float(self.healthy[0].prepared.lattice.spacing.mean()))
+        self.limits = self._limits() if self.row.filters.fine_mm else []
+
+    def see(self, case: Case, examined: dict[str, Examined], *, own: bool) -> Seen:
+        """One scan with this row; `own` says whether it is one of the calibration scans."""
+        one = examined[self.row.filters.tail]
+        channels = self._channels(one, own)
+        final = combined(channels, self.limits) if self.limits else channels[0]
+        scan, brain = one.prepared.scan, one.prepared.native_brain
+        label = None if case.label is None else read_labels(case.label, scan) > 0
+        truth = np.zeros(int(brain.sum()), bool) if label is None else label[brain]
+        return Seen(final[brain], truth, brain, top_mean(final[brain], scan.voxel_ml))
+
+    def _channels(self, one: Examined, own: bool) -> list[FloatVolume]:
+        referenced = self.row.filters.referenced
+        out = own and referenced
+        standards = self.moments.without(one.values, one.prepared, one.fit.pose) if out else self.standards
+        return native_channels(one, self.row.score, self.row.filters, standards)
+
+    def _limits(self) -> list[float]:
+        counts = [ScoreHistogram(), ScoreHistogram()]
+        for one in self.healthy:
+            for histogram, channel in zip(counts, self._channels(one, True), strict=True):
+                histogram.add(channel[one.prepared.native_brain])
+        return [histogram.quantile(QUANTILES[-1]) for histogram in counts]
+
+
+def _displaced(case: Case, folder: Path, seed: int) -> Case:
+    """The same scan, lying elsewhere in the world: only its affine changes."""
+    number = int("".join(filter(str.isdigit, case.id))[-5:])
+    generator = np.random.default_rng([seed, number])
+    turn = Rotation.from_rotvec(np.radians(generator.uniform(-20, 20, 3) / np.sqrt(3) * 1.5))
+    move = np.eye(4)
+    move[:3, :3] = turn.as_matrix() * generator.uniform(0.9, 1.1)
+    move[:3, 3] = generator.uniform(-30, 30, 3)
+    moved = {}
+    for part, path in (("image", case.image), ("label", case.label)):
+        if path is None:
+            continue
+        source, target = nib.load(path), folder / path.name
+        if not target.is_file():
+            target.parent.mkdir(parents=True, exist_ok=True)
+            image = nib.Nifti1Image(np.asarray(source.dataobj), move @ source.affine)
+            nib.save(image, target.with_name(f"part-{target.name}"))
+            target.with_name(f"part-{target.name}").replace(target)
+        moved[part] = target
+    return Case(case.id, moved["image"], moved.get("label"))
+
+
+def _dice(case: Seen, threshold: float) -> float:
+    above = case.values > threshold
+    return 2 * float((above & case.truth).sum()) / max(float(above.sum() + case.truth.sum()), 1.0)
+
+
+def _count(case: Seen, threshold: float) -> tuple[int, int, int]:
+    """Lesions found, lesions, findings that touch no lesion."""
+    truth, above = np.zeros(case.brain.shape, bool), np.zeros(case.brain.shape, bool)
+    truth[case.brain], above[case.brain] = case.truth, case.values > threshold
+    lesions, count = ndimage.label(truth, structure=CONNECTIVITY)
+    findings, all_found = ndimage.label(above, structure=CONNECTIVITY)
+    both = truth & above
+    return len(np.unique(lesions[both])), int(count), int(all_found) - len(np.unique(findings[both]))
+
+
+def _auroc(sick: list[float], healthy: list[float]) -> float:
+    order = np.subtract.outer(np.array(sick), np.array(healthy))
+    return float((order > 0).mean() + 0.5 * (order == 0).mean())
+
+
+def _file(out: Path, demo: Path, name: str) -> Path:
+    plain = "".join(c if c.isalnum() else "-" for c in name)
+    return out / "rows" / f"{demo.name}-{plain}.json"
+
+
+if __name__ == "__main__":
+    main()

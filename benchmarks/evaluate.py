@@ -1,0 +1,116 @@
+"""How long pooled AP and AUROC take, and how much memory: anofield's streamed counts against scikit-learn's sort.
+
+Both sides run in one process, alternating, on the same synthetic scores of 8 scans of 160³ (background included, ties
+among the clipped ones), and must agree. Then the scores of 285 scans are made and counted one by one in a fresh
+process, whose peak memory is printed.
+
+    python benchmarks/evaluate.py
+"""
+
+from __future__ import annotations
+
+import argparse
+import re
+import statistics
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+
+from anofield.metrics.pooled import PooledScores, count_case
+
+Arrays = tuple[np.ndarray, np.ndarray]
+SHARE = 0.01  # of the voxels are anomalous: a glioma of 40 ml in the grid of 4.1 litres
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--scans", type=int, default=8)
+    parser.add_argument("--side", type=int, default=160, help="voxels per axis")
+    parser.add_argument("--repeat", type=int, default=3)
+    parser.add_argument("--many", type=int, default=285, help="scans of the memory test; 0 for none")
+    parser.add_argument("--scores", type=int, default=2, help="scores per scan of the memory test")
+    parser.add_argument("--memory-only", action="store_true", help=argparse.SUPPRESS)
+    arguments = parser.parse_args()
+    if arguments.memory_only:
+        _stream(arguments.many, arguments.side, arguments.scores)
+        return
+    _race([_scan(seed, arguments.side) for seed in range(arguments.scans)], arguments.repeat)
+    if arguments.many:
+        subprocess.run([sys.executable, __file__, "--memory-only", *sys.argv[1:]], check=True)
+
+
+def _scan(seed: int, side: int) -> Arrays:
+    """Scores and truth of one scan: half background of zeros, healthy scores that are clipped at 0, a lesion."""
+    generator = np.random.default_rng(seed)
+    truth = generator.random(side**3, dtype=np.float32) < SHARE
+    scores = generator.standard_normal(side**3, dtype=np.float32) + 2 * truth
+    scores[: side**3 // 2] *= truth[: side**3 // 2]
+    return np.maximum(scores, 0).astype(np.float32), truth
+
+
+def _ours(scans: list[Arrays]) -> tuple[float, float]:
+    pooled = PooledScores()
+    for scores, truth in scans:
+        pooled.add(scores, truth)
+    curve = pooled.curve()
+    return curve.average_precision(), curve.roc_auc()
+
+
+def _theirs(scans: list[Arrays]) -> tuple[float, float]:
+    from sklearn.metrics import average_precision_score, roc_auc_score
+
+    scores, truth = (np.concatenate(parts) for parts in zip(*scans, strict=True))
+    return float(average_precision_score(truth, scores)), float(roc_auc_score(truth, scores))
+
+
+def _race(scans: list[Arrays], repeat: int) -> None:
+    sides = {"anofield": _ours, "scikit-learn": _theirs}
+    seconds: dict[str, list[float]] = {name: [] for name in sides}
+    found = {}
+    for _ in range(repeat):
+        for name, side in sides.items():
+            start = time.perf_counter()
+            found[name] = side(scans)
+            seconds[name].append(time.perf_counter() - start)
+    print(f"{len(scans)} scans of {len(scans[0][0]):,} voxels, {repeat} rounds")
+    for name, times in seconds.items():
+        ap, auroc = found[name]
+        spread = f"{min(times):.2f}–{max(times):.2f}"
+        print(f"{name:13s} median {statistics.median(times):6.2f} s ({spread})  AP {ap:.12f}  AUROC {auroc:.12f}")
+    ratios = [theirs / ours for ours, theirs in zip(*seconds.values(), strict=True)]
+    print(f"ratio: median {statistics.median(ratios):.1f} ({min(ratios):.1f}–{max(ratios):.1f})")
+    apart = max(abs(one - other) for one, other in zip(*found.values(), strict=True))
+    print(f"largest difference {apart:.1e}")
+
+
+def _stream(scans: int, side: int, scores: int) -> None:
+    import anofield.evaluate  # noqa: F401 - its imports belong to what an evaluation needs
+
+    before, start = _peak_mib(), time.perf_counter()
+    pooled = [PooledScores() for _ in range(scores)]
+    kept = []
+    for seed in range(scans):
+        values, truth = _scan(seed, side)
+        for scores_of in pooled:
+            scores_of.add(values, truth)
+            kept.append(count_case(values, truth))
+    curves = [scores_of.curve() for scores_of in pooled]
+    took = time.perf_counter() - start
+    print(f"{scans} scans × {scores} scores: {took:.0f} s with making them; exact: {pooled[0].exact}")
+    print(f"peak memory {_peak_mib():.0f} MiB, of which imports {before:.0f}")
+    bounds = pooled[0].bounds(curves[0])
+    for name, value in (("ap", curves[0].average_precision()), ("auroc", curves[0].roc_auc())):
+        print(f"{name} {value:.7f}, proven to lie within [{bounds[name][0]:.7f}, {bounds[name][1]:.7f}]")
+
+
+def _peak_mib() -> float:
+    """Of this program; `ru_maxrss` would be that of the process that started it."""
+    status = Path("/proc/self/status").read_text()
+    return int(re.search(r"VmHWM:\s+(\d+) kB", status)[1]) / 1024
+
+
+if __name__ == "__main__":
+    main()

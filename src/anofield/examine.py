@@ -1,0 +1,163 @@
+"""One scan before the threshold: prepared, fitted, decoded, scored on the lattice, filtered, back on its own voxels."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from anofield.baselines import BASELINES
+from anofield.cohort import Case
+from anofield.fit import Fit, FitOptions, decode_fit, fit_code
+from anofield.lattice import to_native
+from anofield.model import Model
+from anofield.pose import Pose
+from anofield.prepare import Prepared, prepare_case
+from anofield.reference import Standard
+from anofield.score import SCORES, ScoreOptions, Tail, masked_mean, sharpen, smooth
+from anofield.scorer import RunOptions, Scorer
+from anofield.typing import Affine, FloatVolume, Mask
+
+
+@dataclass(frozen=True)
+class Examined:
+    """A scan after fit and decoding, before the filters.
+
+    Attributes:
+        prepared, mapped: On the lattice; the latter after the fitted intensity map.
+        fit: Of the scan; None if the method fits no code.
+        spread: Of the expected class between samples, (voxel,); None without samples.
+        values: Score per name on the lattice, (R, R, R), 0 outside the brain.
+        seconds: Per stage.
+        restoration: Healthy version of the scan in normalised intensity, (R, R, R); None if the method has none.
+    """
+
+    prepared: Prepared
+    mapped: Prepared
+    fit: Fit | None
+    spread: Tensor | None
+    values: dict[str, FloatVolume]
+    seconds: dict[str, float]
+    restoration: FloatVolume | None
+
+    @property
+    def pose(self) -> Pose | None:
+        """Where the head lies in the field, if that was fitted."""
+        return None if self.fit is None else self.fit.pose
+
+
+def examine_with(model: Model | Scorer, case: Case, options: RunOptions, fit: Fit | None = None) -> Examined:
+    """Examine one scan with the field, or with any other method.
+
+    Args:
+        model: From `load_model`, or another method such as `load_baseline` opens.
+        case: The scan.
+        options: Of the run.
+        fit: If it is known already, the field does not fit again.
+
+    Raises:
+        ScanError: The scan or its mask cannot be used.
+    """
+    if isinstance(model, Model):
+        return examine(case, model, options.names, options.fit or FitOptions(), options.filters.tail, fit=fit)
+    start = time.perf_counter()
+    prepared = prepare_case(Case(case.id, case.image, None, case.mask), model.recipe)
+    ready = time.perf_counter()
+    found = model.analyse(prepared, case.id, options)
+    seconds = {"prepare": ready - start, **found.seconds}
+    return Examined(prepared, prepared, None, None, found.maps, seconds, found.restoration)
+
+
+def examine(
+    case: Case,
+    model: Model,
+    names: Sequence[str],
+    options: FitOptions,
+    tail: Tail,
+    *,
+    fit: Fit | None = None,
+) -> Examined:
+    """Prepare, fit and decode one scan.
+
+    Args:
+        case: The scan.
+        model: From `load_model`.
+        names: Scores to compute.
+        options: Of the fit.
+        tail: Departures that the scores count.
+        fit: If it is known already, it is not done again.
+
+    Raises:
+        ScanError: The scan or its mask cannot be used.
+    """
+    start = time.perf_counter()
+    prepared = prepare_case(Case(case.id, case.image, None, case.mask), model.recipe)
+    ready = time.perf_counter()
+    fit = fit or fit_code(model.field, model.prior, prepared, case.id, options, model.device)
+    fitted = time.perf_counter()
+    log_p, spread = decode_fit(model.field, fit, prepared, model.device)
+    mapped = fit.corrected(prepared)
+    values = {name: _lattice_score(name, log_p, mapped, tail) for name in names}
+    seconds = {"prepare": ready - start, "fit": fitted - ready, "score": time.perf_counter() - fitted}
+    expected = log_p.exp() @ torch.tensor(prepared.recipe.centers, dtype=log_p.dtype)
+    return Examined(prepared, mapped, fit, spread, values, seconds, on_lattice(expected, prepared))
+
+
+def native_channels(
+    examined: Examined, name: str, filters: ScoreOptions, reference: Mapping[str, Standard]
+) -> list[FloatVolume]:
+    """The filtered score in the scan's own voxels, 0 outside the brain; and the fine one, if it is asked for."""
+    prepared, values = examined.mapped, examined.values[name]
+    lattice, brain = prepared.lattice, prepared.brain
+    standard = reference[name].applied(values, prepared, examined.pose) if filters.referenced else values
+    coarse = smooth(standard if filters.standardise else values, brain, lattice, filters, prepared.intensity)
+    found = [sharpen(to_brain(coarse, prepared), *_native_guide(prepared), filters)]
+    if filters.fine_mm > 0:
+        found.append(to_brain(smooth(standard, brain, lattice, filters.fine), prepared))
+    return found
+
+
+def _native_guide(prepared: Prepared) -> tuple[FloatVolume, Mask, Affine]:
+    """Normalised intensity of the scan's own voxels, its brain and its affine."""
+    shift, scale = prepared.scale
+    normalised = np.clip((prepared.scan.data - shift) / scale, 0.0, 1.0).astype(np.float32)
+    return normalised, prepared.native_brain, prepared.scan.affine
+
+
+def combined(channels: Sequence[FloatVolume], limits: Sequence[float]) -> FloatVolume:
+    """The largest of some maps, each over its healthy quantile."""
+    parts = [channel / max(limit, 1e-6) for channel, limit in zip(channels, limits, strict=True)]
+    return np.asarray(np.maximum.reduce(parts), dtype=np.float32)
+
+
+def _lattice_score(name: str, log_p: Tensor, prepared: Prepared, tail: Tail) -> FloatVolume:
+    """One score on the lattice, before the filters."""
+    if name in BASELINES:
+        return BASELINES[name](prepared, tail)
+    observed = torch.from_numpy(prepared.classes[prepared.brain]).long()
+    return on_lattice(SCORES[name](log_p, observed, tail), prepared)
+
+
+def restored(normalised: FloatVolume, prepared: Prepared) -> FloatVolume:
+    """A lattice volume of normalised intensities (R, R, R) in the scan's own voxels and units."""
+    normalised = to_brain(normalised, prepared)
+    shift, scale = prepared.scale
+    return np.where(prepared.native_brain, normalised * scale + shift, 0.0).astype(np.float32)
+
+
+def on_lattice(values: Tensor, prepared: Prepared) -> FloatVolume:
+    """Values of the brain voxels (voxel,) as a lattice volume (R, R, R), 0 elsewhere."""
+    volume = np.zeros(prepared.lattice.shape, dtype=np.float32)
+    volume[prepared.brain] = values.numpy()
+    return volume
+
+
+def to_brain(volume: FloatVolume, prepared: Prepared) -> FloatVolume:
+    """Lattice → native voxels; the brain's rim is continued one voxel outwards first, so that it does not fade."""
+    rim = masked_mean(volume, prepared.brain, 3)
+    native = to_native(np.where(prepared.brain, volume, rim), prepared.lattice)
+    return np.where(prepared.native_brain, native, 0.0).astype(np.float32)

@@ -1,0 +1,1 @@
+"""Metrics of anomaly maps: voxels, lesions, surfaces, whole scans, and how sure their figures are."""

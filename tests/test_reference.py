@@ -1,0 +1,91 @@
+"""Healthy reference maps: standardised scores of healthy people are about N(0, 1); nobody is measured by himself."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from anofield.errors import ExperimentError
+from anofield.pose import Pose
+from anofield.prepare import Prepared
+from anofield.reference import REFERENCE_FILE, Moments, Standard, read_reference, write_reference
+from helpers import make_prepared
+
+SIDE = 16
+WHOLE = np.ones((SIDE,) * 3, bool)
+
+
+def body() -> Prepared:
+    """All of the box is brain."""
+    return replace(make_prepared(0, SIDE), brain=WHOLE)
+
+
+def person(seed: int) -> dict[str, np.ndarray]:
+    """Scores whose mean and spread grow along the first axis."""
+    place = np.linspace(0, 1, SIDE, dtype=np.float32)[:, None, None]
+    noise = np.random.default_rng(seed).standard_normal((SIDE,) * 3).astype(np.float32)
+    return {"a": 5 + 3 * place + (0.5 + 2 * place) * noise}
+
+
+def counted(people: range) -> Moments:
+    moments = Moments(["a"], SIDE)
+    for seed in people:
+        moments.add(person(seed), body(), None)
+    return moments
+
+
+def signed(values: np.ndarray, standard: Standard) -> np.ndarray:
+    """Standardised, both signs: what `applied` cuts below 0 is taken from the mirrored score."""
+    mirrored = replace(standard, mean=-standard.mean)
+    return standard.applied(values, body(), None) - mirrored.applied(-values, body(), None)
+
+
+def test_a_healthy_person_not_seen_is_standard_normal_everywhere() -> None:
+    standard = counted(range(60)).standards(5.0)["a"]
+    found = np.stack([signed(person(100 + i)["a"], standard) for i in range(5)])
+    for part in (found[:, :5], found[:, 5:11], found[:, 11:]):
+        assert float(part.mean()) == pytest.approx(0.0, abs=0.15)
+        assert float(part.std()) == pytest.approx(1.0, abs=0.15)
+
+
+def test_nobody_is_measured_by_himself() -> None:
+    everybody, others = counted(range(6)), counted(range(1, 6))
+    left = everybody.without(person(0), body(), None)["a"]
+    expected = others.standards(float(body().lattice.spacing.mean()))["a"]
+    np.testing.assert_allclose(left.mean, expected.mean, rtol=1e-4)
+    np.testing.assert_allclose(left.sd, expected.sd, rtol=1e-3)
+
+
+def test_few_people_are_shrunk_towards_the_whole_brains_figures() -> None:
+    few, many = (counted(range(n)).standards(5.0)["a"] for n in (2, 60))
+    assert np.ptp(few.sd) < 0.7 * np.ptp(many.sd)
+    assert np.ptp(few.mean) < np.ptp(many.mean)
+
+
+def test_a_turned_head_is_looked_up_where_it_lies() -> None:
+    mean = np.linspace(0, 1, SIDE, dtype=np.float32)[:, None, None] * np.ones((SIDE,) * 3, np.float32)
+    standard = Standard(mean, np.ones_like(mean))
+    quarter = Pose.start(torch.tensor([0.0, 0.0, np.pi / 2]))  # (x, y) is looked up at (−y, x)
+    found = standard.applied(np.full_like(mean, 2.0), body(), quarter)
+    np.testing.assert_allclose(found, 2.0 - mean[::-1].transpose(1, 0, 2), atol=1e-5)
+
+
+def test_what_is_written_is_read_again(tmp_path: Path) -> None:
+    standards = counted(range(3)).standards(5.0)
+    found = read_reference(tmp_path, write_reference(tmp_path, standards))
+    np.testing.assert_array_equal(found["a"].sd, standards["a"].sd)
+    assert [path.name for path in tmp_path.iterdir()] == [REFERENCE_FILE]
+
+
+def test_another_calibrations_maps_are_refused(tmp_path: Path) -> None:
+    before = write_reference(tmp_path, counted(range(3)).standards(5.0))
+    write_reference(tmp_path, counted(range(4)).standards(5.0))
+    with pytest.raises(ExperimentError, match=r"reference.npz.*calibration.json.*anofield calibrate"):
+        read_reference(tmp_path, before)
+    (tmp_path / REFERENCE_FILE).unlink()
+    with pytest.raises(ExperimentError, match="cannot be read"):
+        read_reference(tmp_path, before)
