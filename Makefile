@@ -28,7 +28,7 @@ $(STAMP): pyproject.toml constraints.txt
 	  $$SUDO apt-get update -qq && $$SUDO apt-get install -y -qq python3-venv; }
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt pip
-	$(BIN)/python -m pip install --quiet -c constraints.txt --group dev -e '.[cluster]'
+	$(BIN)/python -m pip install --quiet -c constraints.txt --group dev -e '.[cluster,baselines]'
 	touch $(STAMP)
 
 clean:

@@ -7,6 +7,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
+from torch import Tensor
 
 from anofield.codes import CodePrior
 from anofield.field import Decoder

@@ -10,9 +10,9 @@ import numpy as np
 from anofield.baselines import BASELINES
 from anofield.cluster import Outcome, map_cases
 from anofield.cohort import Case
-from anofield.detect import DetectOptions, calibrated_settings
+from anofield.detect import calibrated_settings
 from anofield.errors import CohortError, UsageError
-from anofield.examine import Examined, combined, examine, native_channels
+from anofield.examine import Examined, combined, examine_with, native_channels
 from anofield.experiment import Experiment
 from anofield.fit import Fit
 from anofield.histogram import ScoreHistogram
@@ -20,6 +20,7 @@ from anofield.model import CALIBRATION_FILE, Model
 from anofield.reference import Moments, Standard, write_reference
 from anofield.scan import write_json
 from anofield.score import SCORES
+from anofield.scorer import RunOptions, Scorer
 from anofield.trust import PERCENTILES, diagnostics
 from anofield.typing import Json
 
@@ -27,7 +28,7 @@ QUANTILE = 0.999  # 1.3 ml of a brain of 1.3 litres; better Dice on the phantom 
 
 
 def calibrate(
-    cases: Sequence[Case], model: Model, options: DetectOptions, *, quantile: float = QUANTILE
+    cases: Sequence[Case], model: Model | Scorer, options: RunOptions, *, quantile: float = QUANTILE
 ) -> tuple[Json, list[Outcome[Any]]]:
     """Measure every score on healthy scans and store their quantiles with the experiment.
 
@@ -47,7 +48,8 @@ def calibrate(
     if not 0 < quantile < 1:
         raise UsageError(f"quantile {quantile}", remedy="give a number between 0 and 1, for example 0.995")
     _refuse_training_cases(cases, model)
-    healthy = _Healthy(model, options.model_copy(update={"also": (*SCORES, *BASELINES)}), quantile)
+    every = {"also": (*SCORES, *BASELINES)} if isinstance(model, Model) else {}  # they cost next to nothing
+    healthy = _Healthy(model, options.model_copy(update=every), quantile)
     outcomes = list(map_cases(healthy.first, cases, label="calibrate"))
     used = [outcome.case for outcome in outcomes if outcome.failure is None]
     if not used:
@@ -74,7 +76,7 @@ class _Healthy:
     fine map another pass weighs the two maps against each other.
     """
 
-    def __init__(self, model: Model, options: DetectOptions, quantile: float) -> None:
+    def __init__(self, model: Model | Scorer, options: RunOptions, quantile: float) -> None:
         self.model, self.options, self.quantile = model, options, quantile
         self.fits: dict[str, Fit] = {}
         self.diagnostics: dict[str, dict[str, float]] = {}
@@ -88,14 +90,15 @@ class _Healthy:
         examined = self._examine(case)
         prepared = examined.prepared
         brain_ml = float(prepared.native_brain.sum()) * prepared.scan.voxel_ml
-        self.fits[case.id], self.diagnostics[case.id] = examined.fit, diagnostics(examined.fit, brain_ml)
+        if examined.fit is not None:
+            self.fits[case.id], self.diagnostics[case.id] = examined.fit, diagnostics(examined.fit, brain_ml)
         self.brain_ml += brain_ml
         if not self.options.filters.referenced:
             self._count(self.histograms, 0, examined, {})
             return case.id
         self.spacing = float(prepared.lattice.spacing.mean())
         self.moments = self.moments or Moments(self.options.names, prepared.lattice.resolution)
-        self.moments.add(examined.values, prepared, examined.fit.pose)
+        self.moments.add(examined.values, prepared, examined.pose)
         return case.id
 
     def limits(self, cases: Sequence[Case]) -> dict[str, list[float]]:
@@ -126,16 +129,14 @@ class _Healthy:
         return {"reference": hash_, "limits": {name: list(pair) for name, pair in limits.items()}}
 
     def _examine(self, case: Case) -> Examined:
-        options = self.options
-        known = self.fits.get(case.id)
-        return examine(case, self.model, options.names, options.fit, options.filters.tail, fit=known)
+        return examine_with(self.model, case, self.options, self.fits.get(case.id))
 
     def _again(self, cases: Sequence[Case]) -> Iterator[tuple[Examined, dict[str, Standard]]]:
         """Every scan with its fit, and the reference maps of the others."""
         for case in cases:
             examined = self._examine(case)
             moments = self.moments or Moments(self.options.names, examined.prepared.lattice.resolution)
-            yield examined, moments.without(examined.values, examined.prepared, examined.fit.pose)
+            yield examined, moments.without(examined.values, examined.prepared, examined.pose)
 
     def _count(
         self,
@@ -163,16 +164,17 @@ def meaning(quantile: float, brain_ml: float) -> str:
 
 
 def _percentiles(fits: Sequence[Mapping[str, float]]) -> Json:
-    """5th, 50th and 95th percentile of every diagnostic of the fit over healthy scans."""
-    return {name: np.percentile([fit[name] for fit in fits], PERCENTILES).tolist() for name in fits[0]}
+    """5th, 50th and 95th percentile of every diagnostic of the fit over healthy scans; empty without fits."""
+    names = fits[0] if fits else ()
+    return {name: np.percentile([fit[name] for fit in fits], PERCENTILES).tolist() for name in names}
 
 
-def _refuse_training_cases(cases: Sequence[Case], model: Model) -> None:
-    known = set(Experiment(model.path).load().code_ids)
+def _refuse_training_cases(cases: Sequence[Case], model: Model | Scorer) -> None:
+    known = set(Experiment(model.path).load().code_ids if isinstance(model, Model) else model.training_ids)
     shared = sorted(known & {case.id for case in cases})
     if shared:
         raise UsageError(
             f"{len(shared)} of the healthy scans were trained on ({', '.join(shared[:3])})",
-            why="the field knows them by heart, so the threshold would be too low",
+            why="the model knows them by heart, so the threshold would be too low",
             remedy="calibrate on healthy people that were held out",
         )

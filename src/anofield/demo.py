@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 from anofield._progress import say
 from anofield.calibrate import calibrate
-from anofield.cluster import Failure, failures_of, map_cases
+from anofield.cluster import Outcome, failures_of, map_cases
 from anofield.cohort import Case, find_cases
 from anofield.detect import DetectOptions, detect_cases, write_run
 from anofield.errors import AnofieldError, UsageError
@@ -29,7 +31,6 @@ from anofield.train import train
 from anofield.typing import Json, PathLike
 
 LAYOUT = "brats"
-MARK = "demo.json"
 
 
 @dataclass(frozen=True)
@@ -121,14 +122,16 @@ def run_demo(
         UsageError: The folder holds something else, or a demo with other settings.
     """
     out = Path(out)
-    _claim(out, plan, seed, force)
+    claim(out, plan, seed, force)
     seconds: dict[str, float] = {}
     with _stage("phantom", seconds):
-        cohorts = {name: _cohort(out / "cohort" / name, name, plan, seed) for name in ("train", "calibration", "test")}
+        cohorts = {
+            name: make_people(out / "cohort" / name, name, plan, seed) for name in ("train", "calibration", "test")
+        }
     with _stage("prepare", seconds):
-        store = _prepare(cohorts["train"], out / "train.zarr", plan, seed)
+        store = make_store(cohorts["train"], out / "train.zarr", plan, seed)
     with _stage("train", seconds):
-        experiment = _train(out / "experiment", store, plan, seed, device)
+        experiment = make_experiment(out / "experiment", store, plan, seed, device)
     options = DetectOptions(also=("crps", "cross-entropy", "intensity"))
     with _stage("calibrate", seconds):
         model = load_model(experiment, device=device, precision="auto")
@@ -137,7 +140,7 @@ def run_demo(
             model = load_model(experiment, device=device, precision="auto")
     with _stage("detect", seconds):
         outcomes = detect_cases(cohorts["test"], model, options, out / "run")
-        _all_done(failures_of(outcomes))
+        all_done(outcomes)
         write_run(out / "run", model, options, outcomes, 0.0, f"anofield demo --seed {seed}")
     with _stage("evaluate", seconds):
         results = evaluate(out / "run", None, out / "results")
@@ -163,27 +166,29 @@ def _metrics(results: Json) -> Json:
     }
 
 
-def _claim(out: Path, plan: Plan, seed: int, force: bool) -> None:
-    """Take a folder for this demo, or find the same demo in it."""
-    import json
+def claim(out: Path, plan: Any, seed: int, force: bool, what: str = "demo") -> None:
+    """Take a folder for a demo or benchmark of these sizes (a dataclass), or find the same one in it.
 
+    Raises:
+        UsageError: The folder holds something else, or other sizes or another seed.
+    """
     wanted = {"plan": asdict(plan), "seed": seed}
-    mark = out / MARK
+    mark = out / f"{what}.json"
     if force and mark.is_file():
         shutil.rmtree(out)
     if not mark.is_file():
         if out.is_dir() and any(out.iterdir()):
-            raise UsageError("the folder is not empty and holds no demo", where=out, remedy="choose another -o")
+            raise UsageError(f"the folder is not empty and holds no {what}", where=out, remedy="choose another -o")
         write_json(mark, wanted)
         return
     if json.loads(mark.read_text()) != json.loads(json.dumps(wanted)):
         raise UsageError(
-            "holds a demo with another seed or size", where=out, remedy="choose another -o, or --force to replace it"
+            f"holds a {what} with another seed or size", where=out, remedy="choose another -o, or --force to replace it"
         )
 
 
-def _cohort(folder: Path, name: str, plan: Plan, seed: int) -> list[Case]:
-    """Write the missing scans of one part of the cohort; numbers never overlap between parts."""
+def make_people(folder: Path, name: str, plan: Plan, seed: int) -> list[Case]:
+    """Write the missing scans of one part of the cohort (train, calibration, test); numbers never overlap."""
     first = {"train": 0, "calibration": plan.n_train, "test": plan.n_train + plan.n_calibration}[name]
     healthy = {"train": plan.n_train, "calibration": plan.n_calibration, "test": 0}[name]
     lesion = plan.n_test if name == "test" else 0
@@ -191,7 +196,7 @@ def _cohort(folder: Path, name: str, plan: Plan, seed: int) -> list[Case]:
     work = partial(_write_person, folder=folder, plan=plan, seed=seed, people=people)
     images = {case_id: case_paths(LAYOUT, case_id, plan.modality, kind).image for case_id, (_, kind) in people.items()}
     asked = [Case(case_id, folder / image) for case_id, image in images.items()]
-    _all_done(failures_of(list(map_cases(work, asked, label=f"phantom {name}"))))
+    all_done(list(map_cases(work, asked, label=f"phantom {name}")))
     return find_cases(folder, dataset=LAYOUT, modality=plan.modality)
 
 
@@ -203,18 +208,20 @@ def _write_person(
         write_case(folder, LAYOUT, plan.scan_size, seed, number, kind, plan.modality)
 
 
-def _prepare(cases: list[Case], path: Path, plan: Plan, seed: int) -> Store:
+def make_store(cases: list[Case], path: Path, plan: Plan, seed: int) -> Store:
+    """Prepare the training people, with class centres fitted on them."""
     recipe = recipe_for("box", plan.resolution).model_copy(update={"normalise": plan.normalise})
     if path.exists():
         recipe = Store(path).recipe
     else:
         recipe = recipe.model_copy(update={"centers": fit_cohort_centers(cases, recipe, plan.classes, seed)})
     store, outcomes = prepare_cohort(cases, recipe, path)
-    _all_done(failures_of(outcomes))
+    all_done(outcomes)
     return store
 
 
-def _train(path: Path, store: Store, plan: Plan, seed: int, device: str) -> Path:
+def make_experiment(path: Path, store: Store, plan: Plan, seed: int, device: str) -> Path:
+    """Train the field, or go on with it."""
     experiment = (
         Experiment(path) if (path / "specs.json").is_file() else Experiment.create(path, demo_specs(plan, seed))
     )
@@ -222,11 +229,15 @@ def _train(path: Path, store: Store, plan: Plan, seed: int, device: str) -> Path
     return path
 
 
-def _all_done(failures: list[Failure]) -> None:
+def all_done(outcomes: Sequence[Outcome[Any]]) -> None:
+    """Check that no case failed: a synthetic person never should.
+
+    Raises:
+        AnofieldError: One did.
+    """
+    failures = failures_of(outcomes)
     if failures:
-        raise AnofieldError(
-            f"{len(failures)} cases of the demo failed, the first: {failures[0].error}", remedy="report this"
-        )
+        raise AnofieldError(f"{len(failures)} cases failed, the first: {failures[0].error}", remedy="report this")
 
 
 @contextmanager

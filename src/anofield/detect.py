@@ -12,18 +12,19 @@ from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
-from pydantic import BaseModel, ConfigDict, Field, field_validator
+from pydantic import Field, field_validator
 
 from anofield import __version__
 from anofield.baselines import BASELINES
 from anofield.cluster import Outcome, map_cases
 from anofield.cohort import Case
 from anofield.errors import UsageError
-from anofield.examine import combined, examine, native_channels, on_lattice, restored, to_brain
+from anofield.examine import combined, examine_with, native_channels, on_lattice, restored, to_brain
 from anofield.fit import Fit, FitOptions
 from anofield.model import Model
 from anofield.scan import Scan, file_hash, write_json, write_like, writing
 from anofield.score import SCORES, Lesion, ScoreOptions, find_lesions
+from anofield.scorer import RunOptions, Scorer
 from anofield.trust import diagnostics, verdict
 from anofield.typing import FloatVolume, Json, Mask, PathLike
 
@@ -31,22 +32,12 @@ CASE_FILE = "case.json"
 CASE_ML = 1.0  # of brain that make a case's score: below the smallest glioma, above single voxels
 
 
-class DetectOptions(BaseModel):
-    """Everything that a detection depends on besides scan and model.
-
-    Attributes:
-        score: The anomaly map and the detection are made from this score.
-        also: Further scores and baselines, written as `score-<name>.nii.gz` through the same filters.
-        fit: Of the code.
-        filters: Of the score.
-    """
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
+class DetectOptions(RunOptions):
+    """Everything that a detection by the field depends on besides scan and model; see `RunOptions`."""
 
     score: str = "deviation"
     also: tuple[str, ...] = ("intensity",)
     fit: FitOptions = Field(default_factory=FitOptions)
-    filters: ScoreOptions = Field(default_factory=ScoreOptions)
 
     @field_validator("score", "also")
     @classmethod
@@ -62,11 +53,6 @@ class DetectOptions(BaseModel):
         fit = FitOptions(procedure="ifl2021", pose="none", seed=seed, stride=1)
         return cls(score="cross-entropy", also=also, fit=fit, filters=ScoreOptions(procedure="ifl2021"))
 
-    @property
-    def names(self) -> list[str]:
-        """All scores, the main one first, each once."""
-        return list(dict.fromkeys([self.score, *self.also]))
-
 
 @dataclass(frozen=True)
 class Detection:
@@ -76,8 +62,8 @@ class Detection:
         case: What was asked for.
         scan, brain: The scan and its brain voxels, (i, j, k).
         maps: Filtered score per name, (i, j, k) float32, 0 outside the brain.
-        restoration: The fitted healthy person in the scan's intensity units, (i, j, k).
-        fit: The fitted code and its diagnostics.
+        restoration: The healthy version of the scan in its intensity units, (i, j, k); None if the method has none.
+        fit: The fitted code and its diagnostics; None if the method fits none.
         uncertainty: Spread of the expected class between samples of the code, (i, j, k); None without samples.
         source_hash: SHA-256 of the scan file.
         seconds: Per stage.
@@ -87,8 +73,8 @@ class Detection:
     scan: Scan
     brain: Mask
     maps: dict[str, FloatVolume]
-    restoration: FloatVolume
-    fit: Fit
+    restoration: FloatVolume | None
+    fit: Fit | None
     source_hash: str
     seconds: dict[str, float]
     uncertainty: FloatVolume | None = None
@@ -99,7 +85,7 @@ class Detection:
         return float(self.brain.sum()) * self.scan.voxel_ml
 
 
-def detect_case(case: Case, model: Model, options: DetectOptions) -> Detection:
+def detect_case(case: Case, model: Model | Scorer, options: RunOptions) -> Detection:
     """Detect anomalies in one scan.
 
     Raises:
@@ -113,7 +99,7 @@ def detect_case(case: Case, model: Model, options: DetectOptions) -> Detection:
             where=model.path,
             remedy="run `anofield calibrate` with the same options first",
         )
-    examined = examine(case, model, options.names, options.fit, options.filters.tail)
+    examined = examine_with(model, case, options)
     start = time.perf_counter()
     maps = {}
     for name in options.names:
@@ -121,7 +107,7 @@ def detect_case(case: Case, model: Model, options: DetectOptions) -> Detection:
         maps[name] = channels[0] if len(channels) == 1 else combined(channels, limits[name])
     seconds = {**examined.seconds, "score": examined.seconds["score"] + time.perf_counter() - start}
     prepared = examined.prepared
-    restoration = restored(examined.log_p, prepared)
+    restoration = None if examined.restoration is None else restored(examined.restoration, prepared)
     uncertainty = None if examined.spread is None else to_brain(on_lattice(examined.spread, prepared), prepared)
     return Detection(
         case,
@@ -144,8 +130,8 @@ def top_mean(values: NDArray[np.float32], voxel_ml: float) -> float:
 
 def detect_cases(
     cases: Sequence[Case],
-    model: Model,
-    options: DetectOptions,
+    model: Model | Scorer,
+    options: RunOptions,
     out: PathLike,
     *,
     force: bool = False,
@@ -173,7 +159,7 @@ def detect_cases(
     return list(map_cases(work, cases, workers=workers, scheduler=scheduler, label="detect"))
 
 
-def threshold_of(model: Model, options: DetectOptions, score: str | None = None) -> float | None:
+def threshold_of(model: Model | Scorer, options: RunOptions, score: str | None = None) -> float | None:
     """The calibrated threshold of a score (default: the main one); None if the model was never calibrated.
 
     Raises:
@@ -202,15 +188,15 @@ def _differences(before: Json, now: Json) -> list[str]:
     return [f"{name} was {old}, is {new}" for name, old, new in values if old != new]
 
 
-def calibrated_settings(options: DetectOptions) -> Json:
+def calibrated_settings(options: RunOptions) -> Json:
     """The options that a calibration depends on, as plain values."""
-    return {"fit": options.fit.model_dump(mode="json"), "filters": options.filters.model_dump(mode="json")}
+    return options.settings
 
 
 def save(
     detection: Detection,
     folder: Path,
-    options: DetectOptions,
+    options: RunOptions,
     threshold: float | None,
     key: str,
     healthy: Mapping[str, Json] | None = None,
@@ -231,7 +217,7 @@ def save(
     start = time.perf_counter()
     with writing(folder):
         folder.mkdir(parents=True, exist_ok=True)
-        for old in (CASE_FILE, "mask.nii.gz", "lesions.tsv", "uncertainty.nii.gz"):
+        for old in (CASE_FILE, "mask.nii.gz", "lesions.tsv", "restoration.nii.gz", "uncertainty.nii.gz"):
             (folder / old).unlink(missing_ok=True)
         for score in folder.glob("score-*.nii.gz"):
             score.unlink()
@@ -241,7 +227,9 @@ def save(
         write_like(
             detection.scan, detection.maps[name], folder / f"score-{name}.nii.gz", description=f"anofield {name}"
         )
-    write_like(detection.scan, detection.restoration, folder / "restoration.nii.gz", description="anofield restoration")
+    if detection.restoration is not None:
+        healed = folder / "restoration.nii.gz"
+        write_like(detection.scan, detection.restoration, healed, description="anofield restoration")
     if detection.uncertainty is not None:
         spread = folder / "uncertainty.nii.gz"
         write_like(detection.scan, detection.uncertainty, spread, description="anofield uncertainty (classes)")
@@ -258,7 +246,12 @@ def save(
 
 
 def write_run(
-    out: PathLike, model: Model, options: DetectOptions, outcomes: Sequence[Outcome[Json]], seconds: float, command: str
+    out: PathLike,
+    model: Model | Scorer,
+    options: RunOptions,
+    outcomes: Sequence[Outcome[Json]],
+    seconds: float,
+    command: str,
 ) -> Json:
     """Write `run.json`: what was run, with what, on which cases."""
     threshold = threshold_of(model, options)
@@ -278,7 +271,7 @@ def write_run(
         else {"value": threshold, "quantile": model.calibration["quantile"], "meaning": model.calibration["meaning"]},
         "thresholds": model.calibration.get("thresholds", {}),
         "device": str(model.device),
-        "precision": "bfloat16" if model.field.bfloat16 else "float32",
+        "precision": _precision(model),
         "versions": versions(),
         "cases": sorted(outcome.case.id for outcome in outcomes if outcome.value is not None),
         "seconds": round(seconds, 2),
@@ -294,7 +287,9 @@ def versions() -> dict[str, str]:
     return {name: version(name) for name in ("numpy", "scipy", "nibabel", "torch", "zarr")}
 
 
-def _one(case: Case, *, model: Model, options: DetectOptions, threshold: float | None, out: Path, force: bool) -> Json:
+def _one(
+    case: Case, *, model: Model | Scorer, options: RunOptions, threshold: float | None, out: Path, force: bool
+) -> Json:
     folder = out / case.id
     key = _key(case, model, options, threshold)
     done = None if force else read_case(folder)
@@ -313,18 +308,25 @@ def read_case(folder: Path) -> Json | None:
     return content
 
 
-def _key(case: Case, model: Model, options: DetectOptions, threshold: float | None) -> str:
+def _precision(model: Model | Scorer) -> str:
+    """How matrices are multiplied."""
+    return "bfloat16" if isinstance(model, Model) and model.field.bfloat16 else "float32"
+
+
+def _key(case: Case, model: Model | Scorer, options: RunOptions, threshold: float | None) -> str:
     """Hash of all that a case's result depends on."""
     parts = [file_hash(path) if path and path.is_file() else "" for path in (case.image, case.mask)]
     parts += [json.dumps({name: model.calibration.get(name) for name in ("fit", "limits", "reference")})]
     parts += [model.hash, model.recipe.model_dump_json(), options.model_dump_json(), repr(threshold), __version__]
-    parts += ["bfloat16"] if model.field.bfloat16 else []
+    parts += [_precision(model)]
     return hashlib.sha256("\n".join(parts).encode()).hexdigest()
 
 
 def _fit_json(detection: Detection, healthy: Mapping[str, Json]) -> Json:
     """Diagnostics of the fit, and whether it is to be trusted."""
     fit = detection.fit
+    if fit is None:
+        return {}
     trusted, reasons = verdict(fit, detection.brain_ml, healthy)
     values = diagnostics(fit, detection.brain_ml)
     values.pop("brain_ml")
@@ -345,7 +347,7 @@ def _write_lesions(lesions: Sequence[Lesion], path: Path) -> None:
 
 def _case_json(
     detection: Detection,
-    options: DetectOptions,
+    options: RunOptions,
     threshold: float | None,
     lesions: Sequence[Lesion],
     seconds: dict[str, float],

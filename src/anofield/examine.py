@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
+import torch
 from torch import Tensor
 
 from anofield import ifl2021
@@ -15,9 +16,11 @@ from anofield.cohort import Case
 from anofield.fit import Fit, FitOptions, decode_fit, fit_code
 from anofield.lattice import to_native
 from anofield.model import Model
+from anofield.pose import Pose
 from anofield.prepare import Prepared, prepare_case
 from anofield.reference import Standard
 from anofield.score import SCORES, ScoreOptions, Tail, masked_mean, sharpen, smooth
+from anofield.scorer import RunOptions, Scorer
 from anofield.typing import Affine, FloatVolume, Mask
 
 
@@ -27,20 +30,47 @@ class Examined:
 
     Attributes:
         prepared, mapped: On the lattice; the latter after the fitted intensity map.
-        fit: Of the scan.
-        log_p: Log-probabilities at the brain voxels, (voxel, class).
+        fit: Of the scan; None if the method fits no code.
         spread: Of the expected class between samples, (voxel,); None without samples.
         values: Score per name on the lattice, (R, R, R), 0 outside the brain.
         seconds: Per stage.
+        restoration: Healthy version of the scan in normalised intensity, (R, R, R); None if the method has none.
     """
 
     prepared: Prepared
     mapped: Prepared
-    fit: Fit
-    log_p: Tensor
+    fit: Fit | None
     spread: Tensor | None
     values: dict[str, FloatVolume]
     seconds: dict[str, float]
+    restoration: FloatVolume | None
+
+    @property
+    def pose(self) -> Pose | None:
+        """Where the head lies in the field, if that was fitted."""
+        return None if self.fit is None else self.fit.pose
+
+
+def examine_with(model: Model | Scorer, case: Case, options: RunOptions, fit: Fit | None = None) -> Examined:
+    """Examine one scan with the field, or with any other method.
+
+    Args:
+        model: From `load_model`, or another method such as `load_baseline` opens.
+        case: The scan.
+        options: Of the run.
+        fit: If it is known already, the field does not fit again.
+
+    Raises:
+        ScanError: The scan or its mask cannot be used.
+    """
+    if isinstance(model, Model):
+        return examine(case, model, options.names, options.fit or FitOptions(), options.filters.tail, fit=fit)
+    start = time.perf_counter()
+    prepared = prepare_case(Case(case.id, case.image, None, case.mask), model.recipe)
+    ready = time.perf_counter()
+    found = model.analyse(prepared, case.id, options)
+    seconds = {"prepare": ready - start, **found.seconds}
+    return Examined(prepared, prepared, None, None, found.maps, seconds, found.restoration)
 
 
 def examine(
@@ -81,7 +111,8 @@ def examine(
         log_p, spread = decode_fit(model.field, fit, prepared, model.device, stride)
         values = {name: _lattice_score(name, log_p, mapped, tail) for name in names}
     seconds = {"prepare": ready - start, "fit": fitted - ready, "score": time.perf_counter() - fitted}
-    return Examined(prepared, mapped, fit, log_p, spread, values, seconds)
+    expected = log_p.exp() @ torch.tensor(prepared.recipe.centers, dtype=log_p.dtype)
+    return Examined(prepared, mapped, fit, spread, values, seconds, on_lattice(expected, prepared))
 
 
 def native_channels(
@@ -95,7 +126,7 @@ def native_channels(
     if filters.procedure == "ifl2021":
         return [to_native(ifl2021.smooth(values), prepared.lattice).astype(np.float32)]
     lattice, brain = prepared.lattice, prepared.brain
-    standard = reference[name].applied(values, prepared, examined.fit.pose) if filters.referenced else values
+    standard = reference[name].applied(values, prepared, examined.pose) if filters.referenced else values
     coarse = smooth(standard if filters.standardise else values, brain, lattice, filters, prepared.intensity)
     found = [sharpen(to_brain(coarse, prepared), *_native_guide(prepared), filters)]
     if filters.fine_mm > 0:
@@ -120,18 +151,13 @@ def _lattice_score(name: str, log_p: Tensor, prepared: Prepared, tail: Tail) -> 
     """One score on the lattice, before the filters."""
     if name in BASELINES:
         return BASELINES[name](prepared, tail)
-    import torch
-
     observed = torch.from_numpy(prepared.classes[prepared.brain]).long()
     return on_lattice(SCORES[name](log_p, observed, tail), prepared)
 
 
-def restored(log_p: Tensor, prepared: Prepared) -> FloatVolume:
-    """Expected intensity under the fitted field, in the scan's units."""
-    import torch
-
-    mean = log_p.exp() @ torch.tensor(prepared.recipe.centers, dtype=log_p.dtype)
-    normalised = to_brain(on_lattice(mean, prepared), prepared)
+def restored(normalised: FloatVolume, prepared: Prepared) -> FloatVolume:
+    """A lattice volume of normalised intensities (R, R, R) in the scan's own voxels and units."""
+    normalised = to_brain(normalised, prepared)
     shift, scale = prepared.scale
     return np.where(prepared.native_brain, normalised * scale + shift, 0.0).astype(np.float32)
 

@@ -143,7 +143,7 @@ def load_model(path: PathLike, *, epoch: str = LATEST, device: str = "auto", pre
         decoder.set_band(checkpoint.epoch / experiment.specs.progressive_epochs)
     where = pick_device(device)
     frozen = FrozenField(decoder.to(where), bfloat16=wants_bfloat16(precision, where))
-    calibration = _read_calibration(experiment.path / CALIBRATION_FILE)
+    calibration = read_calibration(experiment.path / CALIBRATION_FILE)
     named = calibration.get("reference")
     return Model(
         experiment.path,
@@ -226,7 +226,7 @@ def pick_device(name: str) -> torch.device:
     return torch.device(name)
 
 
-def _read_calibration(path: Path) -> Json:
+def read_calibration(path: Path) -> Json:
     """Content of `calibration.json`, empty if there is none."""
     remedy = "delete the file and run `anofield calibrate` again"
     content = _read_json(path, remedy)

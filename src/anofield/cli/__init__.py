@@ -13,6 +13,8 @@ import typer
 
 from anofield import __version__
 from anofield.cli import (
+    baseline,
+    benchmark,
     calibrate,
     check,
     demo,
@@ -42,8 +44,10 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-for verb in (demo, phantom, check, prepare, train, sample, calibrate, detect, evaluate, report, import_, export, info):
+VERBS = (demo, phantom, check, prepare, train, sample, calibrate, detect, evaluate, report, import_, export, info)
+for verb in (*VERBS, benchmark):
     app.command(name=verb.__name__.rpartition(".")[2].rstrip("_"))(verb.command)
+app.add_typer(baseline.app, name="baseline")
 
 
 def _version(wanted: bool) -> None:

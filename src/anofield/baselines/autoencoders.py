@@ -1,0 +1,184 @@
+"""Autoencoders on axial slices (Baur et al. 2021): what the network does not reproduce is the anomaly."""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from typing import Any
+
+import torch
+from pydantic import Field
+from torch import Tensor, nn
+
+from anofield._progress import Progress
+from anofield.baselines import networks
+from anofield.baselines.base import Baseline, Scored, Settings, State, observed, tail_of
+from anofield.baselines.slices import Slicing, training_slices
+from anofield.errors import ExperimentError
+from anofield.prepare import Prepared
+from anofield.score import Tail
+from anofield.store import Store
+
+BAUR = "Baur et al. 2021, Medical Image Analysis 69:101952 (arXiv 2004.03271)"
+SCORE_BATCH = 64  # slices at a time
+LOSS_PARTS = 20  # parts of the training that a mean loss is kept of
+
+
+class SliceSettings(Settings):
+    """Settings of a network on slices; the defaults train in minutes on two cores at R = 64.
+
+    Attributes:
+        steps: Adam steps.
+        batch: Slices per step.
+        learning_rate: Of the first step; it falls to 0 along half a cosine.
+        width: Channels of the first level.
+        latent: Length of a dense code, or channels of a spatial one.
+    """
+
+    steps: int = Field(default=2000, ge=1)
+    batch: int = Field(default=32, ge=1)
+    learning_rate: float = Field(default=2e-3, gt=0)
+    width: int = Field(default=16, ge=1)
+    latent: int = Field(default=128, ge=1)
+
+
+class SpatialSettings(SliceSettings):
+    """The same, with a code of a few channels."""
+
+    latent: int = Field(default=4, ge=1)
+
+
+class NarrowSettings(SpatialSettings):
+    """The same, for the residual blocks of `AutoencoderKL`, which cost four times as much."""
+
+    width: int = Field(default=8, ge=1)
+    batch: int = Field(default=16, ge=1)
+
+
+class SliceBaseline(Baseline):
+    """A network that is shown axial slices of healthy people and redraws them."""
+
+    settings_type = SliceSettings
+
+    settings: SliceSettings
+    net: Any = None
+
+    @abstractmethod
+    def build(self, side: int) -> nn.Module:
+        """The network for slices of side², with fresh weights from torch's global generator."""
+
+    @abstractmethod
+    def loss(self, images: Tensor, generator: torch.Generator) -> Tensor:
+        """What training minimises, scalar; images (n, 1, side, side)."""
+
+    def redraw(self, images: Tensor) -> Tensor:
+        """The healthy version of some slices, (n, 1, side, side)."""
+        with torch.no_grad():
+            return torch.as_tensor(self.net.reconstruct(images))
+
+    def train(self, store: Store) -> None:
+        """Adam on random slices; slices, noise and first weights are functions of the seed alone.
+
+        Raises:
+            ExperimentError: The loss is no number any more.
+        """
+        slices = training_slices(store, Slicing.of(self.recipe))
+        self.net = self._fresh().train()
+        settings, generator = self.settings, torch.Generator().manual_seed(self.settings.seed)
+        optimizer = torch.optim.Adam(self.net.parameters(), lr=settings.learning_rate)
+        schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, settings.steps)
+        losses = torch.zeros(settings.steps)
+        with Progress("train", settings.steps) as progress:
+            for step in range(settings.steps):
+                chosen = torch.randint(len(slices), (settings.batch,), generator=generator)
+                loss = self.loss(slices[chosen].float().to(self.device), generator)
+                optimizer.zero_grad(set_to_none=True)
+                loss.backward()
+                optimizer.step()
+                schedule.step()
+                losses[step] = float(loss.detach())
+                progress.advance(f"loss {float(losses[step]):.4f}")
+        if not losses.isfinite().all():
+            raise ExperimentError("the training diverged", remedy="set a lower learning_rate")
+        self.losses = [float(part.mean()) for part in losses.chunk(LOSS_PARTS)]
+        self.net.eval().requires_grad_(False)
+
+    def state(self) -> State:
+        """Weights of the network."""
+        return {name: value.detach().cpu().clone() for name, value in self.net.state_dict().items()}
+
+    def restore(self, state: State) -> None:
+        """Take up the weights."""
+        self.net = self._fresh()
+        self.net.load_state_dict(state)
+        self.net.eval().requires_grad_(False)
+
+    def score(self, prepared: Prepared, key: str, tail: Tail) -> Scored:
+        """Slices minus their healthy version; empty slices are left alone."""
+        slicing = Slicing.of(self.recipe)
+        values = observed(prepared.classes, prepared.brain, self.recipe)
+        slices = slicing.cut(values)
+        healthy = slices.clone()
+        filled = torch.nonzero(slices.flatten(1).any(1))[:, 0]
+        for part in filled.split(SCORE_BATCH):
+            healthy[part] = self.redraw(slices[part].to(self.device)).cpu()
+        restored = slicing.paste(healthy) * prepared.brain
+        return Scored(tail_of(values - restored, tail) * prepared.brain, restored)
+
+    def _fresh(self) -> nn.Module:
+        """The network as the seed makes it, the global generator left as it was."""
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(self.settings.seed)
+            return self.build(Slicing.of(self.recipe).side).to(self.device)
+
+
+class DenseAutoencoder(SliceBaseline):
+    """A vector as bottleneck."""
+
+    title = "autoencoder, dense bottleneck"
+    paper = BAUR
+
+    def build(self, side: int) -> nn.Module:
+        """MONAI's `VarAutoEncoder` without its noise and divergence."""
+        return networks.DenseVae(side, self.settings.width, self.settings.latent)
+
+    def loss(self, images: Tensor, generator: torch.Generator) -> Tensor:
+        """Mean absolute error."""
+        return torch.as_tensor((images - self.net.reconstruct(images)).abs().mean())
+
+
+class SpatialAutoencoder(DenseAutoencoder):
+    """An image of codes as bottleneck."""
+
+    title = "autoencoder, spatial bottleneck"
+    settings_type = SpatialSettings
+
+    def build(self, side: int) -> nn.Module:
+        """MONAI's `AutoEncoder`."""
+        return networks.SpatialAutoencoder(side, self.settings.width, self.settings.latent)
+
+
+class DenseVae(SliceBaseline):
+    """A vector as bottleneck, normally distributed."""
+
+    title = "variational autoencoder, dense bottleneck"
+    paper = BAUR
+
+    def build(self, side: int) -> nn.Module:
+        """MONAI's `VarAutoEncoder`."""
+        return networks.DenseVae(side, self.settings.width, self.settings.latent)
+
+    def loss(self, images: Tensor, generator: torch.Generator) -> Tensor:
+        """Negative evidence lower bound per pixel."""
+        misfit, divergence = self.net.free_energy(images, generator)
+        return torch.as_tensor((misfit + divergence).mean() / images[0].numel())
+
+
+class SpatialVae(DenseVae):
+    """An image of codes as bottleneck, normally distributed."""
+
+    title = "variational autoencoder, spatial bottleneck"
+    settings_type = NarrowSettings
+
+    def build(self, side: int) -> nn.Module:
+        """MONAI's `AutoencoderKL`."""
+        return networks.SpatialVae(side, self.settings.width, self.settings.latent)

@@ -1,0 +1,81 @@
+"""Axial slices of lattice volumes as square images, and back: what the published autoencoders look at."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+from anofield._progress import track
+from anofield.baselines.base import AXIAL, observed_in
+from anofield.prepare import Recipe
+from anofield.store import Store, lattice_side
+from anofield.typing import FloatVolume
+
+SIDE_LIMIT = 128  # pixels; Baur et al. 2021 and Kascenas et al. 2022 work on slices of 128²
+MULTIPLE = 16  # the networks halve a slice up to four times
+
+
+@dataclass(frozen=True)
+class Slicing:
+    """How a lattice is cut.
+
+    Attributes:
+        axis: The lattice axis that runs from foot to head.
+        resolution: R of the lattice.
+    """
+
+    axis: int
+    resolution: int
+
+    @classmethod
+    def of(cls, recipe: Recipe) -> Slicing:
+        """Of the lattice of a recipe."""
+        return cls(AXIAL[recipe.name], lattice_side(recipe))
+
+    @property
+    def side(self) -> int:
+        """Pixels per axis of a slice: R filled up to the next multiple of 16, at most 128."""
+        return min(-(-self.resolution // MULTIPLE) * MULTIPLE, SIDE_LIMIT)
+
+    def cut(self, volume: FloatVolume) -> Tensor:
+        """(R, R, R) → (R slices, 1, side, side) float32; padded with 0, or resampled where R is above 128."""
+        slices = torch.from_numpy(np.ascontiguousarray(np.moveaxis(volume, self.axis, 0)))[:, None]
+        if self.resolution > self.side:
+            return _resized(slices, self.side)
+        before, after = self._padding()
+        return functional.pad(slices, (before, after, before, after))
+
+    def paste(self, slices: Tensor) -> FloatVolume:
+        """(R slices, 1, side, side) → (R, R, R)."""
+        if self.resolution > self.side:
+            slices = _resized(slices, self.resolution)
+        else:
+            before, _ = self._padding()
+            inner = slice(before, before + self.resolution)
+            slices = slices[:, :, inner, inner]
+        return np.ascontiguousarray(np.moveaxis(slices[:, 0].cpu().numpy(), 0, self.axis), dtype=np.float32)
+
+    def _padding(self) -> tuple[int, int]:
+        missing = self.side - self.resolution
+        return missing // 2, missing - missing // 2
+
+
+def training_slices(store: Store, slicing: Slicing) -> Tensor:
+    """Slices of all complete cases that hold brain, (slice, 1, side, side) float16 to spare memory.
+
+    The few pixels of the topmost slices count as well: what was never seen is redrawn as nothing, and would glow.
+    """
+    done = store.require_cases()
+    parts = []
+    for index in track(done, "slices", len(done)):
+        slices = slicing.cut(observed_in(store, index))
+        parts.append(slices[slices.flatten(1).any(1)].half())
+    return torch.cat(parts)
+
+
+def _resized(slices: Tensor, side: int) -> Tensor:
+    return functional.interpolate(slices, size=(side, side), mode="bilinear", antialias=True, align_corners=False)
