@@ -98,9 +98,8 @@ def _floor(model: Model, prepared: Prepared, seconds: float) -> None:
     b = torch.randn(512, 512).to(a.dtype)
     best = min(_timed(lambda: [a @ b for _ in range(40)])[0] for _ in range(5))
     peak = 40 * 2 * a.numel() * 512 / best
-    print(
-        f"  floor: {operations / 1e12:.2f} TFLOP at {peak / 1e9:.0f} GFLOP/s = {operations / peak:.1f} s of {seconds:.1f}"
-    )
+    floor = operations / peak
+    print(f"  floor: {operations / 1e12:.2f} TFLOP at {peak / 1e9:.0f} GFLOP/s = {floor:.1f} s of {seconds:.1f}")
 
 
 class Plain:
