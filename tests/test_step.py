@@ -131,3 +131,15 @@ class TestReluDropout:
     def test_without_probability_is_the_relu(self) -> None:
         x = torch.randn(9, 9)
         assert torch.equal(relu_dropout(x, 0.0), x.clamp_min(0))
+
+
+def test_the_compiled_loss_is_the_loss() -> None:
+    """What CUDA takes; traced and differentiated by torch.compile, run without its code generator."""
+    results = []
+    for compiled in (False, True):
+        run = run_of(OrdinalWeight=0.3)
+        if compiled:
+            run.point_loss = torch.compile(point_loss, backend="aot_eager")
+        loss = train_step(run, batch(3), torch.arange(3), 1, 3)
+        results.append((loss, torch.cat([gradient.flatten() for gradient in gradients(run)])))
+    torch.testing.assert_close(results[0], results[1], rtol=1e-5, atol=1e-6)
