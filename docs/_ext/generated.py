@@ -12,6 +12,50 @@ from typing import Any
 from pydantic import BaseModel
 from pydantic_core import PydanticUndefined
 
+MEANINGS = {  # of every key of specs.json; a new key without one stops the build
+    "Description": "for people",
+    "DataSource": "store; the path counts from where the command runs, else from the experiment",
+    "NetworkSpecs": "shape of the network",
+    "CodeLength": "length of a person's code",
+    "L": "octaves of the Fourier features; null for raw coordinates",
+    "NumEpochs": "an epoch sees every person once",
+    "SamplesPerScene": "random points per person and step",
+    "ScenesPerBatch": "people per step",
+    "DataLoaderThreads": "unused",
+    "LearningRateSchedule": "of the network, then of the codes",
+    "SnapshotFrequency": "epochs between checkpoints that are kept",
+    "AdditionalSnapshots": "further epochs to keep",
+    "LogFrequency": "epochs between saves of `latest`",
+    "CodeRegularization": "whether the norm of codes is punished",
+    "CodeRegularizationLambda": "how much; rises over the first 100 epochs",
+    "CodeBound": "largest norm of a code",
+    "CodeInitStdDev": "codes start from N(0, this²/CodeLength)",
+    "GradientClipNorm": "largest norm of the gradient; null for none",
+    "EncodeImage": "unused",
+    "BrainFraction": "share of points drawn in the brain, the others anywhere",
+    "Lattice": "place of a voxel in the field; null takes the store's, `corner` as published",
+    "OrdinalWeight": "of the continuous ranked probability score beside cross-entropy",
+    "ProgressiveEpochs": "over which the octaves are let in, the low ones first",
+    "HeldOutSource": "store of healthy people to measure and not to train on",
+    "HeldOutFrequency": "every how many epochs",
+    "Seed": "of everything random",
+    "dims": "width of every hidden layer",
+    "dim_out": "number of classes",
+    "dropout": "layers with dropout in training",
+    "dropout_prob": "its probability",
+    "norm_layers": "layers with weight norm, or with layer norm",
+    "latent_in": "layers whose input is joined with code and features",
+    "xyz_in_all": "features joined to every layer's input",
+    "latent_dropout": "dropout of 0.2 on the code in training",
+    "weight_norm": "weight norm instead of layer norm",
+    "Type": "which kind",
+    "Initial": "rate at the start",
+    "Interval": "epochs between steps",
+    "Factor": "of one step",
+    "Final": "rate at the end",
+    "Length": "epochs to get there",
+    "Value": "the rate",
+}
 MARK = re.compile(r"^<!-- generated: (\w+) -->$", re.MULTILINE)
 
 
@@ -92,10 +136,11 @@ def specs() -> Iterator[str]:
 
 def keys(model: type[BaseModel]) -> Iterator[str]:
     """Fields of a pydantic model under the names that files use."""
-    yield from ("| key | type | default | range |", "|---|---|---|---|")
+    yield from ("| key | | type | default |", "|---|---|---|---|")
     for name, field in model.model_fields.items():
+        key, kind = field.alias or name, f"`{annotation(field.annotation)}`"
         limits = ", ".join(limit(item) for item in field.metadata)
-        yield cells(f"`{field.alias or name}`", f"`{annotation(field.annotation)}`", default_of(field), limits)
+        yield cells(f"`{key}`", MEANINGS[key], f"{kind} {limits}", default_of(field))
     yield ""
 
 
@@ -112,7 +157,7 @@ def default_of(field: Any) -> str:
         return "required"
     value = field.default if field.default is not PydanticUndefined else field.default_factory()
     if isinstance(value, BaseModel):
-        return "as published"
+        return "below"
     return f"`{json.dumps(value)}`"
 
 
@@ -140,7 +185,8 @@ def options() -> Iterator[str]:
 def attributes(doc: str) -> dict[str, str]:
     """The `Attributes:` of a Google docstring by name."""
     text = doc.partition("Attributes:\n")[2].partition("\n\n")[0]
-    return {found[1]: " ".join(found[2].split()) for found in re.finditer(r"(?ms)^    (\w+): (.*?)(?=^    \w|\Z)", text)}
+    items = re.finditer(r"(?ms)^    (\w+): (.*?)(?=^    \w|\Z)", text)
+    return {item[1]: " ".join(item[2].split()) for item in items}
 
 
 def errors() -> Iterator[str]:

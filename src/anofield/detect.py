@@ -9,6 +9,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -27,6 +28,7 @@ from anofield.score import SCORES, Lesion, ScoreOptions, find_lesions
 from anofield.scorer import RunOptions, Scorer
 from anofield.trust import diagnostics, verdict
 from anofield.typing import FloatVolume, Json, Mask, PathLike
+from anofield.view import view
 
 CASE_FILE = "case.json"
 CASE_ML = 1.0  # of brain that make a case's score: below the smallest glioma, above single voxels
@@ -83,6 +85,21 @@ class Detection:
     def brain_ml(self) -> float:
         """Volume of the brain."""
         return float(self.brain.sum()) * self.scan.voxel_ml
+
+    def view(self, score: str | None = None, threshold: float | None = None) -> Any:
+        """Open the scan under its anomaly map in a notebook: a NiiVue widget (extra `notebook`).
+
+        Args:
+            score: Which map; None for the first, which is the main one.
+            threshold: What lies above it in the brain is shown as a mask, too; None for no mask.
+
+        Raises:
+            UsageError: ipyniivue is not installed, or there is no such map.
+        """
+        name = score or next(iter(self.maps))
+        if name not in self.maps:
+            raise UsageError(f"no map of the score {name!r}", remedy=f"choose one of {', '.join(self.maps)}")
+        return view(self.scan, self.brain, name, self.maps[name], threshold)
 
 
 def detect_case(case: Case, model: Model | Scorer, options: RunOptions) -> Detection:
