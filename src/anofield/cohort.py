@@ -63,6 +63,24 @@ class Case:
     group: str | None = None
 
 
+def part_of(cases: Sequence[Case], part: str | None) -> tuple[list[Case], str]:
+    """The K-th of N parts of a cohort (every N-th case), and what to add to the names of its own files.
+
+    Args:
+        cases: The cohort, in an order that every part finds alike.
+        part: `K/N`, K from 1; None takes all.
+
+    Raises:
+        UsageError: It is not K/N with 1 ≤ K ≤ N.
+    """
+    if part is None:
+        return list(cases), ""
+    first, _, count = part.partition("/")
+    if not (first.isdigit() and count.isdigit() and 1 <= int(first) <= int(count)):
+        raise UsageError(f"--part {part}", remedy="give K/N with K from 1 to N, for example 2/8")
+    return list(cases[int(first) - 1 :: int(count)]), f"-{first}-of-{count}"
+
+
 def find_cases(
     source: PathLike,
     *,

@@ -269,8 +269,22 @@ def write_run(
     outcomes: Sequence[Outcome[Json]],
     seconds: float,
     command: str,
+    *,
+    others: Sequence[Case] = (),
 ) -> Json:
-    """Write `run.json`: what was run, with what, on which cases."""
+    """Write `run.json`: what was run, with what, on which cases.
+
+    Args:
+        out: Folder of the run.
+        model: From `load_model`, or a baseline.
+        options: Of the run.
+        outcomes: Of its cases.
+        seconds: Wall time.
+        command: As typed.
+        others: Cases that other parts of the same run do; those that are finished count.
+    """
+    finished = {outcome.case.id for outcome in outcomes if outcome.value is not None}
+    finished |= {case.id for case in others if read_case(Path(out) / case.id) is not None}
     threshold = threshold_of(model, options)
     content: Json = {
         "anofield": __version__,
@@ -290,7 +304,7 @@ def write_run(
         "device": str(model.device),
         "precision": _precision(model),
         "versions": versions(),
-        "cases": sorted(outcome.case.id for outcome in outcomes if outcome.value is not None),
+        "cases": sorted(finished),
         "seconds": round(seconds, 2),
     }
     write_json(Path(out) / "run.json", content)
@@ -374,6 +388,7 @@ def _case_json(
     case, scan = detection.case, detection.scan
     return {
         "id": case.id,
+        "subject": case.subject or case.id,
         "image": str(case.image.resolve()),
         "mask": None if case.mask is None else str(case.mask.resolve()),
         "label": None if case.label is None else str(case.label.resolve()),

@@ -23,6 +23,7 @@ from anofield.cli import (
     export,
     import_,
     info,
+    mood,
     phantom,
     prepare,
     report,
@@ -44,7 +45,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-VERBS = (demo, phantom, check, prepare, train, sample, calibrate, detect, evaluate, report, import_, export, info)
+VERBS = (demo, phantom, check, prepare, train, sample, calibrate, detect, evaluate, report, import_, export, mood, info)
 for verb in (*VERBS, benchmark):
     app.command(name=verb.__name__.rpartition(".")[2].rstrip("_"))(verb.command)
 app.add_typer(baseline.app, name="baseline")

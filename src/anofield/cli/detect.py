@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from enum import StrEnum
 from pathlib import Path
 from typing import Annotated
 
@@ -45,6 +46,13 @@ from anofield.cli._options import (
 )  # fmt: skip
 
 
+class Naming(StrEnum):
+    """How results are named."""
+
+    plain = "plain"
+    bids = "bids"
+
+
 def command(
     source: Annotated[str, typer.Option("--input", "-i", help="Scan, folder, quoted glob or manifest (.tsv).")],
     model: Experiment,
@@ -72,6 +80,10 @@ def command(
     epoch: Annotated[str, typer.Option("--epoch", help="Checkpoint: latest or a number.")] = "latest",
     device: Device = "auto",
     precision: PrecisionOption = Precision.auto,
+    part: Annotated[
+        str | None, typer.Option("--part", help="K/N: the K-th of N parts of the cases, for job arrays.")
+    ] = None,
+    naming: Annotated[Naming, typer.Option("--naming", help="bids: a BIDS derivative dataset.")] = Naming.plain,
     workers: Workers = 1,
     scheduler: Scheduler = None,
     force: Force = False,
@@ -80,8 +92,9 @@ def command(
     """Show where scans depart from healthy anatomy; finished cases are skipped, failing ones do not stop the rest."""
     import time
 
+    from anofield.bids import RUN_FOLDER, write_derivatives
     from anofield.cluster import failures_of, write_failures
-    from anofield.cohort import find_cases, parse_entities
+    from anofield.cohort import find_cases, parse_entities, part_of
     from anofield.detect import detect_cases, write_run
     from anofield.model import load_model
 
@@ -106,10 +119,14 @@ def command(
     )
     entities = parse_entities(filter_)
     cases = find_cases(source, dataset=dataset.value, modality=modality, entities=entities, label=label, mask=mask)
-    outcomes = detect_cases(cases, loaded, options, output, force=force, workers=workers, scheduler=scheduler)
-    run = write_run(output, loaded, options, outcomes, time.monotonic() - start, " ".join(sys.argv))
+    mine, suffix = part_of(cases, part)
+    folder = output / RUN_FOLDER if naming is Naming.bids else output
+    outcomes = detect_cases(mine, loaded, options, folder, force=force, workers=workers, scheduler=scheduler)
+    run = write_run(folder, loaded, options, outcomes, time.monotonic() - start, " ".join(sys.argv), others=cases)
     failures = failures_of(outcomes)
-    write_failures(output / "failures.json", failures)
+    write_failures(folder / f"failures{suffix}.json", failures)
+    if naming is Naming.bids:
+        write_derivatives(output, mine)
     found = [outcome.value for outcome in outcomes if outcome.value is not None]
     finish({**run, "results": found}, failures, len(found), as_json=json_, text=_text(found, output))
 

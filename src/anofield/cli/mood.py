@@ -1,0 +1,41 @@
+"""`anofield mood`: the contract of the MOOD challenge."""
+
+from __future__ import annotations
+
+from enum import StrEnum
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from anofield.cli._detection import PrecisionOption
+from anofield.cli._options import Device, Experiment, Json, Precision, finish
+
+
+class Task(StrEnum):
+    """What is scored."""
+
+    pixel = "pixel"
+    sample = "sample"
+
+
+def command(
+    source: Annotated[str, typer.Option("--input", "-i", help="Folder of scans.")],
+    output: Annotated[Path, typer.Option("--output", "-o", help="Folder of the results.")],
+    model: Experiment,
+    task: Annotated[Task, typer.Option("--task", help="pixel: NIfTI of the same name; sample: <name>.txt.")],
+    device: Device = "auto",
+    precision: PrecisionOption = Precision.auto,
+    json_: Json = False,
+) -> None:
+    """Score scans as the MOOD challenge wants it: numbers in [0, 1], ½ at the calibrated threshold."""
+    from anofield.cluster import failures_of
+    from anofield.cohort import find_cases
+    from anofield.detect import DetectOptions
+    from anofield.model import load_model
+    from anofield.mood import run_mood
+
+    loaded = load_model(model, device=device, precision=precision.value)
+    outcomes = run_mood(find_cases(source), loaded, DetectOptions(also=()), output, task.value)
+    paths = [str(outcome.value) for outcome in outcomes if outcome.value is not None]
+    finish({"files": paths}, failures_of(outcomes), len(paths), as_json=json_, text=f"{output}: {len(paths)} files")
