@@ -87,19 +87,8 @@ class Detection:
         return float(self.brain.sum()) * self.scan.voxel_ml
 
     def view(self, score: str | None = None, threshold: float | None = None) -> Any:
-        """Open the scan under its anomaly map in a notebook: a NiiVue widget (extra `notebook`).
-
-        Args:
-            score: Which map; None for the first, which is the main one.
-            threshold: What lies above it in the brain is shown as a mask, too; None for no mask.
-
-        Raises:
-            UsageError: ipyniivue is not installed, or there is no such map.
-        """
-        name = score or next(iter(self.maps))
-        if name not in self.maps:
-            raise UsageError(f"no map of the score {name!r}", remedy=f"choose one of {', '.join(self.maps)}")
-        return view(self.scan, self.brain, name, self.maps[name], threshold)
+        """Open the scan under a map, by default the main one, in a notebook; see `anofield.view.view`."""
+        return view(self.scan, self.brain, self.maps, score, threshold)
 
 
 def detect_case(case: Case, model: Model | Scorer, options: RunOptions) -> Detection:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from importlib import import_module
 from typing import Any
 
@@ -13,23 +14,29 @@ from anofield.scan import Scan
 from anofield.typing import FloatVolume, Json, Mask
 
 
-def view(scan: Scan, brain: Mask, name: str, anomaly: FloatVolume, threshold: float | None = None) -> Any:
-    """Open a NiiVue widget with the scan, the map over it and, if there is a threshold, what lies above it.
+def view(
+    scan: Scan, brain: Mask, maps: Mapping[str, FloatVolume], score: str | None = None, threshold: float | None = None
+) -> Any:
+    """Open a NiiVue widget with the scan, a map over it and, if there is a threshold, what lies above it.
 
     Args:
         scan: Gives the geometry.
         brain: Brain voxels, (i, j, k).
-        name: Of the map.
-        anomaly: The map, (i, j, k).
+        maps: Per score, (i, j, k).
+        score: Which map; None for the first.
         threshold: The map is shown from here on; None for all of it and no mask.
 
     Raises:
-        UsageError: ipyniivue is not installed.
+        UsageError: ipyniivue is not installed, or there is no such map.
     """
+    name = score or next(iter(maps))
+    if name not in maps:
+        raise UsageError(f"no map of the score {name!r}", remedy=f"choose one of {', '.join(maps)}")
     try:
         niivue = import_module("ipyniivue")
     except ImportError as error:
         raise UsageError("ipyniivue is not installed", remedy="pip install 'anofield[notebook]'") from error
+    anomaly = maps[name]
     lowest, highest = threshold or 0.0, float(anomaly.max())
     warm = {"colormap": "warm", "opacity": 0.6, "cal_min": lowest, "cal_max": max(highest, lowest + 1e-6)}
     shown: list[tuple[str, FloatVolume, Json]] = [("scan", scan.data, {"colormap": "gray"}), (name, anomaly, warm)]
