@@ -1,11 +1,11 @@
-# make demo: from a fresh checkout to a report.   make test: the test suite.   Both set everything up first.
+# make demo: from a fresh checkout to a report.   make test: the test suite.   make docs: docs/_build/html.   All set everything up first.
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 DEMO ?= demo
 
-.PHONY: demo test lint setup clean
+.PHONY: demo test lint docs setup clean
 demo: $(STAMP)
 	$(BIN)/anofield demo -o $(DEMO) $(ARGS)
 
@@ -17,6 +17,9 @@ lint: $(STAMP)
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
+
+docs: $(STAMP)
+	$(BIN)/python -m sphinx -W --keep-going -q -b html docs docs/_build/html
 
 setup: $(STAMP)
 
@@ -32,4 +35,4 @@ $(STAMP): pyproject.toml constraints.txt
 	touch $(STAMP)
 
 clean:
-	rm -rf $(VENV) demo build dist
+	rm -rf $(VENV) demo build dist docs/_build

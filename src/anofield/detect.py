@@ -9,6 +9,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -27,6 +28,7 @@ from anofield.score import SCORES, Lesion, ScoreOptions, find_lesions
 from anofield.scorer import RunOptions, Scorer
 from anofield.trust import diagnostics, verdict
 from anofield.typing import FloatVolume, Json, Mask, PathLike
+from anofield.view import view
 
 CASE_FILE = "case.json"
 CASE_ML = 1.0  # of brain that make a case's score: below the smallest glioma, above single voxels
@@ -83,6 +85,10 @@ class Detection:
     def brain_ml(self) -> float:
         """Volume of the brain."""
         return float(self.brain.sum()) * self.scan.voxel_ml
+
+    def view(self, score: str | None = None, threshold: float | None = None) -> Any:
+        """Open the scan under a map, by default the main one, in a notebook; see `anofield.view.view`."""
+        return view(self.scan, self.brain, self.maps, score, threshold)
 
 
 def detect_case(case: Case, model: Model | Scorer, options: RunOptions) -> Detection:

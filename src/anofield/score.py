@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
+from importlib.metadata import EntryPoint, entry_points
 from typing import Literal
 
 import numpy as np
@@ -12,10 +13,12 @@ from pydantic import BaseModel, ConfigDict, Field
 from scipy import ndimage
 from torch import Tensor
 
+from anofield.errors import UsageError
 from anofield.lattice import Lattice, bounding_box
 from anofield.scan import Scan
 from anofield.typing import Affine, FloatVolume, Mask
 
+GROUP = "anofield.scores"  # entry points: name = "package.module:function" with the signature of `deviation`
 CONNECTIVITY = np.ones((3, 3, 3), dtype=bool)  # 26 neighbours
 DEVIATION_FLOOR = 1.0  # classes; better than 0.5 and 0.25 on the phantom (AP +0.01), and steadier where SD is tiny
 EDGE_NOISE = 3e-4  # ε of the guided filter, variance of normalised intensity: 1e-3 and 1e-4 differ by 0.003 AP
@@ -125,12 +128,60 @@ def tail_probability(log_p: Tensor, observed: Tensor, tail: Tail = "bright") -> 
     return -chosen.clamp(1e-6, 1.0).log()
 
 
-SCORES: dict[str, Callable[[Tensor, Tensor, Tail], Tensor]] = {
+ScoreFunction = Callable[[Tensor, Tensor, Tail], Tensor]
+OWN_SCORES: dict[str, ScoreFunction] = {
     "deviation": deviation,
     "crps": crps,
     "cross-entropy": cross_entropy,
     "tail-probability": tail_probability,
 }
+
+
+class Scores(Mapping[str, ScoreFunction]):
+    """The scores of this package, then those that others install under `GROUP`, imported when they are asked for.
+
+    A name of this package cannot be taken by another.
+    """
+
+    def __getitem__(self, name: str) -> ScoreFunction:
+        """The score of a name.
+
+        Raises:
+            KeyError: There is none.
+            UsageError: An installed one cannot be imported or called.
+        """
+        return OWN_SCORES[name] if name in OWN_SCORES else _loaded(_installed()[name])
+
+    def __contains__(self, name: object) -> bool:
+        return name in OWN_SCORES or name in _installed()
+
+    def __iter__(self) -> Iterator[str]:
+        return iter({**OWN_SCORES, **_installed()})
+
+    def __len__(self) -> int:
+        return len({**OWN_SCORES, **_installed()})
+
+
+def _installed() -> dict[str, EntryPoint]:
+    return {point.name: point for point in entry_points(group=GROUP)}
+
+
+def _loaded(point: EntryPoint) -> ScoreFunction:
+    try:
+        found = point.load()
+    except (ImportError, AttributeError) as error:
+        raise UsageError(
+            f"the score {point.name!r} cannot be imported ({error})",
+            where=point.value,
+            remedy="mend or uninstall the package that provides it",
+        ) from error
+    if not callable(found):
+        raise UsageError(f"the score {point.name!r} is no function", where=point.value)
+    score: ScoreFunction = found
+    return score
+
+
+SCORES = Scores()
 
 
 def smooth(

@@ -1,0 +1,31 @@
+"""Sphinx: Markdown pages (MyST), the furo theme, API pages from docstrings, references generated from the program."""
+
+import sys
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).parent / "_ext"))
+
+from anofield import __version__
+
+project = "anofield"
+author = "The anofield authors"
+copyright = author
+version = release = __version__
+
+extensions = ["myst_parser", "sphinx.ext.autodoc", "sphinx.ext.napoleon", "generated"]
+exclude_patterns = ["_build", "_ext"]
+html_theme = "furo"
+html_title = f"anofield {__version__}"
+
+myst_heading_anchors = 3
+myst_enable_extensions = ["colon_fence"]
+
+default_role = "code"  # docstrings write `name` as Markdown does
+add_module_names = False
+autodoc_member_order = "bysource"
+shapes = ("Volume", "FloatVolume", "Mask", "Classes", "Affine", "Shape3", "PathLike", "Json")
+autodoc_type_aliases = {name: name for name in shapes}  # of anofield.typing, as the source has them
+autodoc_typehints = "signature"
+napoleon_numpy_docstring = False
+napoleon_use_ivar = True  # "Attributes:" as a list, not as further members
+napoleon_use_rtype = False
