@@ -46,7 +46,7 @@ def draw_cards(run: Run, max_cases: int) -> tuple[list[Json], Scale]:
 
 def row_of(run: Run, case: CaseFolder, place: int) -> Json:
     """What is known of a case without its images."""
-    measured = next((row for row in run.results.get("cases") or [] if str(row.get("id")) == case.id), {})
+    measured: Json = next((row for row in run.results.get("cases") or [] if str(row.get("id")) == case.id), {})
     fit, lesions = section(case.facts, "fit"), section(measured, "lesions")
     baselines = [str(name) for name in run.results.get("baselines") or []]
     return {

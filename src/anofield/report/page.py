@@ -122,7 +122,7 @@ def _page(template: str, shown: Sequence[Json], **content: Any) -> str:
 def _index(run: Run, notes: str, link: dict[int, str]) -> Json:
     """What the first page alone shows."""
     names = _ordered(run, section(run.results, "scores"))
-    listed = [row_of(run, case, place) for place, case in enumerate(run.cases)]
+    listed = [{**row_of(run, case, place), "link": link.get(place)} for place, case in enumerate(run.cases)]
     return {
         "notes": [part.strip() for part in notes.split("\n\n") if part.strip()],
         "summary": _summary(run),
@@ -130,7 +130,7 @@ def _index(run: Run, notes: str, link: dict[int, str]) -> Json:
         "charts": _charts(run),
         "strip": _strip(run, link),
         "few": len(run.cases) <= FEW_CASES,
-        "rows": [{**row, "link": link.get(row["place"])} for row in listed],
+        "rows": listed,
         "untrusted": [row for row in listed if row["trusted"] is False],
         "failures": [{key: str(f.get(key) or DASH) for key in ("id", "stage", "error", "image")} for f in run.failures],
         "settings": _settings(run),

@@ -2,7 +2,7 @@
 // The interactive view of a case. Nothing is fetched: library and volumes are gzipped base64 inside this file.
 (() => {
   const text = (id) => document.getElementById(id)?.textContent.trim();
-  let library = null, current = null;
+  let library = null, current = null, busy = false;
 
   async function unpack(id) {
     const bytes = Uint8Array.from(atob(text(id)), (c) => c.charCodeAt(0));
@@ -51,7 +51,8 @@
 
   async function open(box) {
     const { NVImage, Niivue } = await niivue();
-    const { key, step, top, voxelMl } = box.dataset;
+    const key = box.dataset.key;
+    const [step, top, voxelMl] = ["step", "top", "voxelMl"].map((name) => Number(box.dataset[name]));
     const stage = box.querySelector(".stage"), slider = box.querySelector(".threshold");
     const canvas = document.createElement("canvas");
     canvas.setAttribute("aria-label", "Three linked planes and a 3-D rendering; click to move the crosshair");
@@ -59,24 +60,26 @@
     box.querySelector(".canvas").append(canvas);
     stage.hidden = false;
     const nv = new Niivue({
-      backColor: [0, 0, 0, 1], crosshairColor: [0.3, 0.79, 0.94, 0.8], crosshairWidth: 1, show3Dcrosshair: true,
-      isRadiologicalConvention: true, sagittalNoseLeft: true, multiplanarShowRender: 1, isNearestInterpolation: true,
+      backColor: [0, 0, 0, 1], crosshairColor: [1, 1, 1, 0.6], crosshairWidth: 0.7, crosshairWidthUnit: "mm", show3Dcrosshair: true,
+      isRadiologicalConvention: true, sagittalNoseLeft: true, multiplanarShowRender: 1, showAllOrientationMarkers: true,
       multiplanarLayout: 2, dragAndDropEnabled: false, isResizeCanvas: true, logLevel: "error", scrollRequiresFocus: true,
       loadingText: "",
     });
     current = { box, nv };
+    box.nv = nv;
     await nv.attachToCanvas(canvas);
+    nv.addColormap("truth", { R: [76, 76], G: [201, 201], B: [240, 240], A: [0, 255], I: [0, 255] });
     const map = await unpack(`${key}-anomaly`);
     const above = counts(map);
     const add = async (name, buffer, options) =>
       nv.addVolume(await NVImage.loadFromUrl({ url: buffer, name: `${name}.nii`, trustCalMinMax: true, ...options }));
     const base = text(`${key}-scan`) ? "scan" : null;
     if (base) await add("scan", await unpack(`${key}-scan`), { colormap: "gray", cal_min: 0, cal_max: 255 });
-    await add("anomaly", map, { colormap: "inferno", opacity: base ? 0.9 : 1, cal_min: 0, cal_max: Number(top) });
+    await add("anomaly", map, { colormap: "inferno", opacity: base ? 0.9 : 1, cal_min: 0, cal_max: top });
     const anomaly = nv.volumes[nv.volumes.length - 1];
     anomaly.colormapType = 1; // colours from 0 on, transparent below cal_min
     if (text(`${key}-truth`)) {
-      await add("truth", await unpack(`${key}-truth`), { colormap: "winter", opacity: 0.9, cal_min: 0.5, cal_max: 1 });
+      await add("truth", await unpack(`${key}-truth`), { colormap: "truth", opacity: 0.9, cal_min: 0.5, cal_max: 1 });
       nv.volumes[nv.volumes.length - 1].colormapType = 1;
     }
     nv.setSliceType(nv.sliceTypeMultiplanar);
@@ -89,7 +92,7 @@
       box.querySelector(".volume").textContent = ml(above[k] * voxelMl);
       slider.setAttribute("aria-valuetext", `${digits(value)}, ${ml(above[k] * voxelMl)} ml above`);
       anomaly.cal_min = Math.max(value, step * 1e-3);
-      anomaly.cal_max = Math.max(Number(top), value + step);
+      anomaly.cal_max = Math.max(top, value + step);
       if (waiting) return;
       waiting = true;
       requestAnimationFrame(() => {
@@ -103,7 +106,7 @@
     if (truth) truth.onchange = () => nv.setOpacity(nv.volumes.length - 1, truth.checked ? 0.9 : 0);
     nv.onLocationChange = ({ mm, values }) => {
       const score = values.find((one) => one.name.startsWith("anomaly"))?.value ?? 0;
-      box.querySelector(".where").textContent =
+      box.querySelector(".place").textContent =
         `x ${mm[0].toFixed(0)}, y ${mm[1].toFixed(0)}, z ${mm[2].toFixed(0)} mm · score ${score > 0 ? "about " + digits(score) : "0"}`;
     };
     const [x, y, z] = box.dataset.at.split(" ").map(Number);
@@ -127,18 +130,19 @@
     }
     button.hidden = false;
     button.addEventListener("click", async () => {
+      if (busy) return;
+      busy = true;
       const again = current?.box === box;
       close();
-      if (again) return;
       button.disabled = true;
       try {
-        await open(box);
+        if (!again) await open(box);
       } catch (error) {
         close();
         note.hidden = false;
         note.textContent = `The interactive view could not be opened (${error.message}). The pictures above show the case.`;
       }
-      button.disabled = false;
+      button.disabled = busy = false;
     });
   }
 })();
