@@ -16,7 +16,7 @@ import numpy as np
 import pytest
 
 from anofield.errors import CohortError, UsageError
-from anofield.report import cases, charts, figures, page, viewer, write_report
+from anofield.report import cases, charts, figures, page, viewer, write_comparison_report, write_report
 from anofield.report.folder import read_run
 from anofield.report.numerals import decimal, duration, ml, number
 from anofield.report.planes import VIEWS, World, cut, read_world, view_case
@@ -351,10 +351,12 @@ def test_the_volumes_of_the_view_lie_where_the_scan_lies(run: Path) -> None:
 
 
 def test_volumes_that_are_too_large_are_thinned(run: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(viewer, "CASE_BUDGET", 1000)
-    view = view_case(read_run(run).cases[0], 1.0).viewer
-    assert view is not None and view.stride > 1 and view.weight <= 1000
-    assert view.voxel_ml == pytest.approx(0.012 * view.stride**3)
+    full = view_case(read_run(run).cases[0], 1.0).viewer
+    assert full is not None and full.stride == 1
+    monkeypatch.setattr(viewer, "CASE_BUDGET", full.weight - 1)
+    thin = view_case(read_run(run).cases[0], 1.0).viewer
+    assert thin is not None and thin.stride > 1 and thin.weight < full.weight
+    assert thin.voxel_ml == pytest.approx(0.012 * thin.stride**3)
 
 
 def test_the_vendored_library_is_the_published_one() -> None:
@@ -449,3 +451,34 @@ def test_bad_arguments_are_refused_with_a_remedy(run: Path, tmp_path: Path) -> N
 
 def test_a_folder_as_output_gets_report_html(run: Path, tmp_path: Path) -> None:
     assert write_report(run, tmp_path) == tmp_path / "report.html"
+
+
+def comparison(**change: Any) -> dict[str, Any]:
+    differences = {
+        "ap": {"value": 0.2, "ci": [0.1, 0.3], "p": 0.01, "higher_is_worse": False},
+        "fpr95": {"value": 0.2, "ci": [0.1, 0.3], "p": 0.01, "higher_is_worse": True},
+        "auroc": {"value": 0.01, "ci": [-0.1, 0.1], "p": 0.5, "higher_is_worse": False},
+        "hd95_calibrated": {"value": None, "ci": None, "p": None, "higher_is_worse": True},
+    }
+    sides = {
+        side: {"run": f"<{side}>", "score": "deviation", "thresholds": {"oracle": 1.0}, "values": {"ap": value}}
+        for side, value in (("a", 0.8), ("b", 0.6))
+    }
+    return {"n_cases": 3, "rules": {"subjects": 3}, "differences": differences, **sides, **change}
+
+
+def test_a_comparison_tells_which_run_is_better_and_what_is_not_clear(tmp_path: Path) -> None:
+    (tmp_path / "comparison.json").write_text(json.dumps(comparison()))
+    html = write_comparison_report(tmp_path, tmp_path).read_text(encoding="utf-8")
+    found = dict(re.findall(r'scope="row">([^<]*)<.*?<td class="(\w+)">', html))
+    assert list(found.values()) == ["better", "unclear", "worse"] and "False-positive rate" in list(found)[2]
+    assert "0.800" in html and "0.600" in html and "[0.100, 0.300]" in html and "HD95" not in html
+    assert "&lt;a&gt;" in html and "oracle (test labels)" in html and "https://" not in html
+
+
+def test_what_is_no_comparison_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match=r"no such file.*Remedy: .*evaluate --compare"):
+        write_comparison_report(tmp_path, tmp_path / "out.html")
+    (tmp_path / "comparison.json").write_text(json.dumps(comparison(b=None)))
+    with pytest.raises(UsageError, match="no comparison of two runs"):
+        write_comparison_report(tmp_path / "comparison.json", tmp_path / "out.html")

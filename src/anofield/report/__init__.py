@@ -1,4 +1,4 @@
-"""Reports of a run and of a training: self-contained HTML for clinicians and researchers, offline."""
+"""Reports of a run, of a comparison and of a training: self-contained HTML for clinicians and researchers, offline."""
 
 from __future__ import annotations
 
@@ -6,12 +6,14 @@ import os
 from pathlib import Path
 
 from anofield.errors import UsageError
+from anofield.report.compare import render_comparison
 from anofield.report.folder import read_run
 from anofield.report.page import render
 from anofield.scan import writing
 from anofield.typing import PathLike
 
 TITLE, TRAINING_TITLE = "Anomaly detection report", "Training report"
+COMPARISON_TITLE = "Comparison of two runs"
 
 
 def write_report(
@@ -90,6 +92,24 @@ def write_training_report(
         raise UsageError("is negative", where="people", remedy="give 0 for a report without pictures, or more")
     page = render_training(read_history(experiment), data=data, title=title, people=people, device=device)
     return _write_page(out, page, "training.html")
+
+
+def write_comparison_report(comparison: PathLike, out: PathLike, *, title: str = COMPARISON_TITLE) -> Path:
+    """Write the report of a comparison of two runs.
+
+    Args:
+        comparison: Written by `anofield evaluate --compare`, or the folder that holds it.
+        out: HTML file to write, or a folder, which gets `compare.html`.
+        title: Heading of the page.
+
+    Returns:
+        The file written.
+
+    Raises:
+        UsageError: No such file, or it is no comparison.
+        MachineError: The file cannot be written.
+    """
+    return _write_page(out, render_comparison(comparison, title=title), "compare.html")
 
 
 def _write_page(out: PathLike, page: str, name: str = "report.html") -> Path:

@@ -29,6 +29,8 @@
   const digits = (value) => (value === 0 ? "0" : Math.abs(value) >= 1000 ? value.toFixed(0) : value.toPrecision(3));
   const ml = (value) => value.toFixed(value < 10 ? 2 : value < 100 ? 1 : 0);
 
+  const whole = (value) => value.toFixed(0).replace("-", "\u2212").replace(/^\u22120$/, "0");
+
   // above[k]: voxels whose code is larger than k, that is whose score exceeds k · step
   function counts(buffer) {
     const above = new Array(256).fill(0);
@@ -62,7 +64,7 @@
     const nv = new Niivue({
       backColor: [0, 0, 0, 1], crosshairColor: [1, 1, 1, 0.6], crosshairWidth: 0.7, crosshairWidthUnit: "mm", show3Dcrosshair: true,
       isRadiologicalConvention: true, sagittalNoseLeft: true, multiplanarShowRender: 1, showAllOrientationMarkers: true,
-      multiplanarLayout: 2, dragAndDropEnabled: false, isResizeCanvas: true, logLevel: "error", scrollRequiresFocus: true,
+      multiplanarLayout: 2, multiplanarPadPixels: 14, dragAndDropEnabled: false, isResizeCanvas: true, logLevel: "error", scrollRequiresFocus: true,
       loadingText: "",
     });
     current = { box, nv };
@@ -107,7 +109,7 @@
     nv.onLocationChange = ({ mm, values }) => {
       const score = values.find((one) => one.name.startsWith("anomaly"))?.value ?? 0;
       box.querySelector(".place").textContent =
-        `x ${mm[0].toFixed(0)}, y ${mm[1].toFixed(0)}, z ${mm[2].toFixed(0)} mm · score ${score > 0 ? "about " + digits(score) : "0"}`;
+        `x ${whole(mm[0])}, y ${whole(mm[1])}, z ${whole(mm[2])} mm · score ${score > 0 ? "about " + digits(score) : "0"}`;
     };
     const [x, y, z] = box.dataset.at.split(" ").map(Number);
     nv.scene.crosshairPos = nv.mm2frac([x, y, z]);

@@ -110,7 +110,8 @@ def grey(data: Volume, window: tuple[float, float]) -> Codes:
 
 def shell(mask: NDArray[np.bool_]) -> Codes:
     """The outermost voxels of a mask: an outline in every plane, a hull in 3-D."""
-    return (mask & ~ndimage.binary_erosion(mask)).astype(np.uint8)
+    hull: Codes = (mask & ~ndimage.binary_erosion(mask)).astype(np.uint8)
+    return hull
 
 
 def nifti(data: Codes, affine: Affine, slope: float = 1.0, inter: float = 0.0) -> bytes:
