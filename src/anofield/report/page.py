@@ -271,7 +271,7 @@ def _charts(run: Run) -> list[Chart]:
             for name, style in styles.items()
             if (path := curve(section(curves, name).get(x) or [], section(curves, name).get(y) or []))
             for value in [section(section(run.results, "scores"), name).get(metric)]
-            for _, ci in [cards.interval(section(section(section(run.results, "card"), name), metric), 2)]
+            for _, ci in [cards.interval(section(section(section(run.results, "card"), name), metric), 3)]
         )
         charts.append(Chart(heading, x_label, y_label, lines, diagonal=metric == "auroc"))
     froc = cards.froc(section(run.results, "froc"), styles, section(run.results, "card"))

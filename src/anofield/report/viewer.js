@@ -64,7 +64,7 @@
     const nv = new Niivue({
       backColor: [0, 0, 0, 1], crosshairColor: [1, 1, 1, 0.6], crosshairWidth: 0.7, crosshairWidthUnit: "mm", show3Dcrosshair: true,
       isRadiologicalConvention: true, sagittalNoseLeft: true, multiplanarShowRender: 1, showAllOrientationMarkers: true,
-      multiplanarLayout: 2, multiplanarPadPixels: 14, dragAndDropEnabled: false, isResizeCanvas: true, logLevel: "error", scrollRequiresFocus: true,
+      multiplanarLayout: 2, dragAndDropEnabled: false, isResizeCanvas: true, logLevel: "error", scrollRequiresFocus: true,
       loadingText: "",
     });
     current = { box, nv };
@@ -84,6 +84,7 @@
       await add("truth", await unpack(`${key}-truth`), { colormap: "truth", opacity: 0.9, cal_min: 0.5, cal_max: 1 });
       nv.volumes[nv.volumes.length - 1].colormapType = 1;
     }
+    nv.opts.multiplanarPadPixels = 14; // not before there is something to lay out
     nv.setSliceType(nv.sliceTypeMultiplanar);
     nv.setRenderAzimuthElevation(200, 15);
 
