@@ -7,6 +7,7 @@ import gzip
 import hashlib
 import json
 import re
+from collections.abc import Callable
 from importlib import resources
 from pathlib import Path
 from typing import Any
@@ -482,3 +483,12 @@ def test_what_is_no_comparison_is_refused(tmp_path: Path) -> None:
     (tmp_path / "comparison.json").write_text(json.dumps(comparison(b=None)))
     with pytest.raises(UsageError, match="no comparison of two runs"):
         write_comparison_report(tmp_path / "comparison.json", tmp_path / "out.html")
+
+
+def test_the_command_takes_a_comparison_alone(tmp_path: Path, anofield: Callable[..., Any]) -> None:
+    file = tmp_path / "comparison.json"
+    file.write_text(json.dumps(comparison()))
+    ended = anofield("report", "--compare", file, "-o", tmp_path)
+    assert ended.code == 0 and Path(ended.out.strip()) == tmp_path / "compare.html"
+    ended = anofield("report", "--compare", file, "-p", tmp_path, "-o", tmp_path)
+    assert ended.code == 2 and "--compare together with" in ended.err

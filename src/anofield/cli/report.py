@@ -48,7 +48,7 @@ def command(
         path = write_report(run, output, results=results, title=title or TITLE, max_cases=max_cases)
     else:
         raise UsageError(
-            _unclear(run, experiment, training), remedy="give -p RUN, --compare FILE, or --training -e EXPERIMENT"
+            _unclear(run, experiment, training), remedy="give -p RUN, or --training -e EXPERIMENT, or --compare FILE"
         )
     sys.stdout.write(f"{path}\n")
 
