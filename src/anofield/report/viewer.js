@@ -71,15 +71,20 @@
     box.nv = nv;
     await nv.attachToCanvas(canvas);
     nv.addColormap("truth", { R: [76, 76], G: [201, 201], B: [240, 240], A: [0, 255], I: [0, 255] });
+    const colours = box.dataset.colours.split(",").map((hex) => [1, 3, 5].map((at) => parseInt(hex.slice(at, at + 2), 16)));
+    const [R, G, B] = [0, 1, 2].map((channel) => colours.map((colour) => colour[channel]));
+    const I = colours.map((_, place) => 1 + Math.round((254 * place) / (colours.length - 1)));
+    const first = (stop, list) => [stop, ...list]; // entry 0 is what lies below cal_min: transparent
+    nv.addColormap("scores", { R: first(0, R), G: first(0, G), B: first(0, B), A: first(0, colours.map(() => 255)), I: first(0, I) });
     const map = await unpack(`${key}-anomaly`);
     const above = counts(map);
     const add = async (name, buffer, options) =>
       nv.addVolume(await NVImage.loadFromUrl({ url: buffer, name: `${name}.nii`, trustCalMinMax: true, ...options }));
     const base = text(`${key}-scan`) ? "scan" : null;
     if (base) await add("scan", await unpack(`${key}-scan`), { colormap: "gray", cal_min: 0, cal_max: 255 });
-    await add("anomaly", map, { colormap: "inferno", opacity: base ? 0.9 : 1, cal_min: 0, cal_max: top });
+    await add("anomaly", map, { colormap: "scores", opacity: base ? 0.9 : 1, cal_min: step / 4, cal_max: top });
     const anomaly = nv.volumes[nv.volumes.length - 1];
-    anomaly.colormapType = 1; // colours from 0 on, transparent below cal_min
+    const codes = anomaly.img.slice(); // what is shown is cut from it: code 0 lies below cal_min and is transparent
     if (text(`${key}-truth`)) {
       await add("truth", await unpack(`${key}-truth`), { colormap: "truth", opacity: 0.9, cal_min: 0.5, cal_max: 1 });
       nv.volumes[nv.volumes.length - 1].colormapType = 1;
@@ -94,21 +99,23 @@
       box.querySelector(".value").textContent = digits(value);
       box.querySelector(".volume").textContent = ml(above[k] * voxelMl);
       slider.setAttribute("aria-valuetext", `${digits(value)}, ${ml(above[k] * voxelMl)} ml above`);
-      anomaly.cal_min = Math.max(value, step * 1e-3);
-      anomaly.cal_max = Math.max(top, value + step);
       if (waiting) return;
       waiting = true;
       requestAnimationFrame(() => {
         waiting = false;
-        if (current?.nv === nv) nv.updateGLVolume();
+        if (current?.nv !== nv) return;
+        const cut = Number(slider.value);
+        codes.forEach((code, place) => { anomaly.img[place] = code > cut ? code : 0; });
+        nv.updateGLVolume();
       });
     };
     slider.oninput = show;
     box.querySelector(".reset").onclick = () => { slider.value = slider.defaultValue; show(); };
     const truth = box.querySelector(".truth-on");
     if (truth) truth.onchange = () => nv.setOpacity(nv.volumes.length - 1, truth.checked ? 0.9 : 0);
-    nv.onLocationChange = ({ mm, values }) => {
-      const score = values.find((one) => one.name.startsWith("anomaly"))?.value ?? 0;
+    const [nx, ny] = anomaly.dimsRAS.slice(1);
+    nv.onLocationChange = ({ mm, vox }) => {
+      const score = (codes[vox[0] + nx * (vox[1] + ny * vox[2])] - 0.5) * step;
       box.querySelector(".place").textContent =
         `x ${whole(mm[0])}, y ${whole(mm[1])}, z ${whole(mm[2])} mm · score ${score > 0 ? "about " + digits(score) : "0"}`;
     };
