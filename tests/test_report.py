@@ -2,8 +2,13 @@
 
 from __future__ import annotations
 
+import base64
+import gzip
+import hashlib
 import json
 import re
+from collections.abc import Callable
+from importlib import resources
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +17,7 @@ import numpy as np
 import pytest
 
 from anofield.errors import CohortError, UsageError
-from anofield.report import charts, figures, page, write_report
+from anofield.report import cases, charts, figures, page, viewer, write_comparison_report, write_report
 from anofield.report.folder import read_run
 from anofield.report.numerals import decimal, duration, ml, number
 from anofield.report.planes import VIEWS, World, cut, read_world, view_case
@@ -141,7 +146,7 @@ def test_the_report_is_one_file_that_fetches_nothing(run: Path, results: Path) -
     html = text(run, results=results)
     targets = re.findall(r"""(?:src|href)\s*=\s*["']([^"']*)""", html)
     assert targets and all(target.startswith(("data:image/", "#")) for target in targets)
-    assert not re.search(r"<link|<script|<iframe|@import|url\(|https?://", html)
+    assert not re.search(r"<link|<script[^>]* src|<iframe|@import|url\(|https?://", html)
     assert [path.name for path in run.parent.glob("*report*")] == ["report.html"]
 
 
@@ -286,12 +291,109 @@ def test_pictures_get_coarser_until_they_fit_their_share(run: Path) -> None:
     assert figures.draw(view, scale, 10) == []
 
 
-def test_the_share_of_a_case_keeps_the_file_within_its_budget(run: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_pictures_that_fit_in_no_detail_are_left_out(run: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     full = text(run)
-    monkeypatch.setattr(page, "BUDGET", page.RESERVE + 3 * 3000)
+    monkeypatch.setattr(cases, "PICTURES", 3000)
     assert len(text(run)) < len(full) < 15_000_000
-    monkeypatch.setattr(page, "BUDGET", page.RESERVE)
+    monkeypatch.setattr(cases, "PICTURES", 10)
     assert text(run).count("left out to keep the file small") == 3
+
+
+def test_cases_that_do_not_fit_into_one_file_get_files_of_their_own(
+    run: Path, results: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(page, "BUDGET", page.RESERVE + 25_000)
+    index = text(run, results=results)
+    pages = {path.name: path.read_text(encoding="utf-8") for path in run.parent.glob("report*.html")}
+    assert index.count("<article") == 0 and len(pages) > 1
+    assert sum(html.count('<article class="card"') for html in pages.values()) == 3
+    for html in pages.values():
+        assert len(html) <= page.BUDGET
+        for file, place in re.findall(r'href="(report[^"#]*)(#case-\d+)?"', html):
+            assert file in pages and f'id="{place[1:]}"' in pages[file] + 'id=""'
+    assert len(re.findall(r'href="report-\d\.html#case-\d"', index)) >= 3
+
+
+def test_a_split_never_exceeds_the_budget_and_keeps_the_order() -> None:
+    generator = np.random.default_rng(0)
+    for _ in range(50):
+        weights = generator.integers(1, page.BUDGET - page.RESERVE, 30).tolist()
+        groups = page.split(weights)
+        assert [place for group in groups for place in group] == list(range(30))
+        assert all(sum(weights[p] for p in group) <= page.BUDGET - page.RESERVE for group in groups)
+
+
+def test_counting_codes_equals_counting_scores() -> None:
+    generator = np.random.default_rng(1)
+    scores = generator.gamma(0.5, 0.4, (9, 8, 7)).astype(np.float32)
+    threshold = float(scores[4, 4, 4])  # scores that equal the threshold are not above it
+    step, mark = viewer.steps(scores, threshold)
+    codes = viewer.codes(scores, step)
+    assert mark is not None and step * mark == pytest.approx(threshold)
+    assert (codes > mark).sum() == (scores > threshold).sum()
+    for code in range(0, 255, 23):
+        assert (codes > code).sum() == (scores > code * step).sum()
+
+
+def test_the_volumes_of_the_view_lie_where_the_scan_lies(run: Path) -> None:
+    case = read_run(run).cases[2]  # oblique
+    view = view_case(case, 1.0)
+    assert view.viewer is not None
+    images = {
+        name: nib.Nifti1Image.from_bytes(gzip.decompress(base64.b64decode(image)))
+        for name, image in view.viewer.images.items()
+    }
+    assert set(images) == {"scan", "anomaly", "truth"}
+    anomaly = images["anomaly"]
+    found = anomaly.affine @ (*np.argwhere(anomaly.get_fdata() > 1.0).mean(axis=0), 1)
+    index = np.argwhere(blob(OBLIQUE)).mean(axis=0)
+    np.testing.assert_allclose(found, OBLIQUE @ (*index, 1), atol=1e-3)
+    assert np.asarray(images["scan"].dataobj).max() == 255 and view.viewer.voxel_ml == pytest.approx(0.012, rel=1e-3)
+
+
+def test_volumes_that_are_too_large_are_thinned(run: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    full = view_case(read_run(run).cases[0], 1.0).viewer
+    assert full is not None and full.stride == 1
+    monkeypatch.setattr(viewer, "CASE_BUDGET", full.weight - 1)
+    thin = view_case(read_run(run).cases[0], 1.0).viewer
+    assert thin is not None and thin.stride > 1 and thin.weight < full.weight
+    assert thin.voxel_ml == pytest.approx(0.012 * thin.stride**3)
+
+
+def test_the_vendored_library_is_the_published_one() -> None:
+    folder = resources.files("anofield.report") / "vendor"
+    licences = (folder / "niivue-LICENCES.txt").read_text()
+    digest = hashlib.sha256((folder / viewer.NIIVUE).read_bytes()).hexdigest()
+    assert digest in licences and "BSD 2-Clause License" in licences
+
+
+def test_the_card_shows_intervals_and_labels_thresholds(tmp_path: Path, run: Path) -> None:
+    figure = {"value": 0.8, "ci": [0.75, 0.85], "resamples": 10}
+    worse = {"value": 0.4, "ci": [None, None], "resamples": 0}
+    results = add_results(
+        tmp_path / "card",
+        ["sub-1"],
+        card={
+            "deviation": {"ap": figure, "dice_oracle_mean": figure, "froc_recall_at_1": figure, "scan_auroc": worse},
+            "intensity": {"ap": worse, "scan_auroc": {"value": None, "ci": None}},
+        },
+        margins={"intensity": {"ap": {"value": 0.4, "ci": [-0.1, 0.5], "higher_is_worse": False}}},
+        by_size={"threshold": "calibrated", "rows": [{"size": "< 1 ml", "lesions": 2, "found": 1, "recall": 0.5}]},
+        froc={"deviation": [{"false_per_scan": 1.0, "recall": 0.5}, {"false_per_scan": 0.1, "recall": None}]},
+        thresholds={"deviation": {"calibrated": 1.0, "oracle": 0.9}},
+        rules={"subjects": 3, "resamples": 10, "min_lesion_ml": 0.1, "overlap": 0.1, "space": "brain"},
+    )
+    html = text(run, results=results)
+    assert "[0.750, 0.850]" in html and "oracle (test labels)" in html and "healthy-calibrated" in html
+    assert "not clear of 0" in html and "intervals are too narrow" in html
+    assert "FROC of lesions" in html and "recall at 1: 0.80 [0.75, 0.85]" in html and "Lesions by size" in html
+
+
+def test_trust_and_its_reasons_are_told(run: Path, tmp_path: Path) -> None:
+    fit = {"loss": 1.0, "trusted": False, "reasons": ["pose <far> off"], "pose": {"size": 1}}
+    add_case(run, tmp_path / "scans", "sub-1", 0, fit=fit, case_score=1.5)
+    html = text(run)
+    assert html.count("pose &lt;far&gt; off") >= 2 and html.count(">not trusted<") == 3 and "Case score" in html
 
 
 def test_an_outline_follows_the_voxels_edge_in_mm() -> None:
@@ -350,3 +452,43 @@ def test_bad_arguments_are_refused_with_a_remedy(run: Path, tmp_path: Path) -> N
 
 def test_a_folder_as_output_gets_report_html(run: Path, tmp_path: Path) -> None:
     assert write_report(run, tmp_path) == tmp_path / "report.html"
+
+
+def comparison(**change: Any) -> dict[str, Any]:
+    differences = {
+        "ap": {"value": 0.2, "ci": [0.1, 0.3], "p": 0.01, "higher_is_worse": False},
+        "fpr95": {"value": 0.2, "ci": [0.1, 0.3], "p": 0.01, "higher_is_worse": True},
+        "auroc": {"value": 0.01, "ci": [-0.1, 0.1], "p": 0.5, "higher_is_worse": False},
+        "hd95_calibrated": {"value": None, "ci": None, "p": None, "higher_is_worse": True},
+    }
+    sides = {
+        side: {"run": f"<{side}>", "score": "deviation", "thresholds": {"oracle": 1.0}, "values": {"ap": value}}
+        for side, value in (("a", 0.8), ("b", 0.6))
+    }
+    return {"n_cases": 3, "rules": {"subjects": 3}, "differences": differences, **sides, **change}
+
+
+def test_a_comparison_tells_which_run_is_better_and_what_is_not_clear(tmp_path: Path) -> None:
+    (tmp_path / "comparison.json").write_text(json.dumps(comparison()))
+    html = write_comparison_report(tmp_path, tmp_path).read_text(encoding="utf-8")
+    found = dict(re.findall(r'scope="row">([^<]*)<.*?<td class="(\w+)">', html))
+    assert list(found.values()) == ["better", "unclear", "worse"] and "False-positive rate" in list(found)[2]
+    assert "0.800" in html and "0.600" in html and "[0.100, 0.300]" in html and "HD95" not in html
+    assert "&lt;a&gt;" in html and "oracle (test labels)" in html and "https://" not in html
+
+
+def test_what_is_no_comparison_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match=r"no such file.*Remedy: .*evaluate --compare"):
+        write_comparison_report(tmp_path, tmp_path / "out.html")
+    (tmp_path / "comparison.json").write_text(json.dumps(comparison(b=None)))
+    with pytest.raises(UsageError, match="no comparison of two runs"):
+        write_comparison_report(tmp_path / "comparison.json", tmp_path / "out.html")
+
+
+def test_the_command_takes_a_comparison_alone(tmp_path: Path, anofield: Callable[..., Any]) -> None:
+    file = tmp_path / "comparison.json"
+    file.write_text(json.dumps(comparison()))
+    ended = anofield("report", "--compare", file, "-o", tmp_path)
+    assert ended.code == 0 and Path(ended.out.strip()) == tmp_path / "compare.html"
+    ended = anofield("report", "--compare", file, "-p", tmp_path, "-o", tmp_path)
+    assert ended.code == 2 and "--compare together with" in ended.err

@@ -1,4 +1,4 @@
-"""`anofield report`: run (+ results), or training → one HTML file."""
+"""`anofield report`: run (+ results), comparison or training → HTML."""
 
 from __future__ import annotations
 
@@ -16,6 +16,7 @@ def command(
     output: Annotated[Path, typer.Option("--output", "-o", help="HTML file, or a folder for it.")],
     run: Annotated[Path | None, typer.Option("--predictions", "-p", help="Folder of the run.")] = None,
     results: Annotated[Path | None, typer.Option("--results", "-r", help="Folder written by evaluate.")] = None,
+    compare: Annotated[Path | None, typer.Option("--compare", help="comparison.json of evaluate --compare.")] = None,
     training: Annotated[bool, typer.Option("--training", help="Of a training, which -e names.")] = False,
     experiment: Annotated[Path | None, typer.Option("--experiment", "-e", help="Experiment directory.")] = None,
     data: Annotated[Path | None, typer.Option("--data", help="Training: store, shown beside restorations.")] = None,
@@ -24,17 +25,31 @@ def command(
     people: Annotated[int, typer.Option("--people", min=0, max=48, help="Training: people shown.")] = 6,
     device: Device = "auto",
 ) -> None:
-    """Write one self-contained HTML file of a run, or of a training (--training -e EXPERIMENT)."""
-    from anofield.report import TITLE, TRAINING_TITLE, write_report, write_training_report
+    """Write the offline HTML report of a run, a comparison (--compare) or a training (--training -e EXPERIMENT)."""
+    from anofield.report import (
+        COMPARISON_TITLE,
+        TITLE,
+        TRAINING_TITLE,
+        write_comparison_report,
+        write_report,
+        write_training_report,
+    )
 
-    if experiment is not None and run is None and results is None:
+    others = (run, results, experiment, data)
+    if compare is not None and not training and all(other is None for other in others):
+        path = write_comparison_report(compare, output, title=title or COMPARISON_TITLE)
+    elif compare is not None:
+        raise UsageError("--compare together with a run or a training", remedy="give --compare and -o only")
+    elif experiment is not None and run is None and results is None:
         path = write_training_report(
             experiment, output, data=data, title=title or TRAINING_TITLE, people=people, device=device
         )
     elif run is not None and experiment is None and not training and data is None:
         path = write_report(run, output, results=results, title=title or TITLE, max_cases=max_cases)
     else:
-        raise UsageError(_unclear(run, experiment, training), remedy="give -p RUN, or --training -e EXPERIMENT")
+        raise UsageError(
+            _unclear(run, experiment, training), remedy="give -p RUN, or --training -e EXPERIMENT, or --compare FILE"
+        )
     sys.stdout.write(f"{path}\n")
 
 

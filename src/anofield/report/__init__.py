@@ -1,4 +1,4 @@
-"""Reports of a run and of a training: one self-contained HTML file each, for clinicians and researchers, offline."""
+"""Reports of a run, of a comparison and of a training: self-contained HTML for clinicians and researchers, offline."""
 
 from __future__ import annotations
 
@@ -6,12 +6,14 @@ import os
 from pathlib import Path
 
 from anofield.errors import UsageError
+from anofield.report.compare import render_comparison
 from anofield.report.folder import read_run
 from anofield.report.page import render
 from anofield.scan import writing
 from anofield.typing import PathLike
 
 TITLE, TRAINING_TITLE = "Anomaly detection report", "Training report"
+COMPARISON_TITLE = "Comparison of two runs"
 
 
 def write_report(
@@ -30,8 +32,8 @@ def write_report(
         out: HTML file to write, or a folder, which gets `report.html`.
         results: Folder written by `evaluate` (holds `results.json`); without it the page shows no metrics.
         title: Heading of the page.
-        max_cases: Cases shown with pictures, the first in the run's order; the table lists every case. The default
-            keeps the file far below the 15 MB at which mail programs and viewers begin to refuse it.
+        max_cases: Cases shown with pictures, the first in the run's order; the table lists every case. Where one file
+            would exceed 15 MB, cases go into numbered files beside it (`report-2.html`, …), each below 15 MB.
         notes: Plain text shown under the heading; an empty line begins a new paragraph.
 
     Returns:
@@ -48,7 +50,11 @@ def write_report(
     """
     if max_cases < 0:
         raise UsageError("is negative", where="max_cases", remedy="give 0 for a report without pictures, or more")
-    return _write_page(out, render(read_run(run, results), title=title, max_cases=max_cases, notes=notes))
+    path = _target(out)
+    pages = render(read_run(run, results), title=title, max_cases=max_cases, notes=notes, name=path.name)
+    for name, page in reversed(pages.items()):  # the first page last: it is complete when it appears
+        _write_text(path.with_name(name), page)
+    return path
 
 
 def write_training_report(
@@ -88,11 +94,33 @@ def write_training_report(
     return _write_page(out, page, "training.html")
 
 
+def write_comparison_report(comparison: PathLike, out: PathLike, *, title: str = COMPARISON_TITLE) -> Path:
+    """Write the report of a comparison of two runs.
+
+    Args:
+        comparison: Written by `anofield evaluate --compare`, or the folder that holds it.
+        out: HTML file to write, or a folder, which gets `compare.html`.
+        title: Heading of the page.
+
+    Returns:
+        The file written.
+
+    Raises:
+        UsageError: No such file, or it is no comparison.
+        MachineError: The file cannot be written.
+    """
+    return _write_page(out, render_comparison(comparison, title=title), "compare.html")
+
+
 def _write_page(out: PathLike, page: str, name: str = "report.html") -> Path:
-    path = Path(out)
-    path = path / name if path.is_dir() else path
+    path = _target(out, name)
     _write_text(path, page)
     return path
+
+
+def _target(out: PathLike, name: str = "report.html") -> Path:
+    path = Path(out)
+    return path / name if path.is_dir() else path
 
 
 def _write_text(path: Path, text: str) -> None:

@@ -94,7 +94,7 @@ def _finished(path: Path, order: list[str]) -> list[Path]:
 
 
 def _case(folder: Path, labels: Json) -> CaseFolder:
-    facts = _json(folder / "case.json", dict)
+    facts = read_json(folder / "case.json", dict)
     name = str(facts.get("id") or folder.name)
     label = labels.get(name) or facts.get("label")
     return CaseFolder(name, folder, facts, Path(label) if label else None, _rows(folder / "lesions.tsv"))
@@ -113,15 +113,20 @@ def _results(folder: Path) -> Json:
     path = folder if folder.suffix == ".json" else folder / "results.json"
     if not path.is_file():
         raise UsageError("no such file", where=path, remedy="give the output folder of `anofield evaluate`")
-    content: Json = _json(path, dict)
+    content: Json = read_json(path, dict)
     return content
 
 
 def _optional(path: Path, empty: Any) -> Any:
-    return _json(path, type(empty)) if path.is_file() else empty
+    return read_json(path, type(empty)) if path.is_file() else empty
 
 
-def _json(path: Path, kind: type) -> Any:
+def read_json(path: Path, kind: type) -> Any:
+    """Content of a JSON file that holds a `kind`.
+
+    Raises:
+        UsageError: It cannot be read or holds something else.
+    """
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:

@@ -54,6 +54,12 @@ def finite(value: Any) -> float | None:
     return found if math.isfinite(found) else None
 
 
+def value(number: Any) -> str:
+    """A number for a machine to sort by, empty for anything that is none."""
+    found = finite(number)
+    return "" if found is None else repr(found)
+
+
 def _minus(text: str) -> str:
     """A true minus sign, and none before a value that rounds to zero."""
     if not text.startswith("-"):

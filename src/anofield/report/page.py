@@ -1,26 +1,28 @@
-"""The page: what the template shows, in words and with sensible digits."""
+"""The pages of a run: what the templates show, in words and with sensible digits, split where one is too large."""
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterable, Sequence
 from datetime import datetime
+from pathlib import Path
 from statistics import median
 from typing import Any
 
 import jinja2
 
+from anofield.report import card as cards
+from anofield.report.cases import LESION_COLUMNS, draw_cards, row_of
 from anofield.report.charts import Chart, Line, curve
-from anofield.report.figures import draw, gradient, scale_of
-from anofield.report.folder import CaseFolder, Run, section
-from anofield.report.numerals import DASH, decimal, duration, finite, ml, number
-from anofield.report.planes import CaseView, view_case
+from anofield.report.figures import gradient
+from anofield.report.folder import Run, section
+from anofield.report.numerals import DASH, decimal, duration, finite, ml, number, value
+from anofield.report.viewer import library, script
 from anofield.typing import Json
 
-BUDGET = 15_000_000  # characters of the whole file
-RESERVE = 2_000_000  # of these for text, tables and curves
-LESION_ROWS = 8
+BUDGET = 15_000_000  # characters of a file; mail programs and viewers begin to refuse larger ones
+RESERVE = 2_000_000  # of these for text, tables, curves and the library of the interactive view
 FEW_CASES = 40  # the table of all cases is open up to this many
-OUTLIER = 3.5  # modified z-score, Iglewicz & Hoaglin 1993
 WORDS = {
     "deviation": "how far a voxel departs from what the fitted healthy anatomy predicts there, in standard deviations "
     "of that prediction",
@@ -37,16 +39,6 @@ COLUMNS = {  # key in results.json: (heading, second line)
     "dice_oracle": ("Dice, oracle", "threshold chosen on the test labels"),
     "threshold": ("Threshold", "calibrated"),
 }
-LESION_COLUMNS = {
-    "lesion": "Lesion",
-    "volume_ml": "Volume, ml",
-    "peak": "Peak",
-    "mean": "Mean",
-    "x_mm": "x, mm",
-    "y_mm": "y, mm",
-    "z_mm": "z, mm",
-}
-FIT_WORDS = {"loss": "Fit loss", "code_distance": "Code distance"}
 KINDS = {
     "scan": "Scan",
     "restoration": "Restoration",
@@ -55,38 +47,109 @@ KINDS = {
 }
 
 
-def render(run: Run, *, title: str, max_cases: int, notes: str) -> str:
-    """The page of a run as HTML text.
+def render(run: Run, *, title: str, max_cases: int, notes: str, name: str = "report.html") -> dict[str, str]:
+    """The pages of a run as HTML text, the first under `name`, those of cases, if they need their own, numbered.
 
     Args:
         run: What `read_run` read.
         title: Heading.
         max_cases: Cases that get a card with pictures.
         notes: Plain text; an empty line begins a paragraph.
+        name: File name of the first page.
     """
-    return (
-        templates()
-        .get_template("page.html.j2")
-        .render(
-            title=title,
-            version=run.info.get("anofield"),
-            notes=[part.strip() for part in notes.split("\n\n") if part.strip()],
-            head=_head(run),
-            summary=_summary(run),
-            charts=_charts(run),
-            strip=_strip(run, max_cases),
-            few=len(run.cases) <= FEW_CASES,
-            rows=[_row(run, case, place) for place, case in enumerate(run.cases)],
-            failures=[
-                {key: str(f.get(key) or DASH) for key in ("id", "stage", "error", "image")} for f in run.failures
-            ],
-            settings=_settings(run.info),
-            kinds=KINDS,
-            dash=DASH,
-            lesion_columns=LESION_COLUMNS,
-            **_cards(run, max_cases),
-        )
+    shown, scale = draw_cards(run, max_cases)
+    groups = split([card["weight"] for card in shown])
+    files = [name] if len(groups) < 2 else [numbered(name, place + 2) for place in range(len(groups))]
+    homes = {place: file for file, group in zip(files, groups, strict=False) for place in group}
+    common = {
+        "title": title,
+        "version": run.info.get("anofield"),
+        "head": _head(run),
+        "kinds": KINDS,
+        "dash": DASH,
+        "lesion_columns": LESION_COLUMNS,
+        "scale": scale,
+        "gradient": gradient(),
+        "left_out": len(run.cases) - len(shown),
+        "n_shown": len(shown),
+        "n_cases": len(run.cases),
+        "home": name,
+        "scripts": {"table": script("table.js"), "viewer": script("viewer.js")},
+    }
+    link = {place: f"{'' if file == name else file}#case-{place}" for place, file in homes.items()}
+    alone = files == [name]
+    index = _page(
+        "page.html.j2", shown if alone else [], **common, **_index(run, notes, link), pages=[] if alone else files
     )
+    pages = {name: index}
+    for place, (file, group) in enumerate(zip(files, groups, strict=False)):
+        if not alone:
+            near = {
+                "before": files[place - 1] if place else None,
+                "after": files[place + 1] if place + 1 < len(files) else None,
+            }
+            pages[file] = _page(
+                "cases.html.j2", [shown[n] for n in group], **common, **near, number=place + 1, count=len(files)
+            )
+    return pages
+
+
+def split(weights: Sequence[int]) -> list[list[int]]:
+    """Places of cases, in order, in groups that fit into a file each."""
+    groups: list[list[int]] = [[]]
+    used = RESERVE
+    for place, weight in enumerate(weights):
+        if groups[-1] and used + weight > BUDGET:
+            groups.append([])
+            used = RESERVE
+        groups[-1].append(place)
+        used += weight
+    return groups
+
+
+def numbered(name: str, number: int) -> str:
+    """`report.html` → `report-2.html`."""
+    stem, dot, ending = name.rpartition(".")
+    return f"{stem}-{number}{dot}{ending}" if dot else f"{name}-{number}"
+
+
+def _page(template: str, shown: Sequence[Json], **content: Any) -> str:
+    """A page with the library of the interactive view if any of its cases has one."""
+    embedded = library() if any(card["viewer"] for card in shown) else ""
+    return templates().get_template(template).render(cards=shown, library=embedded, **content)
+
+
+def _index(run: Run, notes: str, link: dict[int, str]) -> Json:
+    """What the first page alone shows."""
+    names = _ordered(run, section(run.results, "scores"))
+    listed = [{**row_of(run, case, place), "link": link.get(place)} for place, case in enumerate(run.cases)]
+    return {
+        "notes": [part.strip() for part in notes.split("\n\n") if part.strip()],
+        "summary": _summary(run),
+        "figures": _figures(run, names),
+        "charts": _charts(run),
+        "strip": _strip(run, link),
+        "few": len(run.cases) <= FEW_CASES,
+        "rows": listed,
+        "untrusted": [row for row in listed if row["trusted"] is False],
+        "failures": [{key: str(f.get(key) or DASH) for key in ("id", "stage", "error", "image")} for f in run.failures],
+        "settings": _settings(run),
+    }
+
+
+def _figures(run: Run, names: Sequence[str]) -> Json | None:
+    """The metric card and what goes with it, None if the results have none."""
+    results = run.results
+    table = cards.card_table(section(results, "card"), names, _baselines(run))
+    return table and {
+        **table,
+        "margins": cards.margins(section(results, "margins")),
+        "by_size": cards.by_size(section(results, "by_size")),
+        "thresholds": cards.thresholds(section(results, "thresholds"), names),
+        "healthy": cards.healthy(section(results, "healthy")),
+        "sureness": cards.sureness(section(results, "rules")),
+        "rules": section(results, "rules"),
+    }
 
 
 def templates() -> jinja2.Environment:
@@ -95,7 +158,7 @@ def templates() -> jinja2.Environment:
     pages = jinja2.Environment(
         loader=loader, autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True
     )
-    pages.filters.update(number=number, ml=ml, duration=duration, decimal=decimal)
+    pages.filters.update(number=number, ml=ml, duration=duration, decimal=decimal, value=value)
     return pages
 
 
@@ -199,25 +262,32 @@ def _charts(run: Run) -> list[Chart]:
     charts = []
     for heading, x_label, y_label, x, y, metric, short in axes:
         lines = tuple(
-            Line(f"{name} (baseline)" if "baseline" in style else name, style, path, f"{short} {decimal(value)}")
+            Line(
+                f"{name} (baseline)" if "baseline" in style else name,
+                style,
+                path,
+                f"{short} {decimal(value)} {ci}".strip(),
+            )
             for name, style in styles.items()
             if (path := curve(section(curves, name).get(x) or [], section(curves, name).get(y) or []))
             for value in [section(section(run.results, "scores"), name).get(metric)]
+            for _, ci in [cards.interval(section(section(section(run.results, "card"), name), metric), 3)]
         )
         charts.append(Chart(heading, x_label, y_label, lines, diagonal=metric == "auroc"))
-    return [chart for chart in charts if chart.lines]
+    froc = cards.froc(section(run.results, "froc"), styles, section(run.results, "card"))
+    return [chart for chart in charts if chart.lines] + ([froc] if froc else [])
 
 
-def _strip(run: Run, max_cases: int) -> list[Json]:
-    """Per score: a dot for every case's Dice, with the number of its card if it has one."""
-    cards = {case.id: place for place, case in enumerate(run.cases[:max_cases])}
+def _strip(run: Run, link: dict[int, str]) -> list[Json]:
+    """Per score: a dot for every case's Dice, with the address of its card if it has one."""
+    known = {case.id: link.get(place) for place, case in enumerate(run.cases)}
     measured = run.results.get("cases") or []
     names = _ordered(run, {name: None for case in measured for name in section(case, "dice")})
     rows = []
     for name, style in _styles(run, names).items():
         found = [(str(case.get("id")), finite(section(case, "dice").get(name))) for case in measured]
         dots = [
-            {"id": case, "value": value, "card": cards.get(case), "lane": place % 5}
+            {"id": case, "value": value, "card": known.get(case), "lane": place % 5}
             for place, (case, value) in enumerate(found)
             if value is not None
         ]
@@ -227,92 +297,31 @@ def _strip(run: Run, max_cases: int) -> list[Json]:
     return rows
 
 
-def _measured(run: Run, case: CaseFolder) -> Json:
-    return next((row for row in run.results.get("cases") or [] if str(row.get("id")) == case.id), {})
-
-
-def _row(run: Run, case: CaseFolder, place: int) -> Json:
-    """What is known of a case without its images."""
-    measured = _measured(run, case)
-    fit = section(case.facts, "fit")
-    return {
-        "id": case.id,
-        "place": place,
-        "truth_ml": measured.get("lesion_ml"),
-        "detected_ml": case.facts.get("volume_ml") if case.facts.get("threshold") is not None else None,
-        "dice": section(measured, "dice").get(run.score),
-        "rivals": [(name, section(measured, "dice").get(name)) for name in _baselines(run)] if measured else [],
-        "ap": section(measured, "ap").get(run.score),
-        "components": case.facts.get("lesions"),
-        "seconds": _total(case.facts.get("seconds")),
-        "fit": [(FIT_WORDS.get(key, key.replace("_", " ")), value) for key, value in fit.items()],
-        "unusual": _unusual(run, case),
-        "brain_ml": case.facts.get("brain_ml"),
-        "shape": " × ".join(str(n) for n in case.facts.get("shape") or []),
-        "file": case.image.name if case.image else DASH,
-    }
-
-
-def _total(seconds: Any) -> float | None:
-    if not isinstance(seconds, dict):
-        return finite(seconds)
-    parts = [value for value in map(finite, seconds.values()) if value is not None]
-    return sum(parts) if parts else None
-
-
-def _unusual(run: Run, case: CaseFolder) -> bool:
-    """Whether a case's fit loss lies far above the run's others; such a fit is not to be trusted."""
-    losses = [finite(section(other.facts, "fit").get("loss")) for other in run.cases]
-    known = [loss for loss in losses if loss is not None]
-    own = finite(section(case.facts, "fit").get("loss"))
-    if own is None or len(known) < 5:
-        return False
-    middle = median(known)
-    spread = median(abs(loss - middle) for loss in known)
-    return spread > 0 and 0.6745 * (own - middle) / spread > OUTLIER
-
-
-def _cards(run: Run, max_cases: int) -> Json:
-    """Cards of the first cases with their pictures, and the colour scale that they share."""
-    shown = run.cases[:max_cases]
-    views = [view_case(case) for case in shown]
-    scale = scale_of(views, run.threshold)
-    share = (BUDGET - RESERVE) // max(1, len(shown))
-    cards = [_card(run, case, view, place) for place, (case, view) in enumerate(zip(shown, views, strict=True))]
-    for card, view in zip(cards, views, strict=True):
-        card["planes"] = draw(view, scale, share)
-        if view.planes and not card["planes"]:
-            card["notes"].append("Its pictures were left out to keep the file small; show fewer cases.")
-        if not view.planes:
-            card["notes"].append("It has no image that can be shown.")
-    return {"cards": cards, "scale": scale, "gradient": gradient(), "left_out": len(run.cases) - len(shown)}
-
-
-def _card(run: Run, case: CaseFolder, view: CaseView, place: int) -> Json:
-    row = _row(run, case, place)
-    truth = row["truth_ml"] if row["truth_ml"] is not None else view.truth_ml
-    lesions = [[_cell(lesion, key) for key in LESION_COLUMNS] for lesion in case.lesions[:LESION_ROWS]]
-    more = max(0, len(case.lesions) - LESION_ROWS)
-    return {**row, "truth_ml": truth, "lesions": lesions, "more": more, "centre": view.centre, "notes": view.notes}
-
-
-def _cell(lesion: dict[str, str], key: str) -> str:
-    value = lesion.get(key)
-    if key == "lesion":
-        return value or DASH
-    if key == "volume_ml":
-        return ml(value)
-    return decimal(value, 0) if key.endswith("_mm") else number(value)
-
-
-def _settings(info: Json) -> list[tuple[str, list[tuple[str, str]]]]:
-    """Everything in `run.json` that tells how the run was made, as (heading, rows)."""
-    run = {key: info.get(key) for key in ("command", "experiment", "created", "anofield", "seconds") if key in info}
+def _settings(run: Run) -> list[tuple[str, list[tuple[str, str]]]]:
+    """Everything that tells how the run and its results were made, as (heading, rows)."""
+    info = run.info
+    named = ("options", "recipe", "specs", "threshold", "thresholds", "versions")
+    about = {key: value for key, value in info.items() if key not in (*named, "cases") and value is not None}
+    hashes = {case.id: case.facts.get("source_hash") for case in run.cases if case.facts.get("source_hash")}
+    measured = {key: run.results.get(key) for key in ("run", "space", "preset", "rules") if run.results.get(key)}
     parts = {
-        "Run": run,
-        **{name.title(): section(info, name) for name in ("options", "recipe", "threshold", "versions")},
+        "Run": about,
+        **{name.title(): section(info, name) for name in named},
+        "Specs of the model": _specs(info),
+        "Results": measured,
+        "Hashes of the scans": hashes,
     }
     return [(name, list(flat(content))) for name, content in parts.items() if content]
+
+
+def _specs(info: Json) -> Json:
+    """`specs.json` of the experiment, if it is still where the run found it."""
+    path = Path(str(info.get("experiment") or "")) / "specs.json"
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return {}
+    return content if isinstance(content, dict) else {}
 
 
 def flat(content: Any, above: str = "") -> Iterable[tuple[str, str]]:

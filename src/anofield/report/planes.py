@@ -14,6 +14,7 @@ from scipy import ndimage
 from anofield.errors import ScanError
 from anofield.report.folder import CaseFolder
 from anofield.report.numerals import decimal
+from anofield.report.viewer import Viewer, pack
 from anofield.typing import Affine, Volume
 
 MARGIN_MM = 4.0  # around the brain, so that an outline at its border stays visible
@@ -89,6 +90,8 @@ class CaseView:
         top: `TOP_PERCENTILE` of the anomaly map.
         truth_ml: Volume of the truth, if it is known.
         centre: What the planes go through.
+        at: World position of what the planes go through, mm.
+        viewer: Volumes of the interactive view.
         notes: What is missing, and why.
     """
 
@@ -97,6 +100,8 @@ class CaseView:
     top: float | None = None
     truth_ml: float | None = None
     centre: str = ""
+    at: tuple[float, ...] = (0.0, 0.0, 0.0)
+    viewer: Viewer | None = None
     notes: list[str] = field(default_factory=list)
 
 
@@ -132,21 +137,28 @@ def turned(plane: Volume) -> Volume:
     return shown
 
 
-def view_case(case: CaseFolder) -> CaseView:
-    """Read the images of a case and cut the three planes."""
+def view_case(case: CaseFolder, threshold: float | None = None) -> CaseView:
+    """Read the images of a case, cut the three planes and pack the volumes of the interactive view.
+
+    Args:
+        case: Whose images.
+        threshold: Calibrated threshold of the run.
+    """
     view = CaseView()
     volumes = _volumes(case, view)
     if not volumes:
         return view
     first = next(iter(volumes.values()))
     index, view.centre = centre(volumes, first)
-    view.centre += f", at ({', '.join(decimal(mm, 0) for mm in first.mm(index))}) mm"
+    view.at = tuple(float(mm) for mm in first.mm(index))
+    view.centre += f", at ({', '.join(decimal(mm, 0) for mm in view.at)}) mm"
     if first.tilt() > 3.0:
         view.notes.append(f"The planes follow the voxels, up to {first.tilt():.0f}° off the world axes.")
     box = _box(volumes, first)
     view.window, view.top = _window(volumes, box), _top(volumes)
     view.truth_ml = float((volumes["truth"].data > 0).sum()) * first.voxel_ml if "truth" in volumes else None
     view.planes = [_plane(name, volumes, first, index, box) for name in VIEWS]
+    view.viewer = pack(volumes, _shown(volumes), box, view.window, threshold)
     return view
 
 
@@ -228,9 +240,7 @@ def _inside_largest(mask: Volume, spacing: Any) -> Any:
 
 def _box(volumes: dict[str, World], first: World) -> tuple[slice, ...]:
     """Bounding box of the brain and of every outline, with a margin."""
-    shown = _brain(volumes)
-    for name in ("truth", "detected"):
-        shown = shown | (volumes[name].data > 0) if name in volumes else shown
+    shown = _shown(volumes)
     if not shown.any():
         return tuple(slice(0, n) for n in shown.shape)
     margin = np.ceil(MARGIN_MM / first.spacing).astype(int)
@@ -238,6 +248,14 @@ def _box(volumes: dict[str, World], first: World) -> tuple[slice, ...]:
     return tuple(
         slice(max(0, s.start - m), min(n, s.stop + m)) for s, m, n in zip(found, margin, shown.shape, strict=True)
     )
+
+
+def _shown(volumes: dict[str, World]) -> Volume:
+    """The brain and what was marked in it or by its side."""
+    shown = _brain(volumes)
+    for name in ("truth", "detected"):
+        shown = shown | (volumes[name].data > 0) if name in volumes else shown
+    return shown
 
 
 def _window(volumes: dict[str, World], box: tuple[slice, ...]) -> tuple[float, float]:
