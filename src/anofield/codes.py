@@ -9,6 +9,14 @@ import torch
 from torch import Tensor, nn
 
 
+def bounded(codes: Tensor, bound: float | None) -> Tensor:
+    """Codes (case, code) with norms of at most `bound`; None for no bound."""
+    if bound is None:
+        return codes
+    shrink: Tensor = (bound / codes.norm(dim=1, keepdim=True).clamp_min(1e-12)).clamp_max(1.0)
+    return codes * shrink
+
+
 class CodeTable(nn.Module):
     """One code per training case, keyed by case id.
 
@@ -31,9 +39,7 @@ class CodeTable(nn.Module):
         """Codes of rows (c,) → (c, code); the rows are first rescaled in place to the bound."""
         if self.bound is not None:
             with torch.no_grad():
-                picked = self.weight[rows]
-                norms = picked.norm(dim=1, keepdim=True)
-                self.weight[rows] = picked * (self.bound / norms.clamp_min(1e-12)).clamp_max(1.0)
+                self.weight[rows] = bounded(self.weight[rows], self.bound)
         return self.weight[rows]
 
     def only(self, ids: list[str]) -> CodeTable:

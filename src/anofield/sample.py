@@ -18,7 +18,7 @@ from nibabel import orientations
 from numpy.typing import NDArray
 from torch import Tensor
 
-from anofield.codes import CodePrior
+from anofield.codes import CodePrior, bounded
 from anofield.errors import UsageError
 from anofield.experiment import LATEST, Experiment
 from anofield.fit import DECODE_POINTS
@@ -110,14 +110,6 @@ def read_table(path: PathLike, epoch: str = LATEST) -> Table:
     bound = experiment.specs.code_bound
     ids = checkpoint.code_ids or [str(row) for row in range(len(checkpoint.codes))]  # published codes name no cases
     return Table(ids, bounded(checkpoint.codes.float(), bound), bound, checkpoint.epoch)
-
-
-def bounded(codes: Tensor, bound: float | None) -> Tensor:
-    """Codes (case, code) with norms of at most `bound`; None for no bound."""
-    if bound is None:
-        return codes
-    shrink: Tensor = (bound / codes.norm(dim=1, keepdim=True).clamp_min(1e-12)).clamp_max(1.0)
-    return codes * shrink
 
 
 def from_cases(table: Table, ids: Sequence[str]) -> Drawn:

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import sys
+import time
+from collections.abc import Mapping, Sequence
 from enum import StrEnum
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -12,9 +15,16 @@ from anofield.cli._options import Precision
 from anofield.errors import UsageError
 
 if TYPE_CHECKING:
+    from anofield.cluster import Failure
+    from anofield.cohort import Case
     from anofield.detect import DetectOptions
+    from anofield.model import Model
+    from anofield.scorer import RunOptions, Scorer
+    from anofield.typing import Json
 
 FIT_SWITCHES = ("pose", "intensity", "samples", "seed")
+SWITCHES = ("tail", "minimum_mm", "mean_mm", "gaussian_mm", "edge_mm", "native_edge_mm", "fine_mm", "standardise",
+            *FIT_SWITCHES)  # fmt: skip
 
 
 class Pose(StrEnum):
@@ -80,6 +90,48 @@ def options_from(preset: Preset, score: str, also: str, **switches: Any) -> Dete
     given = {key: getattr(value, "value", value) for key, value in switches.items() if value is not None}
     fit = {key: given.pop(key) for key in FIT_SWITCHES if key in given}
     return _checked({"score": score, "also": extra, "fit": fit, "filters": given})
+
+
+def switches_of(given: Mapping[str, Any]) -> dict[str, Any]:
+    """The switches of fit and filters among the arguments of a command, by the names of their fields."""
+    found = {key: given[key] for key in SWITCHES if key in given}
+    return {**found, "intensity": given["intensity_map"]} if "intensity_map" in given else found
+
+
+def run_cases(
+    cases: Sequence[Case],
+    method: Model | Scorer,
+    options: RunOptions,
+    folder: Path,
+    *,
+    start: float,
+    part: str | None = None,
+    **how: Any,
+) -> tuple[Json, list[Json], list[Failure]]:
+    """Detect in a cohort or a part of it, and write the run's own files.
+
+    Args:
+        cases: The whole cohort.
+        method: The field or a baseline.
+        options: Of the run.
+        folder: Of the run.
+        start: `time.monotonic()` when the command began.
+        part: `K/N`, or None for all.
+        how: Further arguments of `detect_cases`.
+
+    Returns:
+        Content of `run.json`, of every finished `case.json`, and the failures.
+    """
+    from anofield.cluster import failures_of, write_failures
+    from anofield.cohort import part_of
+    from anofield.detect import detect_cases, write_run
+
+    mine, suffix = part_of(cases, part)
+    outcomes = detect_cases(mine, method, options, folder, **how)
+    run = write_run(folder, method, options, outcomes, time.monotonic() - start, " ".join(sys.argv), others=cases)
+    failures = failures_of(outcomes)
+    write_failures(folder / f"failures{suffix}.json", failures)
+    return run, [outcome.value for outcome in outcomes if outcome.value is not None], failures
 
 
 def _checked(chosen: Mapping[str, Any]) -> DetectOptions:

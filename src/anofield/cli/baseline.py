@@ -4,12 +4,23 @@ from __future__ import annotations
 
 import json
 import sys
+import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from anofield.cli._detection import EdgeMm, FineMm, GaussianMm, MeanMm, MinimumMm, NativeEdgeMm, Standardise
+from anofield.cli._detection import (
+    EdgeMm,
+    FineMm,
+    GaussianMm,
+    MeanMm,
+    MinimumMm,
+    NativeEdgeMm,
+    Standardise,
+    run_cases,
+    switches_of,
+)
 from anofield.cli._options import (
     Dataset,
     DatasetOption,
@@ -92,14 +103,12 @@ def _calibrate(
     json_: Json = False,
 ) -> None:
     """Set the threshold so that a known share of healthy brain lies above it."""
+    switches = switches_of(locals())
     from anofield.calibrate import calibrate
     from anofield.cluster import failures_of
     from anofield.cohort import find_cases, parse_entities
 
-    opened, options = _open(
-        context.obj, model, device, tail=tail, minimum_mm=minimum_mm, mean_mm=mean_mm, gaussian_mm=gaussian_mm,
-        edge_mm=edge_mm, native_edge_mm=native_edge_mm, fine_mm=fine_mm, standardise=standardise,
-    )  # fmt: skip
+    opened, options = _open(context.obj, model, device, **switches)
     entities = parse_entities(filter_)
     cases = find_cases(source, dataset=dataset.value, modality=modality, entities=entities, mask=mask)
     content, outcomes = calibrate(cases, opened, options, quantile=quantile)
@@ -133,24 +142,15 @@ def _detect(
     json_: Json = False,
 ) -> None:
     """Write a run like that of `anofield detect`; finished cases are skipped, failing ones do not stop the rest."""
-    import time
-
-    from anofield.cluster import failures_of, write_failures
+    switches = switches_of(locals())
     from anofield.cohort import find_cases, parse_entities
-    from anofield.detect import detect_cases, write_run
 
     start = time.monotonic()
-    opened, options = _open(
-        context.obj, model, device, tail=tail, minimum_mm=minimum_mm, mean_mm=mean_mm, gaussian_mm=gaussian_mm,
-        edge_mm=edge_mm, native_edge_mm=native_edge_mm, fine_mm=fine_mm, standardise=standardise,
-    )  # fmt: skip
+    opened, options = _open(context.obj, model, device, **switches)
     entities = parse_entities(filter_)
     cases = find_cases(source, dataset=dataset.value, modality=modality, entities=entities, label=label, mask=mask)
-    outcomes = detect_cases(cases, opened, options, output, force=force, workers=workers, scheduler=scheduler)
-    run = write_run(output, opened, options, outcomes, time.monotonic() - start, " ".join(sys.argv))
-    failures = failures_of(outcomes)
-    write_failures(output / "failures.json", failures)
-    found = [outcome.value for outcome in outcomes if outcome.value is not None]
+    run, found, failures = run_cases(cases, opened, options, output, start=start, force=force, workers=workers,
+                                     scheduler=scheduler)  # fmt: skip
     text = f"{len(found)} cases written to {output}"
     finish({**run, "results": found}, failures, len(found), as_json=json_, text=text)
 

@@ -22,6 +22,7 @@ from anofield.cli._detection import (
     Seed,
     Standardise,
     options_from,
+    switches_of,
 )
 from anofield.cli._options import (
     Dataset,
@@ -64,29 +65,14 @@ def command(
     json_: Json = False,
 ) -> None:
     """Set each score's threshold so that a known share of healthy brain lies above it."""
+    switches = switches_of(locals())
     from anofield.calibrate import calibrate
     from anofield.cluster import failures_of
     from anofield.cohort import find_cases, parse_entities
     from anofield.model import load_model
 
     loaded = load_model(model, device=device, precision=precision.value)
-    options = options_from(
-        preset,
-        "deviation",
-        "none",
-        tail=tail,
-        minimum_mm=minimum_mm,
-        mean_mm=mean_mm,
-        gaussian_mm=gaussian_mm,
-        edge_mm=edge_mm,
-        native_edge_mm=native_edge_mm,
-        fine_mm=fine_mm,
-        standardise=standardise,
-        pose=pose,
-        intensity=intensity_map,
-        samples=samples,
-        seed=seed,
-    )
+    options = options_from(preset, "deviation", "none", **switches)
     entities = parse_entities(filter_)
     cases = find_cases(source, dataset=dataset.value, modality=modality, entities=entities, mask=mask)
     content, outcomes = calibrate(cases, loaded, options, quantile=quantile)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import sys
+import time
 from enum import StrEnum
 from pathlib import Path
 from typing import Annotated
@@ -25,6 +25,8 @@ from anofield.cli._detection import (
     Seed,
     Standardise,
     options_from,
+    run_cases,
+    switches_of,
 )
 from anofield.cli._options import (
     Dataset,
@@ -90,44 +92,21 @@ def command(
     json_: Json = False,
 ) -> None:
     """Show where scans depart from healthy anatomy; finished cases are skipped, failing ones do not stop the rest."""
-    import time
-
+    switches = switches_of(locals())
     from anofield.bids import RUN_FOLDER, write_derivatives
-    from anofield.cluster import failures_of, write_failures
     from anofield.cohort import find_cases, parse_entities, part_of
-    from anofield.detect import detect_cases, write_run
     from anofield.model import load_model
 
     start = time.monotonic()
     loaded = load_model(model, epoch=epoch, device=device, precision=precision.value)
-    options = options_from(
-        preset,
-        score.value,
-        also,
-        tail=tail,
-        minimum_mm=minimum_mm,
-        mean_mm=mean_mm,
-        gaussian_mm=gaussian_mm,
-        edge_mm=edge_mm,
-        native_edge_mm=native_edge_mm,
-        fine_mm=fine_mm,
-        standardise=standardise,
-        pose=pose,
-        intensity=intensity_map,
-        samples=samples,
-        seed=seed,
-    )
+    options = options_from(preset, score.value, also, **switches)
     entities = parse_entities(filter_)
     cases = find_cases(source, dataset=dataset.value, modality=modality, entities=entities, label=label, mask=mask)
-    mine, suffix = part_of(cases, part)
     folder = output / RUN_FOLDER if naming is Naming.bids else output
-    outcomes = detect_cases(mine, loaded, options, folder, force=force, workers=workers, scheduler=scheduler)
-    run = write_run(folder, loaded, options, outcomes, time.monotonic() - start, " ".join(sys.argv), others=cases)
-    failures = failures_of(outcomes)
-    write_failures(folder / f"failures{suffix}.json", failures)
+    run, found, failures = run_cases(cases, loaded, options, folder, start=start, part=part, force=force,
+                                     workers=workers, scheduler=scheduler)  # fmt: skip
     if naming is Naming.bids:
-        write_derivatives(output, mine)
-    found = [outcome.value for outcome in outcomes if outcome.value is not None]
+        write_derivatives(output, part_of(cases, part)[0])
     finish({**run, "results": found}, failures, len(found), as_json=json_, text=_text(found, output))
 
 
