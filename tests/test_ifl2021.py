@@ -77,4 +77,5 @@ def test_the_preset_refuses_switches_beside_it(tmp_path: Path, world: World, ano
     words = ("detect", "-m", world.experiment, "-i", world.glioma[0].image, "-o", tmp_path, "--preset", "ifl2021")
     ended = anofield(*words, "--gaussian-mm", 3)  # type: ignore[operator]
     assert ended.code == 2
+    assert "--gaussian-mm" in ended.err
     assert "leave out one" in ended.err

@@ -84,7 +84,8 @@ def options_from(preset: Preset, score: str, also: str, **switches: Any) -> Dete
 
         changed = [key for key, value in switches.items() if value is not None and key not in ("seed", "tail")]
         if changed:
-            raise UsageError(f"--preset ifl2021 with --{changed[0]}", remedy="leave out one of them")
+            flag = {"intensity": "intensity-map"}.get(changed[0], changed[0].replace("_", "-"))
+            raise UsageError(f"--preset ifl2021 with --{flag}", remedy="leave out one of them")
         _checked({"also": extra})
         return DetectOptions.published(also=extra, seed=switches.get("seed") or 0)
     given = {key: getattr(value, "value", value) for key, value in switches.items() if value is not None}
