@@ -170,7 +170,7 @@ class Specs(_Strict):
                 "no specs.json",
                 where=path.parent,
                 why="it says what network is trained on what data",
-                remedy="write one (docs/explanation/architecture.md has an example)",
+                remedy="`anofield train --preset default --data STORE` makes one",
             )
         try:
             return cls.model_validate(json.loads(path.read_text()))
