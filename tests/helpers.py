@@ -121,6 +121,18 @@ def make_checkpoint(epoch: int, step: int = 0) -> Checkpoint:
     return Checkpoint(epoch, step, {"w": value}, ["a", "b"], value + 1, {"state": {0: value + 2}}, logs)
 
 
+def install(site: Path, module: str, code: str, points: dict[str, dict[str, str]]) -> Path:
+    """A package of one module with entry points, group → name → `module:object`, as pip would leave it in `site`."""
+    about = site / f"{module}-1.0.dist-info"
+    about.mkdir(parents=True)
+    (site / f"{module}.py").write_text(code)
+    (about / "METADATA").write_text(f"Metadata-Version: 2.1\nName: {module}\nVersion: 1.0\n")
+    groups = [f"[{group}]\n" + "\n".join(f"{name} = {place}" for name, place in lines.items())
+              for group, lines in points.items()]  # fmt: skip
+    (about / "entry_points.txt").write_text("\n".join(groups) + "\n")
+    return site
+
+
 @dataclass(frozen=True)
 class World:
     """A phantom cohort and a small model that was trained and calibrated on its healthy people."""

@@ -66,8 +66,8 @@ PresetOption = Annotated[Preset, typer.Option("--preset", help="ifl2021: fit, sc
 PrecisionOption = Annotated[Precision, typer.Option("--precision", help="auto: bfloat16 where fast.")]
 
 
-def options_from(preset: Preset, score: str, also: str, **switches: Any) -> DetectOptions:
-    """Options of a run; switches that are None are the defaults.
+def options_from(preset: Preset, score: str | None, also: str, **switches: Any) -> DetectOptions:
+    """Options of a run; what is None is the default.
 
     Args:
         preset: `ifl2021` heeds further scores and the seed alone.
@@ -76,21 +76,33 @@ def options_from(preset: Preset, score: str, also: str, **switches: Any) -> Dete
         switches: Fields of `FitOptions` named in `FIT_SWITCHES`, the others of `ScoreOptions`.
 
     Raises:
-        UsageError: An unknown score, or a value out of range.
+        UsageError: An unknown score, a value out of range, or a switch that the preset would not heed.
     """
     extra = tuple(name.strip() for name in also.split(",") if name.strip() not in ("", "none"))
-    if preset is Preset.ifl2021:
-        from anofield.detect import DetectOptions
-
-        changed = [key for key, value in switches.items() if value is not None and key not in ("seed", "tail")]
-        if changed:
-            flag = {"intensity": "intensity-map"}.get(changed[0], changed[0].replace("_", "-"))
-            raise UsageError(f"--preset ifl2021 with --{flag}", remedy="leave out one of them")
-        _checked({"also": extra})
-        return DetectOptions.published(also=extra, seed=switches.get("seed") or 0)
     given = {key: getattr(value, "value", value) for key, value in switches.items() if value is not None}
+    if preset is Preset.ifl2021:
+        return _published(score, extra, given)
     fit = {key: given.pop(key) for key in FIT_SWITCHES if key in given}
-    return _checked({"score": score, "also": extra, "fit": fit, "filters": given})
+    main = {} if score is None else {"score": score}
+    return _checked({**main, "also": extra, "fit": fit, "filters": given})
+
+
+def _published(score: str | None, also: tuple[str, ...], given: Mapping[str, Any]) -> DetectOptions:
+    """Options of the published procedure; its own score may be named.
+
+    Raises:
+        UsageError: Something was given that it does not heed.
+    """
+    from anofield.detect import DetectOptions
+
+    options = DetectOptions.published(also=_checked({"also": also}).also, seed=given.get("seed", 0))
+    changed = [key for key in given if key != "seed"]
+    if score not in (None, options.score):
+        changed.insert(0, f"score {score}")
+    if changed:
+        flag = {"intensity": "intensity-map"}.get(changed[0], changed[0].replace("_", "-"))
+        raise UsageError(f"--preset ifl2021 with --{flag}", remedy="leave out one of them")
+    return options
 
 
 def switches_of(given: Mapping[str, Any]) -> dict[str, Any]:
@@ -139,10 +151,16 @@ def _checked(chosen: Mapping[str, Any]) -> DetectOptions:
     from pydantic import ValidationError
 
     from anofield.detect import DetectOptions
+    from anofield.score import SCORES
 
     try:
-        return DetectOptions.model_validate(chosen)
+        options = DetectOptions.model_validate(chosen)
     except ValidationError as error:
         first = error.errors()[0]
         where = ".".join(str(part) for part in first["loc"])
-        raise UsageError(f"{where}: {first['msg']}", remedy="anofield detect --help lists the options") from error
+        told = first["msg"].removeprefix("Value error, ")
+        raise UsageError(f"{where}: {told}", remedy="anofield detect --help lists the options") from error
+    for name in options.names:
+        if name in SCORES:
+            SCORES[name]  # an installed one that cannot be imported stops the run, not every case of it
+    return options

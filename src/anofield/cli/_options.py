@@ -6,6 +6,7 @@ import json
 import sys
 from collections.abc import Sequence
 from enum import StrEnum
+from importlib.metadata import entry_points
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -16,6 +17,14 @@ from anofield.errors import CohortError
 
 if TYPE_CHECKING:
     from anofield.cluster import Failure
+
+OWN_SCORES = ("deviation", "crps", "cross-entropy", "tail-probability", "intensity")  # to name them without torch
+
+
+def score_names() -> list[str]:
+    """Scores of this package, then those that others install; `DetectOptions` has the last word on a name."""
+    return list(dict.fromkeys([*OWN_SCORES, *(point.name for point in entry_points(group="anofield.scores"))]))
+
 
 Json = Annotated[bool, typer.Option("--json", help="Print the result as JSON on stdout.")]
 Device = Annotated[str, typer.Option("--device", "-d", help="auto, cpu, cuda[:N] or mps.")]
@@ -42,16 +51,6 @@ class Precision(StrEnum):
     bfloat16 = "bfloat16"
 
 
-class Score(StrEnum):
-    """Per-voxel scores."""
-
-    deviation = "deviation"
-    crps = "crps"
-    cross_entropy = "cross-entropy"
-    tail_probability = "tail-probability"
-    intensity = "intensity"
-
-
 class Tail(StrEnum):
     """Which departures the deviation counts."""
 
@@ -60,6 +59,11 @@ class Tail(StrEnum):
     both = "both"
 
 
+ScoreOption = Annotated[
+    str | None,
+    typer.Option("--score", help=f"Score of the anomaly map, by default deviation: {', '.join(score_names())}."),
+]
+TailOption = Annotated[Tail | None, typer.Option("--tail", help="Departures that deviation counts; default bright.")]
 DatasetOption = Annotated[Dataset, typer.Option("--dataset", case_sensitive=False, help="Layout of the input tree.")]
 ModalityOption = Annotated[str, typer.Option("--modality", help="T2w, T1w, FLAIR, T1c; BIDS: any suffix.")]
 Filter = Annotated[str, typer.Option("--filter", help="BIDS entities, for example acq=highres,run=1.")]

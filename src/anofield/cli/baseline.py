@@ -168,7 +168,7 @@ def _open(name: str, folder: Path, device: str, **filters: Any) -> tuple[Trained
     opened = load_baseline(folder, device=device)
     if opened.name != name:
         raise UsageError(f"holds the baseline {opened.name}, not {name}", where=folder, remedy="give its own name")
-    return opened, baseline_options(name, options_from(Preset.default, "deviation", "none", **filters).filters)
+    return opened, baseline_options(name, options_from(Preset.default, None, "none", **filters).filters)
 
 
 def _changes(words: list[str]) -> dict[str, Any]:

@@ -34,7 +34,7 @@ from anofield.cli._options import (
     Mask,
     ModalityOption,
     Precision,
-    Tail,
+    TailOption,
     finish,
 )  # fmt: skip
 
@@ -48,7 +48,7 @@ def command(
     mask: Mask = None,
     preset: PresetOption = Preset.default,
     quantile: Annotated[float, typer.Option("--quantile", help="Share of healthy brain below the threshold.")] = 0.999,
-    tail: Annotated[Tail, typer.Option("--tail", help="Departures that deviation counts.")] = Tail.bright,
+    tail: TailOption = None,
     minimum_mm: MinimumMm = None,
     mean_mm: MeanMm = None,
     gaussian_mm: GaussianMm = None,
@@ -71,8 +71,8 @@ def command(
     from anofield.cohort import find_cases, parse_entities
     from anofield.model import load_model
 
+    options = options_from(preset, None, "none", **switches)
     loaded = load_model(model, device=device, precision=precision.value)
-    options = options_from(preset, "deviation", "none", **switches)
     entities = parse_entities(filter_)
     cases = find_cases(source, dataset=dataset.value, modality=modality, entities=entities, mask=mask)
     content, outcomes = calibrate(cases, loaded, options, quantile=quantile)

@@ -41,8 +41,8 @@ from anofield.cli._options import (
     ModalityOption,
     Precision,
     Scheduler,
-    Score,
-    Tail,
+    ScoreOption,
+    TailOption,
     Workers,
     finish,
 )  # fmt: skip
@@ -65,9 +65,9 @@ def command(
     label: Label = None,
     mask: Mask = None,
     preset: PresetOption = Preset.default,
-    score: Annotated[Score, typer.Option("--score", help="Score of the anomaly map.")] = Score.deviation,
+    score: ScoreOption = None,
     also: Annotated[str, typer.Option("--also", help="Further scores, comma separated; none.")] = "intensity",
-    tail: Annotated[Tail, typer.Option("--tail", help="Departures that deviation counts.")] = Tail.bright,
+    tail: TailOption = None,
     minimum_mm: MinimumMm = None,
     mean_mm: MeanMm = None,
     gaussian_mm: GaussianMm = None,
@@ -98,8 +98,8 @@ def command(
     from anofield.model import load_model
 
     start = time.monotonic()
+    options = options_from(preset, score, also, **switches)
     loaded = load_model(model, epoch=epoch, device=device, precision=precision.value)
-    options = options_from(preset, score.value, also, **switches)
     entities = parse_entities(filter_)
     cases = find_cases(source, dataset=dataset.value, modality=modality, entities=entities, label=label, mask=mask)
     folder = output / RUN_FOLDER if naming is Naming.bids else output
