@@ -10,7 +10,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from anofield import step as module
-from anofield.field import relu_dropout
+from anofield.field import Decoder, folded_weights, relu_dropout
 from anofield.step import Run, batch_loss, point_loss, start_run, train_step
 from helpers import CLASSES, tiny_specs
 
@@ -48,6 +48,26 @@ def test_gradients_taken_in_parts_are_those_of_the_published_loss(
     torch.testing.assert_close(found, loss.detach())
     for one, other in zip(gradients(run), expected, strict=True):
         torch.testing.assert_close(one, other, rtol=1e-5, atol=1e-5)
+
+
+class Plain(Decoder):
+    """The decoder as a field of another package would be: nothing but its logits."""
+
+
+@pytest.mark.parametrize("part", [1, 60, 10_000])
+def test_a_field_of_another_package_takes_the_steps_of_plain_autograd(
+    monkeypatch: pytest.MonkeyPatch, part: int
+) -> None:
+    monkeypatch.setattr(module, "PART_POINTS", part)
+    changes = {"OrdinalWeight": 0.7, "GradientClipNorm": 1.0, "NetworkSpecs": tiny_specs().network_specs.model_dump()}
+    fast, slow = run_of(**changes), run_of(**changes)  # with dropout
+    slow.field.__class__ = Plain
+    assert folded_weights(fast.field) and not folded_weights(slow.field)
+    for step in range(3):
+        losses = [train_step(run, batch(3), torch.tensor([4, 0, 3]), 50 + step, 3) for run in (fast, slow)]
+        torch.testing.assert_close(*losses)
+        for one, other in zip(gradients(fast), gradients(slow), strict=True):
+            torch.testing.assert_close(one, other, rtol=1e-4, atol=1e-4)
 
 
 def test_codes_outside_the_batch_move_by_their_momentum_alone() -> None:

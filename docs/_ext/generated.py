@@ -15,6 +15,7 @@ from pydantic_core import PydanticUndefined
 MEANINGS = {  # of every key of specs.json; a new key without one stops the build
     "Description": "for people",
     "DataSource": "store; the path counts from where the command runs, else from the experiment",
+    "NetworkArch": "which field: the published `decoder`, or one of another package",
     "NetworkSpecs": "shape of the network",
     "CodeLength": "length of a person's code",
     "L": "octaves of the Fourier features; null for raw coordinates",

@@ -31,6 +31,7 @@ CONTENT = {  # folder → key of what it holds
 }
 PARTS = tuple(CONTENT)
 LATEST, PREVIOUS = "latest", "previous"
+DECODER = "decoder"  # NetworkArch of the published network, `field.Decoder`
 
 
 class _Strict(BaseModel):
@@ -122,15 +123,17 @@ PUBLISHED_NETWORK = NetworkSpecs(  # taken where NetworkSpecs is left out, which
 class Specs(_Strict):
     """`specs.json`. Defaults are what the published code takes where a key may be left out; the rest is required.
 
-    Added keys, each with the published behaviour as its default: `BrainFraction` (share of training points drawn in the
-    brain), `Lattice` (place of a voxel in the field, published: `corner`; null takes the store's), `OrdinalWeight` (of
-    the continuous ranked probability score beside cross-entropy), `ProgressiveEpochs` (over which the octaves are let
-    in, the low ones first), `HeldOutSource` and `HeldOutFrequency` (store of healthy people that are not trained on,
-    and every how many epochs to measure them), `Seed`, and the `Cosine` rate.
+    Added keys, each with the published behaviour as its default: `NetworkArch` (the decoder, or a field of another
+    package), `BrainFraction` (share of training points drawn in the brain), `Lattice` (place of a voxel in the field,
+    published: `corner`; null takes the store's), `OrdinalWeight` (of the continuous ranked probability score beside
+    cross-entropy), `ProgressiveEpochs` (over which the octaves are let in, the low ones first), `HeldOutSource` and
+    `HeldOutFrequency` (healthy people that are not trained on, and how often to measure them), `Seed`, and the `Cosine`
+    rate.
     """
 
     description: str | list[str] = ""
     data_source: str
+    network_arch: str = DECODER
     network_specs: NetworkSpecs = PUBLISHED_NETWORK
     code_length: int = Field(ge=1)
     octaves: int | None = Field(default=None, ge=1, alias="L")
@@ -334,7 +337,8 @@ class Experiment:
         table = plain_codes(codes["latent_codes"], self.path / "LatentCodes")
         ids = list(codes["case_ids"]) if "case_ids" in codes else self._published_ids()
         state = optimizer["optimizer_state_dict"] if optimizer else {}
-        return Checkpoint(*at, plain_weights(model["model_state_dict"]), ids, table, state, Logs(**known))
+        weights = (plain_weights if self.specs.network_arch == DECODER else dict)(model["model_state_dict"])
+        return Checkpoint(*at, weights, ids, table, state, Logs(**known))
 
     def _published_ids(self) -> list[str]:
         """Case ids row by row, as `dict_cid.k` gives them; none without it."""
@@ -343,13 +347,8 @@ class Experiment:
         return sorted(rows, key=rows.__getitem__)
 
 
-OWNERS: dict[str | int, type[BaseModel]] = {
-    "NetworkSpecs": NetworkSpecs,
-    "Step": StepRate,
-    "Warmup": WarmupRate,
-    "Constant": ConstantRate,
-    "Cosine": CosineRate,
-}
+OWNERS: dict[str | int, type[BaseModel]] = {"NetworkSpecs": NetworkSpecs}
+OWNERS |= {"Step": StepRate, "Warmup": WarmupRate, "Constant": ConstantRate, "Cosine": CosineRate}
 
 
 def _explain(item: Any) -> str:

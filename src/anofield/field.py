@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 import torch
 from torch import Tensor, nn
@@ -35,6 +35,25 @@ class Field(Protocol):
         Returns:
             (case, point, class).
         """
+
+
+class FieldModule(nn.Module):
+    """A field that is a torch module, so that it can be trained; any module with these attributes will do."""
+
+    code_length: int
+    classes: int
+
+    def logits(self, points: Tensor, codes: Tensor) -> Tensor:
+        """As `Field.logits`, with gradients for the weights and the codes."""
+        raise NotImplementedError
+
+
+@runtime_checkable
+class Progressive(Protocol):
+    """A field whose octaves can be let in one by one."""
+
+    def set_band(self, share: float) -> None:
+        """Let a share of the octaves through, the low ones first."""
 
 
 def fourier_features(points: Tensor, frequencies: Tensor) -> Tensor:
@@ -109,7 +128,7 @@ class WeightNormLinear(nn.Module):
         return torch._weight_norm(self.weight_v, self.weight_g, 0)
 
 
-class Decoder(nn.Module):
+class Decoder(FieldModule):
     """The published decoder, exact, with what depends on the code alone computed once per case.
 
     Args:
@@ -252,23 +271,41 @@ class Decoder(nn.Module):
         return functional.linear(torch.cat((x, features), dim=-1), both) + per_case
 
 
+def folded_weights(field: FieldModule) -> list[Tensor]:
+    """What `outputs_at` can be given, so that weights are folded once for many points; nothing but for the decoder."""
+    return field.fold() if type(field) is Decoder else []
+
+
+def outputs_at(field: FieldModule, points: Tensor, codes: Tensor, weights: Sequence[Tensor]) -> Tensor:
+    """(case, point, 3) and (case, code) → all outputs (case, point, output), from `folded_weights` where there are any.
+
+    A subclass of the decoder goes the way of every other field, by its `logits`, which it may have changed.
+    """
+    return field(points, codes, weights) if type(field) is Decoder else field.logits(points, codes)
+
+
 class FrozenField:
-    """A trained decoder whose weights no longer change: folded once, multiplied in the precision of choice.
+    """A trained field whose weights no longer change: folded once, multiplied in the precision of choice.
 
     Attributes:
-        decoder: In eval mode, its parameters frozen.
+        decoder: The field, in eval mode, its parameters frozen.
         bfloat16: Whether matrices are multiplied in bfloat16; logits are float32 all the same.
-        code_length, classes: Of the decoder.
+        code_length, classes: Of the field.
     """
 
-    def __init__(self, decoder: Decoder, *, bfloat16: bool = False) -> None:
+    def __init__(self, decoder: FieldModule, *, bfloat16: bool = False) -> None:
         self.decoder = decoder.requires_grad_(False).eval()
         self.bfloat16 = bfloat16
         self.code_length, self.classes = decoder.code_length, decoder.classes
-        self._weights = [weight.detach() for weight in decoder.fold()]
+        self._weights = [weight.detach() for weight in folded_weights(decoder)]
+
+    @property
+    def octaves(self) -> int:
+        """L of the published decoder; 0 for raw coordinates and where a field has no such number."""
+        return self.decoder.point_size // 6 if isinstance(self.decoder, Decoder) else 0
 
     def logits(self, points: Tensor, codes: Tensor) -> Tensor:
         """(case, point, 3) field coordinates and (case, code) → (case, point, class) float32."""
         with torch.autocast(points.device.type, torch.bfloat16, enabled=self.bfloat16):
-            logits: Tensor = self.decoder(points, codes, self._weights)
-        return logits[..., : self.classes].float()
+            outputs = outputs_at(self.decoder, points, codes, self._weights)
+        return outputs[..., : self.classes].float()

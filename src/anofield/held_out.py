@@ -8,7 +8,7 @@ from torch.nn import functional
 
 from anofield.codes import CodePrior
 from anofield.feed import Feed, open_feed
-from anofield.field import Decoder
+from anofield.field import FieldModule, folded_weights, outputs_at
 from anofield.lattice import Convention
 from anofield.store import Store
 
@@ -33,7 +33,7 @@ class HeldOut:
         self._feed: Feed = open_feed(store, cases, lattice, count=POINTS, fraction=1.0, seed=0, device=device)
         self._rows = torch.arange(len(cases))
 
-    def cross_entropy(self, field: Decoder, codes: Tensor) -> float:
+    def cross_entropy(self, field: FieldModule, codes: Tensor) -> float:
         """Fit a code to every person at random points of the brain, and measure it at others; nats per point.
 
         Args:
@@ -47,10 +47,10 @@ class HeldOut:
         finally:
             field.train(training)
 
-    def _measure(self, field: Decoder, codes: Tensor) -> float:
+    def _measure(self, field: FieldModule, codes: Tensor) -> float:
         prior = CodePrior.fit(codes.cpu())
         fitted = prior.mean.to(codes).repeat(len(self._rows), 1).requires_grad_(True)
-        weights = [weight.detach() for weight in field.fold()]
+        weights = [weight.detach() for weight in folded_weights(field)]
         optimizer = torch.optim.Adam([fitted], lr=RATE)
         schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, STEPS)
         for step in range(STEPS):
@@ -62,7 +62,7 @@ class HeldOut:
             fresh = [self._loss(field, fitted, weights, STEPS + more) for more in range(4)]
         return float(torch.stack(fresh).mean())
 
-    def _loss(self, field: Decoder, codes: Tensor, weights: list[Tensor], step: int) -> Tensor:
+    def _loss(self, field: FieldModule, codes: Tensor, weights: list[Tensor], step: int) -> Tensor:
         points, targets = self._feed.batch(self._rows, step)
-        logits = field(points, codes, weights).float().flatten(0, 1)
+        logits = outputs_at(field, points, codes, weights).float().flatten(0, 1)
         return functional.cross_entropy(logits, targets.flatten())

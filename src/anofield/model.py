@@ -16,8 +16,9 @@ from torch import Tensor
 from anofield._progress import say
 from anofield.codes import CodePrior
 from anofield.errors import ExperimentError, MachineError, UsageError
-from anofield.experiment import LATEST, Checkpoint, Experiment, Specs
-from anofield.field import Decoder, FrozenField
+from anofield.experiment import DECODER, LATEST, Checkpoint, Experiment, Specs
+from anofield.field import Decoder, FieldModule, FrozenField, Progressive
+from anofield.fields import installed_field
 from anofield.prepare import Recipe
 from anofield.reference import Standard, read_reference
 from anofield.scan import write_json
@@ -53,8 +54,14 @@ class Model:
     reference: Mapping[str, Standard] = dataclass_field(default_factory=dict)
 
 
-def build_field(specs: Specs) -> Decoder:
-    """The decoder that a `specs.json` describes, with fresh weights."""
+def build_field(specs: Specs) -> FieldModule:
+    """The field that a `specs.json` describes, with fresh weights.
+
+    Raises:
+        UsageError: A layer is too narrow, or `NetworkArch` names a field that cannot be made, see `installed_field`.
+    """
+    if specs.network_arch != DECODER:
+        return installed_field(specs)
     network = specs.network_specs
     return Decoder(
         specs.code_length,
@@ -71,7 +78,7 @@ def build_field(specs: Specs) -> Decoder:
     )
 
 
-def load_weights(field: Decoder, weights: dict[str, Tensor], where: PathLike) -> None:
+def load_weights(field: FieldModule, weights: dict[str, Tensor], where: PathLike) -> None:
     """Put weights into a field, every name and shape as expected.
 
     Raises:
@@ -131,18 +138,18 @@ def load_model(path: PathLike, *, epoch: str = LATEST, device: str = "auto", pre
     """
     experiment = Experiment(path)
     checkpoint = experiment.load(epoch)
-    decoder = build_field(experiment.specs)
-    load_weights(decoder, checkpoint.model, experiment.path)
-    if checkpoint.codes.shape[1] != decoder.code_length:
+    field = build_field(experiment.specs)
+    load_weights(field, checkpoint.model, experiment.path)
+    if checkpoint.codes.shape[1] != field.code_length:
         raise ExperimentError(
-            f"has codes of length {checkpoint.codes.shape[1]}, CodeLength is {decoder.code_length}",
+            f"has codes of length {checkpoint.codes.shape[1]}, CodeLength is {field.code_length}",
             where=experiment.path,
             remedy="restore the specs.json it was trained with",
         )
-    if experiment.specs.progressive_epochs:
-        decoder.set_band(checkpoint.epoch / experiment.specs.progressive_epochs)
+    if experiment.specs.progressive_epochs and isinstance(field, Progressive):
+        field.set_band(checkpoint.epoch / experiment.specs.progressive_epochs)
     where = pick_device(device)
-    frozen = FrozenField(decoder.to(where), bfloat16=wants_bfloat16(precision, where))
+    frozen = FrozenField(field.to(where), bfloat16=wants_bfloat16(precision, where))
     calibration = read_calibration(experiment.path / CALIBRATION_FILE)
     named = calibration.get("reference")
     return Model(

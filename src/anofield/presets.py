@@ -38,12 +38,13 @@ def start_experiment(path: PathLike, name: str, store: Store) -> Experiment:
         UsageError: No preset has that name, or the directory holds other specs.
     """
     specs = preset(name)
-    network = specs.network_specs.model_copy(update={"dim_out": len(store.recipe.centers)})
-    specs = specs.model_copy(update={"data_source": str(store.path.resolve()), "network_specs": network})
+    shape = specs.network_specs.model_copy(update={"dim_out": len(store.recipe.centers)})
+    specs = specs.model_copy(update={"data_source": str(store.path.resolve()), "network_specs": shape})
     if not (Path(path) / "specs.json").is_file():
         return Experiment.create(path, specs)
     found = Experiment(path)
-    if found.specs.network_specs != specs.network_specs or found.specs.code_length != specs.code_length:
+    network = ("network_arch", "network_specs", "code_length")
+    if any(getattr(found.specs, key) != getattr(specs, key) for key in network):
         raise UsageError(
             f"holds specs.json of another network than --preset {name}",
             where=path,

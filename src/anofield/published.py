@@ -29,7 +29,7 @@ PUBLISHED_NETWORK_KEYS = (
     "weight_norm",
 )  # fmt: skip
 # Keys of this project (`NetworkSpecs.` before those that stand there) that change the network → the published value
-OWN_NETWORK_KEYS: dict[str, Any] = {"ProgressiveEpochs": 0}
+OWN_NETWORK_KEYS: dict[str, Any] = {"NetworkArch": "decoder", "ProgressiveEpochs": 0}
 OWN_TRAINING_KEYS: dict[str, Any] = {  # keys that training alone heeds → published way
     "BrainFraction": 0.0,
     "Lattice": None,

@@ -307,7 +307,7 @@ def unlearned_octaves(model: Model, canvas: Canvas) -> str:
     Octave k has a wavelength of R/2^k lattice voxels; below 2 its course between the training points was never learned
     and shows as a fine pattern.
     """
-    side, octaves = lattice_side(model.recipe), model.field.decoder.point_size // 6
+    side, octaves = lattice_side(model.recipe), model.field.octaves
     above = sum(side / 2**octave < 2 for octave in range(octaves))
     if canvas.resolution <= side or not above:
         return ""

@@ -17,7 +17,7 @@ from anofield.codes import CodeTable
 from anofield.errors import MachineError
 from anofield.experiment import Logs, Specs
 from anofield.feed import Batch
-from anofield.field import Decoder
+from anofield.field import FieldModule, folded_weights, outputs_at
 from anofield.model import Precision, build_field, wants_bfloat16
 from anofield.ranks import Ranks, interleave
 
@@ -45,7 +45,7 @@ class Run:
 
     specs: Specs
     case_ids: list[str]
-    field: Decoder
+    field: FieldModule
     codes: CodeTable
     optimizer: torch.optim.Adam
     logs: Logs
@@ -103,7 +103,7 @@ def start_run(specs: Specs, case_ids: list[str], device: torch.device, ranks: Ra
 
 
 def point_loss(
-    network: Decoder, points: Tensor, targets: Tensor, codes: Tensor, weights: Sequence[Tensor], ordinal: float
+    network: FieldModule, points: Tensor, targets: Tensor, codes: Tensor, weights: Sequence[Tensor], ordinal: float
 ) -> Tensor:
     """Sum over all points of cross-entropy, and of the ordinal loss with its weight.
 
@@ -112,10 +112,10 @@ def point_loss(
         points: Field coordinates, (case, point, 3).
         targets: Classes, (case, point).
         codes: (case, code).
-        weights: Folded weights of the layers, from `Decoder.fold`.
+        weights: From `folded_weights`.
         ordinal: Weight of the continuous ranked probability score of the ordered classes; 0 as published.
     """
-    logits = network(points, codes, weights).float().flatten(0, 1)  # (case · point, class)
+    logits = outputs_at(network, points, codes, weights).float().flatten(0, 1)  # (case · point, class)
     observed = targets.flatten()
     loss = functional.cross_entropy(logits, observed, reduction="sum")
     if ordinal:
@@ -137,7 +137,7 @@ def batch_loss(run: Run, points: Tensor, targets: Tensor, rows: Tensor, epoch: i
     Source:
         Naval Marimont & Tarroni 2021, published training code.
     """
-    return _part_loss(run, points, targets, run.codes(rows), run.field.fold(), epoch) / len(rows)
+    return _part_loss(run, points, targets, run.codes(rows), folded_weights(run.field), epoch) / len(rows)
 
 
 def _part_loss(
@@ -156,7 +156,8 @@ def _part_loss(
 def train_step(run: Run, batch: Batch, rows: Tensor, epoch: int, cases: int) -> Tensor:
     """Take one optimiser step and return this rank's share of the loss, still on the device.
 
-    The weights are folded once; on a CPU the gradients are taken part by part and summed, which is the same sum.
+    The weights are folded once; on a CPU the gradients are taken part by part and summed, which is the same sum. Of a
+    field of another package nothing is folded: its gradients are what plain autograd gives.
 
     Args:
         run: Changed in place.
@@ -166,7 +167,7 @@ def train_step(run: Run, batch: Batch, rows: Tensor, epoch: int, cases: int) -> 
         cases: Number of cases of the step over all ranks.
     """
     points, targets = batch
-    folded, codes = run.field.fold(), run.codes(rows.to(run.device, non_blocking=True))
+    folded, codes = folded_weights(run.field), run.codes(rows.to(run.device, non_blocking=True))
     weights, leaf = [_leaf(weight) for weight in folded], _leaf(codes)
     run.optimizer.zero_grad(set_to_none=True)
     total = torch.zeros((), device=run.device)

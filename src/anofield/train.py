@@ -20,8 +20,9 @@ from anofield._lock import exclusive
 from anofield._progress import Progress, say
 from anofield._signals import StopRequest, deferred_stop
 from anofield.errors import Interrupted, UsageError
-from anofield.experiment import LATEST, Checkpoint, Experiment, Logs
+from anofield.experiment import DECODER, LATEST, Checkpoint, Experiment, Logs
 from anofield.feed import Cache, Feed, open_feed
+from anofield.field import Progressive
 from anofield.held_out import HeldOut
 from anofield.journal import Journal
 from anofield.model import Precision, check_recipe, codes_of, load_weights, pick_device, write_recipe
@@ -57,7 +58,7 @@ def train(
         device: `auto`, `cpu`, `cuda[:N]` or `mps`.
         precision: Of the matrix products; `auto` takes bfloat16 where the device multiplies it faster.
         cache: Class volumes `resident` on the device, in a `stream` from disk, or `auto`, by the memory that is free.
-        compiled: Compile the loss with `torch.compile`; None does so on CUDA where Triton is installed.
+        compiled: Compile the loss with `torch.compile`; None does so for the own decoder on CUDA with Triton.
         held_out: Prepared healthy people that are not trained on, whose cross-entropy is measured now and then.
         track: `tensorboard` writes the metrics there as well.
 
@@ -81,7 +82,8 @@ def train(
             stack.enter_context(exclusive(experiment.path, "training"))
         cases = store.require_cases(max(2, ranks.size))
         run = start_run(experiment.specs, [store.ids[i] for i in cases], where, ranks)
-        run.set_precision(precision, compiled=_has_triton(where) if compiled is None else compiled)
+        fast = experiment.specs.network_arch == DECODER and _has_triton(where)
+        run.set_precision(precision, compiled=fast if compiled is None else compiled)
         if resume is not None:
             restore(run, experiment.load(resume), experiment.path)
         _record_start(run, experiment, store, recipe)
@@ -155,7 +157,7 @@ def _set_rates(run: Run, epoch: int) -> list[float]:
     rates = [schedule.rate(epoch) for schedule in run.specs.learning_rate_schedule]
     for group, rate in zip(run.optimizer.param_groups, rates, strict=True):
         group["lr"] = rate
-    if run.specs.progressive_epochs:
+    if run.specs.progressive_epochs and isinstance(run.field, Progressive):
         run.field.set_band(epoch / run.specs.progressive_epochs)
     return rates
 
