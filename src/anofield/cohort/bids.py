@@ -1,0 +1,138 @@
+"""Cases of a BIDS tree, raw or derivative, with their lesion and brain masks.
+
+Source: Brain Imaging Data Structure 1.10.
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections import Counter
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import NamedTuple
+
+from anofield.cohort.case import Case
+from anofield.cohort.walk import entries_of
+from anofield.errors import CohortError, UsageError
+from anofield.scan import SUFFIXES, stem
+
+BIDS_DATATYPES = ("anat", "perf", "dwi", "func", "fmap", "pet")  # the suffix decides; these folders may hold volumes
+BIDS_INDICES = ("run", "echo", "flip", "inv", "split", "chunk")  # entities that are numbers: run-01 is run-1
+BIDS_MASKS = ("mask", "dseg", "roi")  # suffixes of lesion and brain masks
+
+
+def find_bids(root: Path, modality: str = "T2w", entities: Mapping[str, str] | None = None) -> list[Case]:
+    """BIDS tree, raw or derivative: `sub-*/[ses-*/]<datatype>/*_<suffix>.nii.gz`.
+
+    Lesion and brain masks (`*_label-lesion_mask`, `*_desc-brain_mask`, also `_dseg` and `_roi`) are looked for there
+    and under `derivatives/`; one belongs to a scan when all its entities but `desc` and `label` are the scan's.
+
+    Args:
+        root: Where the `sub-*` folders are.
+        modality: The suffix.
+        entities: Values that a scan's name must have; an entity it lacks does not match, indices match as numbers.
+
+    Raises:
+        CohortError: No scan has the suffix and the entities; says which there are.
+    """
+    files = [_bids_name(path) for path in _bids_files(str(root))]
+    of_suffix = [file for file in files if file.suffix == modality]
+    scans = [file for file in of_suffix if _has(file, entities or {})]
+    if not scans:
+        raise _nothing_in_bids(root, files, of_suffix, modality, entities or {})
+    apart = _bids_files(str(root / "derivatives"), levels=3)
+    masks = sorted(file for file in [*files, *map(_bids_name, apart)] if file.suffix in BIDS_MASKS)
+    lesions, brains = ({_base(m, modality): Path(m.path) for m in masks[::-1] if _about(m, word)} for word in _SUBJECTS)
+    return [
+        Case(stem(file.path)[: -len(modality) - 1], Path(file.path), lesions.get(base), brains.get(base), file.subject)
+        for file in scans
+        for base in [_base(file, modality)]
+    ]
+
+
+def parse_entities(text: str) -> dict[str, str]:
+    """BIDS entities written as on the command line.
+
+    >>> parse_entities("acq=highres,run=1")
+    {'acq': 'highres', 'run': '1'}
+
+    Raises:
+        UsageError: Something else than `key=value` pairs.
+    """
+    pairs = [pair.strip().partition("=") for pair in text.split(",") if pair.strip()]
+    if not all(key and sign and value for key, sign, value in pairs):
+        raise UsageError(f"--filter {text}", remedy="write it like acq=highres,run=1")
+    return {key.strip(): value.strip().removeprefix(f"{key.strip()}-") for key, _, value in pairs}
+
+
+class _BidsName(NamedTuple):
+    """A file of a BIDS tree, its name taken apart; sorts by path."""
+
+    path: str
+    entities: tuple[tuple[str, str], ...]
+    words: frozenset[str]  # parts that are neither entity nor suffix, as in sub-1_lesion_mask
+    suffix: str
+
+    @property
+    def subject(self) -> str:
+        return "sub-" + dict(self.entities).get("sub", "")
+
+
+_SUBJECTS = ("lesion", "brain")  # what a mask can show
+
+
+def _bids_name(path: str) -> _BidsName:
+    *parts, suffix = stem(path).split("_")
+    pairs = [part.partition("-") for part in parts]
+    entities = tuple((key, value) for key, sign, value in pairs if sign)
+    return _BidsName(path, entities, frozenset(key for key, sign, _ in pairs if not sign), suffix)
+
+
+def _bids_files(folder: str, levels: int = 0) -> Iterator[str]:
+    """Volumes in `sub-*/[ses-*/]<datatype>/`, the `sub-*` up to `levels` folders deeper."""
+    for entry in entries_of(folder):
+        if entry.name in BIDS_DATATYPES and entry.is_dir():
+            yield from (e.path for e in entries_of(entry.path) if e.name.endswith(SUFFIXES))
+        elif entry.name.startswith(("sub-", "ses-")) and entry.is_dir():
+            yield from _bids_files(entry.path)
+        elif levels and entry.is_dir():
+            yield from _bids_files(entry.path, levels - 1)
+
+
+def _has(file: _BidsName, wanted: Mapping[str, str]) -> bool:
+    own = dict(file.entities)
+    return all(key in own and _index(key, own[key]) == _index(key, value) for key, value in wanted.items())
+
+
+def _index(key: str, value: str) -> str | int:
+    return int(value) if key in BIDS_INDICES and value.isdecimal() else value
+
+
+def _base(file: _BidsName, modality: str) -> object:
+    """What a mask and its scan have in common."""
+    return (
+        frozenset(pair for pair in file.entities if pair[0] not in ("desc", "label")),
+        file.words - {*_SUBJECTS, modality},
+    )
+
+
+def _about(mask: _BidsName, what: str) -> bool:
+    own = dict(mask.entities)
+    return any(what in word.lower() for word in (own.get("desc", ""), own.get("label", ""), *mask.words))
+
+
+def _nothing_in_bids(
+    root: Path, files: list[_BidsName], of_suffix: list[_BidsName], modality: str, wanted: Mapping[str, str]
+) -> CohortError:
+    if of_suffix:
+        pairs = sorted({pair for file in of_suffix for pair in file.entities if pair[0] != "sub"})
+        there = [f"{key} ({', '.join(v for _, v in some)})" for key, some in itertools.groupby(pairs, lambda p: p[0])]
+        asked = ", ".join(f"{key}-{value}" for key, value in wanted.items())
+        what = f"none of {len(of_suffix)} {modality} scans has {asked}"
+        return CohortError(what, where=root, remedy=f"filter by what there is: {', '.join(there) or 'no entities'}")
+    counts = Counter(file.suffix for file in files if file.suffix not in BIDS_MASKS)
+    there = [f"{suffix} ({count})" for suffix, count in counts.most_common()]
+    remedy = "give the folder that holds the sub-* folders, or another layout: --dataset"
+    if there:
+        remedy = f"choose with --modality what there is: {', '.join(there)}"
+    return CohortError(f"no {modality} scans found in sub-*/[ses-*/]*/", where=root, remedy=remedy)

@@ -1,0 +1,91 @@
+"""Cases of a manifest: a tab-separated table `id image [label] [mask] [group] [subject]`."""
+
+from __future__ import annotations
+
+import csv
+import difflib
+import re
+from collections.abc import Mapping
+from pathlib import Path
+
+from anofield.cohort.case import Case
+from anofield.errors import CohortError
+from anofield.typing import PathLike
+
+MANIFEST_COLUMNS = ("id", "image", "label", "mask", "group", "subject")
+
+
+def read_manifest(path: PathLike) -> list[Case]:
+    """Cases of a tab-separated table with the columns `id image [label] [mask] [group] [subject]`.
+
+    Args:
+        path: The table; its relative paths count from its folder, an empty cell or `n/a` means none.
+
+    Raises:
+        CohortError: A column is unknown, missing or there twice, a cell is missing, an id is there twice or cannot
+            name a folder, or a file does not exist.
+    """
+    path = Path(path)
+    try:
+        with path.open(encoding="utf-8-sig", newline="") as stream:
+            rows = enumerate(csv.reader(stream, delimiter="\t", quoting=csv.QUOTE_NONE), 1)
+            lines = [(line, row) for line, row in rows if any(map(str.strip, row))]
+    except (OSError, UnicodeDecodeError, csv.Error) as error:
+        raise CohortError(f"cannot be read as a table ({error})", where=path, remedy="save it as UTF-8 text") from error
+    columns = [name.strip() for name in lines[0][1]] if lines else []
+    _check_columns(columns, path)
+    cases: dict[str, Case] = {}
+    at: dict[str, int] = {}
+    for line, row in lines[1:]:
+        case = _manifest_case(columns, row, path, line)
+        if case.id in cases:
+            what = f"lines {at[case.id]} and {line} have the id {case.id!r}"
+            raise CohortError(what, where=path, remedy="rename one; results are kept by id")
+        cases[case.id], at[case.id] = case, line
+    _check_files(cases, at, path)
+    return list(cases.values())
+
+
+def _check_columns(columns: list[str], path: Path) -> None:
+    for name in columns:
+        if name not in MANIFEST_COLUMNS:
+            near = difflib.get_close_matches(name, MANIFEST_COLUMNS, n=1, cutoff=0.0)[0]
+            raise CohortError(
+                f"line 1: unknown column {name!r}",
+                where=path,
+                remedy=f"did you mean {near!r}? Tab-separated columns are {' '.join(MANIFEST_COLUMNS)}",
+            )
+    missing = [f"{name!r} is missing" for name in ("id", "image") if name not in columns]
+    wrong = missing or [f"{name!r} is there twice" for name in MANIFEST_COLUMNS if columns.count(name) > 1]
+    if wrong:
+        remedy = "the first line names the columns, parted by tabs"
+        raise CohortError(f"line 1: the column {wrong[0]}", where=path, remedy=remedy)
+
+
+def _manifest_case(columns: list[str], row: list[str], path: Path, line: int) -> Case:
+    if len(row) > len(columns):
+        what = f"line {line}: {len(row)} cells in {len(columns)} columns"
+        raise CohortError(what, where=path, remedy="remove the tabs that are too many")
+    cells = {name: "" if cell.strip() == "n/a" else cell.strip() for name, cell in zip(columns, row, strict=False)}
+    empty = [name for name in ("id", "image") if not cells.get(name)]
+    if empty:
+        raise CohortError(f"line {line}: no {empty[0]}", where=path, remedy="fill the cell in, or remove the line")
+    if re.search(r"[/\\]|^\.", cells["id"]):
+        what = f"line {line}: the id {cells['id']!r} cannot name a folder"
+        raise CohortError(what, where=path, remedy="use no slashes and no leading dot")
+    label, mask = (path.parent / cells[key] if cells.get(key) else None for key in ("label", "mask"))
+    subject, group = cells.get("subject", ""), cells.get("group") or None
+    return Case(cells["id"], path.parent / cells["image"], label, mask, subject, group)
+
+
+def _check_files(cases: Mapping[str, Case], at: Mapping[str, int], path: Path) -> None:
+    for what in ("image", "label", "mask"):
+        files = [(at[case.id], file) for case in cases.values() if (file := getattr(case, what)) is not None]
+        missing = [f"line {line}: {file}" for line, file in files if not file.is_file()]
+        if missing:
+            more = f" and {len(missing) - 3} more" if len(missing) > 3 else ""
+            raise CohortError(
+                f"{len(missing)} of {len(files)} {what} files do not exist ({'; '.join(missing[:3])}{more})",
+                where=path,
+                remedy=f"paths count from {path.parent}; write n/a where there is none",
+            )
