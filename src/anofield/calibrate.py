@@ -61,7 +61,7 @@ def calibrate(
         "meaning": meaning(quantile, healthy.brain_ml / len(used)),
         "cases": [case.id for case in used],
         "fit": _percentiles(list(healthy.diagnostics.values())),
-        "options": calibrated_settings(options),
+        "options": calibrated_settings(options, model),
         "model_hash": model.hash,
         **healthy.write_reference(limits),
     }

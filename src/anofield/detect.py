@@ -173,7 +173,7 @@ def threshold_of(model: Model | Scorer, options: RunOptions, score: str | None =
     """
     if not model.calibration:
         return None
-    differing = _differences(model.calibration["options"], calibrated_settings(options))
+    differing = _differences(model.calibration["options"], calibrated_settings(options, model))
     if model.calibration["model_hash"] != model.hash:
         differing.append("the checkpoint")
     if differing:
@@ -194,9 +194,9 @@ def _differences(before: Json, now: Json) -> list[str]:
     return [f"{name} was {old}, is {new}" for name, old, new in values if old != new]
 
 
-def calibrated_settings(options: RunOptions) -> Json:
-    """The options that a calibration depends on, as plain values."""
-    return options.settings
+def calibrated_settings(options: RunOptions, model: Model | Scorer) -> Json:
+    """The options that a calibration depends on, and the recipe that scans are prepared with, as plain values."""
+    return {**options.settings, "recipe": {"recipe": model.recipe.name}}
 
 
 def save(

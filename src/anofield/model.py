@@ -20,6 +20,7 @@ from anofield.experiment import DECODER, LATEST, Checkpoint, Experiment, Specs
 from anofield.field import Decoder, FieldModule, FrozenField, Progressive
 from anofield.fields import installed_field
 from anofield.prepare import Recipe
+from anofield.recipes import recipe_in_place
 from anofield.reference import Standard, read_reference
 from anofield.scan import write_json
 from anofield.typing import Json, PathLike
@@ -123,7 +124,14 @@ def codes_of(checkpoint: Checkpoint, case_ids: list[str], length: int, where: Pa
     return checkpoint.codes
 
 
-def load_model(path: PathLike, *, epoch: str = LATEST, device: str = "auto", precision: Precision = "float32") -> Model:
+def load_model(
+    path: PathLike,
+    *,
+    epoch: str = LATEST,
+    device: str = "auto",
+    precision: Precision = "float32",
+    recipe: str | None = None,
+) -> Model:
     """Load an experiment for detection.
 
     Args:
@@ -131,9 +139,11 @@ def load_model(path: PathLike, *, epoch: str = LATEST, device: str = "auto", pre
         epoch: `latest` or the number of a snapshot.
         device: `auto`, `cpu`, `cuda[:N]` or `mps`.
         precision: Of the matrix products; `auto` takes bfloat16 where the device multiplies it faster.
+        recipe: Name or file of one to prepare scans with instead of the experiment's own, see `recipe_in_place`.
 
     Raises:
         ExperimentError: No such experiment, no checkpoint, no recipe, or weights or codes of another network.
+        UsageError: The recipe given does not fit the field.
         MachineError: The device is not there.
     """
     experiment = Experiment(path)
@@ -150,13 +160,14 @@ def load_model(path: PathLike, *, epoch: str = LATEST, device: str = "auto", pre
         field.set_band(checkpoint.epoch / experiment.specs.progressive_epochs)
     where = pick_device(device)
     frozen = FrozenField(field.to(where), bfloat16=wants_bfloat16(precision, where))
-    calibration = read_calibration(experiment.path / CALIBRATION_FILE)
+    own = read_recipe(experiment.path)
+    calibration = read_calibration(experiment.path / CALIBRATION_FILE, own)
     named = calibration.get("reference")
     return Model(
         experiment.path,
         frozen,
         CodePrior.fit(checkpoint.codes),
-        read_recipe(experiment.path),
+        own if recipe is None else recipe_in_place(own, recipe),
         calibration,
         experiment.model_hash(epoch),
         where,
@@ -233,14 +244,16 @@ def pick_device(name: str) -> torch.device:
     return torch.device(name)
 
 
-def read_calibration(path: Path) -> Json:
-    """Content of `calibration.json`, empty if there is none."""
+def read_calibration(path: Path, recipe: Recipe) -> Json:
+    """Content of `calibration.json`, empty if there is none; one that names no recipe was made with the own one."""
     remedy = "delete the file and run `anofield calibrate` again"
     content = _read_json(path, remedy)
     missing = [] if content is None else [key for key in CALIBRATION_KEYS if key not in content]
     if missing:
         raise ExperimentError(f"lacks {', '.join(missing)}", where=path, why="it is damaged", remedy=remedy)
-    return content or {}
+    if not content:
+        return {}
+    return {**content, "options": {"recipe": {"recipe": recipe.name}, **content["options"]}}
 
 
 def _read_json(path: Path, remedy: str) -> Json | None:

@@ -166,7 +166,7 @@ def load_baseline(folder: PathLike, *, device: str = "auto") -> TrainedBaseline:
     recipe = Recipe.model_validate(about["recipe"])
     method = find_baseline(name)(recipe, make_settings(name, about["settings"]), where)
     _restore(method, _read_state(folder / STATE_FILE), folder)
-    calibration = read_calibration(folder / CALIBRATION_FILE)
+    calibration = read_calibration(folder / CALIBRATION_FILE, recipe)
     named = calibration.get("reference")
     return TrainedBaseline(
         name=name,

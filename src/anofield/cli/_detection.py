@@ -53,6 +53,11 @@ PoseOption = Annotated[Pose | None, typer.Option("--pose", help="Of the head, fi
 IntensityOption = Annotated[IntensityMap | None, typer.Option("--intensity-map", help="Gain, gamma and bias.")]
 Samples = Annotated[int | None, typer.Option("--samples", min=0, help="Codes to average over; 0 for the best alone.")]
 Seed = Annotated[int, typer.Option("--seed", min=0, help="Of the fit's random points.")]
+RecipeOption = Annotated[
+    str | None,
+    typer.Option("--recipe", help="Name or file: prepare scans by another recipe than the model's, which must fit it "
+                 "(ifl2021-brats for ifl2021-hcp)."),
+]  # fmt: skip
 
 
 class Preset(StrEnum):

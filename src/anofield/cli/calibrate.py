@@ -18,6 +18,7 @@ from anofield.cli._detection import (
     PrecisionOption,
     Preset,
     PresetOption,
+    RecipeOption,
     Samples,
     Seed,
     Standardise,
@@ -46,6 +47,7 @@ def command(
     modality: ModalityOption = "T2w",
     filter_: Filter = "",
     mask: Mask = None,
+    recipe: RecipeOption = None,
     preset: PresetOption = Preset.default,
     quantile: Annotated[float, typer.Option("--quantile", help="Share of healthy brain below the threshold.")] = 0.999,
     tail: TailOption = None,
@@ -72,7 +74,7 @@ def command(
     from anofield.model import load_model
 
     options = options_from(preset, None, "none", **switches)
-    loaded = load_model(model, device=device, precision=precision.value)
+    loaded = load_model(model, device=device, precision=precision.value, recipe=recipe)
     entities = parse_entities(filter_)
     cases = find_cases(source, dataset=dataset.value, modality=modality, entities=entities, mask=mask)
     content, outcomes = calibrate(cases, loaded, options, quantile=quantile)

@@ -21,6 +21,7 @@ from anofield.cli._detection import (
     PrecisionOption,
     Preset,
     PresetOption,
+    RecipeOption,
     Samples,
     Seed,
     Standardise,
@@ -64,6 +65,7 @@ def command(
     filter_: Filter = "",
     label: Label = None,
     mask: Mask = None,
+    recipe: RecipeOption = None,
     preset: PresetOption = Preset.default,
     score: ScoreOption = None,
     also: Annotated[str, typer.Option("--also", help="Further scores, comma separated; none.")] = "intensity",
@@ -99,7 +101,7 @@ def command(
 
     start = time.monotonic()
     options = options_from(preset, score, also, **switches)
-    loaded = load_model(model, epoch=epoch, device=device, precision=precision.value)
+    loaded = load_model(model, epoch=epoch, device=device, precision=precision.value, recipe=recipe)
     entities = parse_entities(filter_)
     cases = find_cases(source, dataset=dataset.value, modality=modality, entities=entities, label=label, mask=mask)
     folder = output / RUN_FOLDER if naming is Naming.bids else output

@@ -1,0 +1,132 @@
+"""A field of one published data set on scans of the other: what may change, what must not, what thresholds hold for."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import nibabel as nib
+import numpy as np
+import pytest
+import torch
+
+from anofield import prepare
+from anofield.classes import PAPER_CENTERS
+from anofield.errors import UsageError
+from anofield.experiment import Experiment
+from anofield.model import RECIPE_FILE, load_model, write_recipe
+from anofield.phantom import layouts, write_cohort
+from anofield.prepare import Recipe, recipe_for
+from anofield.recipes import FIELD_VALUES, recipe_in_place
+from anofield.step import start_run
+from anofield.train import checkpoint_of
+from helpers import tiny_specs
+
+Run = Callable[..., Any]
+OWN = recipe_for("ifl2021-hcp", 24, 2)
+OTHER = OWN.model_copy(update={"name": "ifl2021-brats"})
+BOX = recipe_for("box", 24)
+SHAPE = (48, 48, 31)  # the grid of BraTS with voxels five times as wide
+ALL = slice(None)
+
+
+@pytest.fixture(autouse=True)
+def coarse(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The published steps of BraTS on that grid."""
+    steps = prepare._Published(SHAPE, (False,) * 3, ((8, 9), (0, 0), (0, 0)), (ALL,) * 3)
+    monkeypatch.setattr(prepare, "_PUBLISHED", {**prepare._PUBLISHED, "ifl2021-brats": steps})
+    place = {"brats": (SHAPE, (-5.0, -5.0, 5.0), (-2.0, 237.0, 2.0))}
+    monkeypatch.setattr(layouts, "_NATIVE", {**layouts._NATIVE, **place})
+
+
+@pytest.fixture
+def world(tmp_path: Path) -> Path:
+    """A field of random weights that says it is of HCP; two healthy people and a patient in the grid of BraTS."""
+    write_cohort(tmp_path / "healthy", "brats", healthy=2, lesion=0, size="native", first=0)
+    write_cohort(tmp_path / "glioma", "brats", healthy=0, lesion=1, size="native", first=5)
+    network = tiny_specs().network_specs.model_copy(update={"dim_out": len(PAPER_CENTERS)})
+    specs = tiny_specs(NetworkSpecs=network.model_dump())
+    experiment = Experiment.create(tmp_path / "experiment", specs)
+    experiment.save(checkpoint_of(start_run(specs, ["a", "b", "c"], torch.device("cpu"))), ["latest"])
+    write_recipe(experiment.path, OWN)
+    return tmp_path
+
+
+def changed(name: str) -> Any:
+    other = {"resolution": 32, "box_mm": 180.0, "normalise": "robust", "mode_pool": 3, "lattice": "center"}
+    return {**other, "centers": PAPER_CENTERS[1:]}[name]
+
+
+class TestWhatMayChange:
+    def test_a_name_keeps_every_other_value(self) -> None:
+        assert recipe_in_place(OWN, "ifl2021-brats") == OTHER
+        assert recipe_in_place(OWN, OWN.name) == OWN and recipe_in_place(BOX, "box") == BOX
+
+    def test_a_file_may_name_another_data_set(self, tmp_path: Path) -> None:
+        path = tmp_path / "recipe.json"
+        path.write_text(OTHER.model_copy(update={"label_resampling": "published"}).model_dump_json())
+        assert recipe_in_place(OWN, str(path)).name == "ifl2021-brats"
+
+    @pytest.mark.parametrize("name", FIELD_VALUES)
+    def test_what_the_field_has_learned_by_must_not(self, name: str, tmp_path: Path) -> None:
+        path = tmp_path / "recipe.json"
+        path.write_text(OTHER.model_copy(update={name: changed(name)}).model_dump_json())
+        with pytest.raises(UsageError, match=f"does not fit the field: {name} is .*, in training ") as caught:
+            recipe_in_place(OWN, str(path))
+        assert caught.value.remedy
+
+    def test_every_value_of_a_recipe_is_fixed_or_known_to_be_free(self) -> None:
+        assert {*FIELD_VALUES, "name", "label_resampling"} == set(Recipe.model_fields)
+
+    @pytest.mark.parametrize(("own", "given"), [(OWN, "box"), (BOX, "ifl2021-brats")])
+    def test_the_box_and_a_published_recipe_differ_in_class_0(self, own: Recipe, given: str) -> None:
+        with pytest.raises(UsageError, match="class 0"):
+            recipe_in_place(own, given)
+
+    @pytest.mark.parametrize(("content", "words"), [
+        (None, "neither the name of a recipe nor a file"), ("{", "Invalid JSON"), ('{"name": "boxes"}', "'name': "),
+    ])  # fmt: skip
+    def test_what_is_no_recipe_is_named(self, content: str | None, words: str, tmp_path: Path) -> None:
+        path = tmp_path / "recipe.json"
+        if content is not None:
+            path.write_text(content)
+        with pytest.raises(UsageError, match=words) as caught:
+            recipe_in_place(OWN, str(path))
+        assert "ifl2021-brats" in caught.value.remedy and caught.value.where == str(path)
+
+
+class TestDetection:
+    def words(self, world: Path, experiment: Path, run: str) -> tuple[object, ...]:
+        return ("detect", "-i", world / "glioma", "-m", experiment, "-o", world / run, "-d", "cpu", "--also", "none")
+
+    def test_is_that_of_an_experiment_with_the_other_recipe(self, world: Path, anofield: Run) -> None:
+        own, copy = world / "experiment", world / "copy"
+        assert anofield(*self.words(world, own, "refused")).code == 4  # the padding of HCP does not fit
+        shutil.copytree(own, copy)
+        (copy / RECIPE_FILE).write_text(OTHER.model_dump_json())
+        assert anofield(*self.words(world, copy, "before")).code == 0
+        assert anofield(*self.words(world, own, "now"), "--recipe", "ifl2021-brats").code == 0
+        before, now = (nib.load(next((world / run).glob("*/anomaly.nii.gz"))) for run in ("before", "now"))
+        assert np.array_equal(np.asanyarray(before.dataobj), np.asanyarray(now.dataobj))
+        assert json.loads((world / "now/run.json").read_text())["recipe"]["name"] == "ifl2021-brats"
+        assert json.loads((own / RECIPE_FILE).read_text())["name"] == "ifl2021-hcp"
+
+    def test_takes_thresholds_of_the_same_recipe_only(self, world: Path, anofield: Run) -> None:
+        own = world / "experiment"
+        calibrate = ("calibrate", "-i", world / "healthy", "-m", own, "-d", "cpu", "--recipe", "ifl2021-brats")
+        assert anofield(*calibrate).code == 0
+        ended = anofield(*self.words(world, own, "run"))
+        assert ended.code == 2 and "recipe was ifl2021-brats, is ifl2021-hcp" in ended.err
+        assert anofield(*self.words(world, own, "run"), "--recipe", "ifl2021-brats").code == 0
+        assert json.loads(next((world / "run").glob("*/case.json")).read_text())["threshold"] is not None
+
+    def test_a_calibration_that_names_no_recipe_is_one_of_the_own(self, world: Path, anofield: Run) -> None:
+        own = world / "experiment"
+        assert anofield("calibrate", "-i", world / "healthy", "-m", own, "--recipe", "ifl2021-brats").code == 0
+        content = json.loads((own / "calibration.json").read_text())
+        assert content["options"].pop("recipe") == {"recipe": "ifl2021-brats"}
+        (own / "calibration.json").write_text(json.dumps(content))
+        assert load_model(own, recipe="ifl2021-brats").calibration["options"]["recipe"] == {"recipe": "ifl2021-hcp"}
