@@ -70,9 +70,11 @@ class TestAnInstalledScore:
     ) -> None:
         site = install(tmp_path / "site", "gone", "", {"anofield.scores": {"surprise": "gone:surprise"}})
         monkeypatch.syspath_prepend(site)
-        words = ("-i", world.glioma[0].image, "-m", world.experiment, "-o", tmp_path / "run", "--score", "surprise")
-        ended = anofield("detect", *words)
-        assert ended.code == 2 and "'surprise' cannot be imported" in ended.err and not (tmp_path / "run").exists()
+        words = ("-i", world.glioma[0].image, "-m", world.experiment)
+        detect = ("detect", *words, "-o", tmp_path / "run", "--score", "surprise")
+        for ended in (anofield(*detect), anofield("calibrate", *words)):
+            assert ended.code == 2 and "'surprise' cannot be imported" in ended.err
+        assert not (tmp_path / "run").exists()
 
 
 def test_an_unknown_score_is_refused_with_the_known_ones(anofield: Run, tmp_path: Path) -> None:

@@ -16,8 +16,10 @@ from anofield.experiment import DECODER, PARTS, Experiment, Specs
 from anofield.field import Decoder
 from anofield.fields import GROUP, known_fields
 from anofield.model import build_field, load_model
+from anofield.presets import start_experiment
 from anofield.published import export_experiment
 from anofield.sample import canvas_of, unlearned_octaves
+from anofield.scan import write_json
 from anofield.store import Store
 from anofield.train import train
 from helpers import CLASSES, World, install, small_world, tiny_specs
@@ -136,6 +138,14 @@ class TestAFieldOfAnotherPackage:
         experiment = Experiment.create(tmp_path / "e", specs)
         train(experiment, Store(world.root / "train.zarr"), device="cpu")
         assert load_model(experiment.path, device="cpu").field.decoder.share == 0.5  # type: ignore[attr-defined]
+
+    def test_is_not_taken_for_a_preset(self, world: World, tmp_path: Path) -> None:
+        store = Store(world.root / "train.zarr")
+        specs = start_experiment(tmp_path / "e", "default", store).specs.dump()
+        assert start_experiment(tmp_path / "e", "default", store).specs.network_arch == DECODER
+        write_json(tmp_path / "e/specs.json", specs | {"NetworkArch": "wave"})
+        with pytest.raises(UsageError, match="another network than --preset default"):
+            start_experiment(tmp_path / "e", "default", store)
 
     def test_is_not_written_for_the_code_of_2021(self, world: World, tmp_path: Path) -> None:
         experiment = Experiment.create(tmp_path / "e", Specs.model_validate(wave_specs(world)))

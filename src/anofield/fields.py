@@ -41,8 +41,9 @@ def installed_field(specs: Specs) -> FieldModule:
         found = point.load()(specs)
         _check(point, found, specs)
     except (ImportError, AttributeError, TypeError, ValueError, RuntimeError) as error:
+        told = str(error).partition("\n")[0]
         raise UsageError(
-            f"the field {point.name!r} cannot be made ({type(error).__name__}: {str(error).splitlines()[0]})",
+            f"the field {point.name!r} cannot be made ({type(error).__name__}: {told})",
             where=point.value,
             remedy="mend or uninstall the package that provides it",
         ) from error

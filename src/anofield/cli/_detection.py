@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -156,7 +156,6 @@ def _checked(chosen: Mapping[str, Any]) -> DetectOptions:
     from pydantic import ValidationError
 
     from anofield.detect import DetectOptions
-    from anofield.score import SCORES
 
     try:
         options = DetectOptions.model_validate(chosen)
@@ -165,7 +164,21 @@ def _checked(chosen: Mapping[str, Any]) -> DetectOptions:
         where = ".".join(str(part) for part in first["loc"])
         told = first["msg"].removeprefix("Value error, ")
         raise UsageError(f"{where}: {told}", remedy="anofield detect --help lists the options") from error
-    for name in options.names:
-        if name in SCORES:
-            SCORES[name]  # an installed one that cannot be imported stops the run, not every case of it
+    load_scores(options.names)
     return options
+
+
+def load_scores(names: Iterable[str] | None = None) -> None:
+    """Import scores before the first scan, else one that cannot be imported would fail every case on its own.
+
+    Args:
+        names: Of scores, others are left alone; None for every score there is, which a calibration measures.
+
+    Raises:
+        UsageError: One cannot be imported or called.
+    """
+    from anofield.score import SCORES
+
+    for name in SCORES if names is None else names:
+        if name in SCORES:
+            SCORES[name]

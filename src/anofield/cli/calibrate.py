@@ -22,6 +22,7 @@ from anofield.cli._detection import (
     Samples,
     Seed,
     Standardise,
+    load_scores,
     options_from,
     switches_of,
 )
@@ -74,6 +75,7 @@ def command(
     from anofield.model import load_model
 
     options = options_from(preset, None, "none", **switches)
+    load_scores()
     loaded = load_model(model, device=device, precision=precision.value, recipe=recipe)
     entities = parse_entities(filter_)
     cases = find_cases(source, dataset=dataset.value, modality=modality, entities=entities, mask=mask)
