@@ -22,7 +22,7 @@ from scipy import ndimage
 from scipy.spatial.transform import Rotation
 
 from anofield.cohort import Case, find_cases
-from anofield.detect import DetectOptions, top_mean
+from anofield.detect import SMALL_LESIONS, DetectOptions, top_mean
 from anofield.examine import Examined, combined, examine, native_channels
 from anofield.histogram import ScoreHistogram, exact_curve
 from anofield.model import Model, load_model
@@ -56,6 +56,12 @@ ROWS: dict[str, DetectOptions] = {
     "standardised": options(standardise=True),
     "fine 4 mm": options(fine_mm=4),
     "standardised, fine 4 mm": options(standardise=True, fine_mm=4),
+    "elastic 7 mm": options(fit={"elastic_mm": 7}),
+    "elastic 7 mm, standardised, fine 3 mm": options(fit={"elastic_mm": 7}, standardise=True, fine_mm=3),
+    "preset small-lesions": DetectOptions.small_lesions().model_copy(update={"also": ()}),
+    "preset small-lesions without elastic": DetectOptions.model_validate(
+        {"score": "deviation", "also": (), "filters": SMALL_LESIONS["filters"]}
+    ),
     "tail-probability standardised": options("tail-probability", standardise=True),
     "tail dark": options(tail="dark"),
     "tail both": options(tail="both"),
@@ -67,6 +73,7 @@ ROWS: dict[str, DetectOptions] = {
     "intensity smooth": options(fit={"intensity": "smooth"}),
     "4 samples": options(fit={"samples": 4}),
     "unbounded loss": options(fit={"bound": None}),
+    "no prior": options(fit={"prior_weight": 0.0}),
     "bound 1": options(fit={"bound": 1.0}),
     "120 iterations": options(fit={"iterations": 120}),
 }
@@ -195,7 +202,7 @@ def _by_fit(names: list[str]) -> list[list[str]]:
 def _examine(case: Case, model: Model, names: list[str], kept: Path) -> dict[str, Examined]:
     """One scan with the scores of every row: tail → examined. Its fit is kept, so that a stopped run goes on."""
     rows = [ROWS[name] for name in names]
-    settings = hashlib.sha256(rows[0].fit.model_dump_json().encode()).hexdigest()[:12]
+    settings = hashlib.sha256(rows[0].fit.model_dump_json(exclude={"elastic_mm"}).encode()).hexdigest()[:12]
     path = kept / settings / f"{case.id}.pkl"
     fit, seconds = pickle.loads(path.read_bytes()) if path.is_file() else (None, 0.0)
     found: dict[str, Examined] = {}

@@ -31,6 +31,17 @@ from anofield.typing import FloatVolume, Json, Mask, PathLike
 from anofield.view import view
 
 CASE_FILE = "case.json"
+SMALL_LESIONS: dict[str, Json] = {  # no filter that a lesion of 4 mm would not survive: docs/explanation/detection.md
+    "fit": {"elastic_mm": 7.0},
+    "filters": {
+        "minimum_mm": 0.0,
+        "gaussian_mm": 3.0,
+        "edge_mm": 0.0,
+        "native_edge_mm": 0.0,
+        "standardise": True,
+        "min_lesion_ml": 0.02,
+    },
+}
 CASE_ML = 1.0  # of brain that make a case's score: below the smallest glioma, above single voxels
 
 
@@ -48,6 +59,11 @@ class DetectOptions(RunOptions):
             if name not in SCORES and name not in BASELINES:
                 raise ValueError(f"unknown score {name!r}; known: {', '.join([*SCORES, *BASELINES])}")
         return value
+
+    @classmethod
+    def small_lesions(cls) -> DetectOptions:
+        """For lesions of 4 to 12 mm: elastic alignment, standardised score, hardly any filter."""
+        return cls.model_validate(SMALL_LESIONS)
 
     @classmethod
     def published(cls, *, also: tuple[str, ...] = (), seed: int = 0) -> DetectOptions:

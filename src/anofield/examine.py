@@ -13,7 +13,8 @@ from torch import Tensor
 from anofield import ifl2021
 from anofield.baselines import BASELINES
 from anofield.cohort import Case
-from anofield.fit import Fit, FitOptions, decode_fit, fit_code
+from anofield.elastic import Elastic, align
+from anofield.fit import Fit, FitOptions, decode, decode_fit, fit_code
 from anofield.lattice import to_native
 from anofield.model import Model
 from anofield.pose import Pose
@@ -108,11 +109,19 @@ def examine(
         values |= {"cross-entropy": everywhere} if "cross-entropy" in names else {}
     else:
         stride = options.step(prepared.lattice.resolution)
-        log_p, spread = decode_fit(model.field, fit, prepared, model.device, stride)
+        place = None if options.elastic_mm == 0 else _aligned(model, fit, mapped, options.elastic_mm, stride)
+        log_p, spread = decode_fit(model.field, fit, prepared, model.device, stride, place)
         values = {name: _lattice_score(name, log_p, mapped, tail) for name in names}
     seconds = {"prepare": ready - start, "fit": fitted - ready, "score": time.perf_counter() - fitted}
     expected = log_p.exp() @ torch.tensor(prepared.recipe.centers, dtype=log_p.dtype)
     return Examined(prepared, mapped, fit, spread, values, seconds, on_lattice(expected, prepared))
+
+
+def _aligned(model: Model, fit: Fit, prepared: Prepared, width_mm: float, stride: int) -> Elastic:
+    """The elastic displacement of the fitted anatomy onto the scan."""
+    p = decode(model.field, fit.code, prepared, model.device, fit.pose, stride).exp()
+    expected = p @ torch.arange(p.shape[1], dtype=p.dtype)
+    return align(on_lattice(expected, prepared), prepared, fit.pose, width_mm, stride)
 
 
 def native_channels(

@@ -21,7 +21,7 @@ from anofield.field import Field
 from anofield.intensity_map import IntensityMap, fit_intensity_map
 from anofield.lattice import field_coordinates
 from anofield.points import axis_coordinates, coordinates_of
-from anofield.pose import Pose, PoseKind, search
+from anofield.pose import Placement, Pose, PoseKind, search
 from anofield.posterior import sample_codes
 from anofield.prepare import Prepared
 
@@ -53,6 +53,8 @@ class FitOptions(BaseModel):
         pose: What of the head's place is fitted with the code: nothing (2021), turn and shift, or size as well.
         intensity: `smooth` fits gain, gamma and a bias field of second order along (box recipe); `none` trusts the
             recipe's normalisation.
+        elastic_mm: FWHM of a Gaussian that keeps an elastic displacement smooth, which brings the fitted anatomy onto
+            the scan's before the scores (`anofield.elastic`); 0 for none.
         samples: Codes drawn around the fitted one, over which probabilities are averaged; 0 takes the fitted alone.
         seed: With the case id, the source of the random points.
         procedure: `ifl2021` fits as published (`anofield.ifl2021`) and heeds the seed alone.
@@ -70,6 +72,7 @@ class FitOptions(BaseModel):
     margin: int = Value(default=2, ge=0)
     pose: PoseKind = "similarity"
     intensity: IntensityKind = "none"
+    elastic_mm: float = Value(default=0.0, ge=0)
     samples: int = Value(default=0, ge=0)
     seed: int = Value(default=0, ge=0)
     procedure: Procedure = "anofield"
@@ -201,7 +204,7 @@ def decode(
     code: Tensor,
     prepared: Prepared,
     device: torch.device,
-    pose: Pose | None = None,
+    place: Placement | None = None,
     stride: int = 1,
 ) -> Tensor:
     """Log-probabilities of the classes at the brain voxels of the lattice, (voxel, class) float32 on the CPU.
@@ -215,31 +218,37 @@ def decode(
         code: (code,).
         prepared: The scan on its lattice.
         device: Where the field lives.
-        pose: Of the head.
+        place: Where the points are looked up, for example the pose of the head.
         stride: Voxels between decoded ones; the logits between them are linearly interpolated.
     """
     index = torch.from_numpy(np.flatnonzero(prepared.brain))
     resolution, convention = prepared.lattice.resolution, prepared.recipe.lattice
     if stride == 1:
         points = coordinates_of(index, resolution, axis_coordinates(resolution, convention))
-        logits = _logits_at(field, code, points, device, pose)
+        logits = _logits_at(field, code, points, device, place)
     else:
-        logits = _interpolated(field, code, index, prepared, device, pose, stride)
+        logits = _interpolated(field, code, index, prepared, device, place, stride)
     if prepared.recipe.outside_class:
         logits[:, 0] = -torch.inf
     return torch.log_softmax(logits, dim=-1)
 
 
-def _logits_at(field: Field, code: Tensor, points: Tensor, device: torch.device, pose: Pose | None) -> Tensor:
+def _logits_at(field: Field, code: Tensor, points: Tensor, device: torch.device, place: Placement | None) -> Tensor:
     """Logits at field coordinates (n, 3), (n, class) on the CPU."""
     codes = code[None].to(device)
     with torch.no_grad():
-        parts = [field.logits(_placed(some.to(device), pose)[None], codes)[0] for some in points.split(DECODE_POINTS)]
+        parts = [field.logits(_placed(some.to(device), place)[None], codes)[0] for some in points.split(DECODE_POINTS)]
         return torch.cat(parts).float().cpu()
 
 
 def _interpolated(
-    field: Field, code: Tensor, index: Tensor, prepared: Prepared, device: torch.device, pose: Pose | None, stride: int
+    field: Field,
+    code: Tensor,
+    index: Tensor,
+    prepared: Prepared,
+    device: torch.device,
+    place: Placement | None,
+    stride: int,
 ) -> Tensor:
     """Logits at flat lattice indices (n,) from those at every `stride`-th voxel per axis, (n, class)."""
     resolution = prepared.lattice.resolution
@@ -248,7 +257,7 @@ def _interpolated(
     inside = np.minimum(nodes, resolution - 1)
     near = ndimage.maximum_filter(prepared.brain, size=2 * stride + 1)[np.ix_(inside, inside, inside)]
     where = torch.from_numpy(np.flatnonzero(near))
-    known = _logits_at(field, code, coordinates_of(where, len(nodes), axis), device, pose)
+    known = _logits_at(field, code, coordinates_of(where, len(nodes), axis), device, place)
     found, side = torch.empty(len(index), known.shape[1]), stride * (len(nodes) - 1) + 1
     for number in range(known.shape[1]):  # one class at a time: its volume is all that is held
         coarse = torch.zeros(len(nodes) ** 3)
@@ -260,18 +269,32 @@ def _interpolated(
 
 
 def decode_fit(
-    field: Field, fit: Fit, prepared: Prepared, device: torch.device, stride: int = 1
+    field: Field,
+    fit: Fit,
+    prepared: Prepared,
+    device: torch.device,
+    stride: int = 1,
+    place: Placement | None = None,
 ) -> tuple[Tensor, Tensor | None]:
     """Log-probabilities as `decode`, averaged over the fit's samples, and the spread between them.
+
+    Args:
+        field: Frozen.
+        fit: Of the scan.
+        prepared: The scan on its lattice.
+        device: Where the field lives.
+        stride: As of `decode`.
+        place: As of `decode`; by default the fit's pose.
 
     Returns:
         (voxel, class), and over the samples the standard deviation of the expected class (voxel,), None without any.
     """
+    place = place or fit.pose
     if not len(fit.samples):
-        return decode(field, fit.code, prepared, device, fit.pose, stride), None
+        return decode(field, fit.code, prepared, device, place, stride), None
     total = first = second = torch.zeros(())
     for code in fit.samples:
-        p = decode(field, code, prepared, device, fit.pose, stride).exp()
+        p = decode(field, code, prepared, device, place, stride).exp()
         mean = p @ torch.arange(p.shape[1], dtype=p.dtype)
         total, first, second = total + p, first + mean, second + mean**2
     count = len(fit.samples)
@@ -343,8 +366,8 @@ def _entropy(field: Field, points: Tensor, codes: Tensor, targets: Tensor) -> Te
     return functional.cross_entropy(logits.transpose(1, 2), targets.expand(logits.shape[:2]), reduction="none")
 
 
-def _placed(points: Tensor, pose: Pose | None) -> Tensor:
-    return points if pose is None else pose.to(points.device)(points)
+def _placed(points: Tensor, place: Placement | None) -> Tensor:
+    return points if place is None else place.to(points.device)(points)
 
 
 def _bounded(entropy: Tensor, bound: float | None) -> Tensor:

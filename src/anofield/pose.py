@@ -8,7 +8,7 @@ from __future__ import annotations
 import itertools
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, Protocol
 
 import numpy as np
 import torch
@@ -27,6 +27,16 @@ POSE_SD = (
     0.1,
 )  # of turn (rad), shift (field units: 5 mm of a 200 mm box) and log size
 Loss = Callable[[Tensor], Tensor]  # field coordinates (k, n, 3) → mean loss (k,)
+
+
+class Placement(Protocol):
+    """Scan's field coordinates → coordinates in the training's frame."""
+
+    def __call__(self, points: Tensor) -> Tensor:
+        """(n, 3) → (n, 3)."""
+
+    def to(self, device: torch.device) -> Placement:
+        """On a device."""
 
 
 @dataclass(frozen=True)

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from anofield.scorer import RunOptions, Scorer
     from anofield.typing import Json
 
-FIT_SWITCHES = ("pose", "intensity", "samples", "seed")
+FIT_SWITCHES = ("pose", "intensity", "elastic_mm", "samples", "seed")
 SWITCHES = ("tail", "minimum_mm", "mean_mm", "gaussian_mm", "edge_mm", "native_edge_mm", "fine_mm", "standardise",
             *FIT_SWITCHES)  # fmt: skip
 
@@ -51,6 +51,10 @@ FineMm = Annotated[float | None, typer.Option("--fine-mm", help="FWHM of a secon
 Standardise = Annotated[bool | None, typer.Option("--standardise/--raw", help="Score over healthy mean and SD.")]
 PoseOption = Annotated[Pose | None, typer.Option("--pose", help="Of the head, fitted with the code; none as in 2021.")]
 IntensityOption = Annotated[IntensityMap | None, typer.Option("--intensity-map", help="Gain, gamma and bias.")]
+ElasticMm = Annotated[
+    float | None,
+    typer.Option("--elastic-mm", help="Width of a displacement that brings the fitted anatomy onto the scan; 0: none."),
+]
 Samples = Annotated[int | None, typer.Option("--samples", min=0, help="Codes to average over; 0 for the best alone.")]
 Seed = Annotated[int, typer.Option("--seed", min=0, help="Of the fit's random points.")]
 RecipeOption = Annotated[
@@ -64,10 +68,15 @@ class Preset(StrEnum):
     """Whole procedures."""
 
     default = "default"
+    small_lesions = "small-lesions"
     ifl2021 = "ifl2021"
 
 
-PresetOption = Annotated[Preset, typer.Option("--preset", help="ifl2021: fit, score and filters as published.")]
+PresetOption = Annotated[
+    Preset,
+    typer.Option("--preset", help="small-lesions: fine maps for lesions of 4 to 12 mm; ifl2021: fit, score and filters "
+                 "as published."),
+]  # fmt: skip
 PrecisionOption = Annotated[Precision, typer.Option("--precision", help="auto: bfloat16 where fast.")]
 
 
@@ -89,6 +98,10 @@ def options_from(preset: Preset, score: str | None, also: str, **switches: Any) 
         return _published(score, extra, given)
     fit = {key: given.pop(key) for key in FIT_SWITCHES if key in given}
     main = {} if score is None else {"score": score}
+    if preset is Preset.small_lesions:
+        from anofield.detect import SMALL_LESIONS
+
+        fit, given = {**SMALL_LESIONS["fit"], **fit}, {**SMALL_LESIONS["filters"], **given}
     return _checked({**main, "also": extra, "fit": fit, "filters": given})
 
 

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Annotated
 
 import typer
 
 from anofield.cli._detection import (
     EdgeMm,
+    ElasticMm,
     FineMm,
     GaussianMm,
     IntensityOption,
@@ -61,6 +63,7 @@ def command(
     standardise: Standardise = None,
     pose: PoseOption = None,
     intensity_map: IntensityOption = None,
+    elastic_mm: ElasticMm = None,
     samples: Samples = None,
     seed: Seed = 0,
     device: Device = "auto",
@@ -81,5 +84,14 @@ def command(
     cases = find_cases(source, dataset=dataset.value, modality=modality, entities=entities, mask=mask)
     content, outcomes = calibrate(cases, loaded, options, quantile=quantile)
     thresholds = "\n".join(f"  {name:14} {value:.4f}" for name, value in content["thresholds"].items())
-    text = f"Thresholds from {len(content['cases'])} healthy scans:\n{thresholds}\nMeaning: {content['meaning']}."
+    text = f"Thresholds from {len(content['cases'])} healthy scans:\n{thresholds}\nMeaning: {content['meaning']}"
+    text += _spread(content["kept"]["interval"], len(content["cases"]))
     finish(content, failures_of(outcomes), len(content["cases"]), as_json=json_, text=text)
+
+
+def _spread(interval: Sequence[float] | None, people: int) -> str:
+    """How sure the promise is."""
+    if interval is None:
+        return ".\nOne person says nothing about others: calibrate on more."
+    low, high = (100 * share for share in interval)
+    return f";\nin new people, judged from these {people}, {low:.2g} to {high:.2g} % (95 % interval of the mean)."

@@ -11,6 +11,7 @@ import typer
 
 from anofield.cli._detection import (
     EdgeMm,
+    ElasticMm,
     FineMm,
     GaussianMm,
     IntensityOption,
@@ -79,6 +80,7 @@ def command(
     standardise: Standardise = None,
     pose: PoseOption = None,
     intensity_map: IntensityOption = None,
+    elastic_mm: ElasticMm = None,
     samples: Samples = None,
     seed: Seed = 0,
     epoch: Annotated[str, typer.Option("--epoch", help="Checkpoint: latest or a number.")] = "latest",
