@@ -125,6 +125,17 @@ def test_the_gaussian_falls_to_half_at_half_its_width_in_millimetres(spacing: fl
     assert float(spread[7 + away, 7, 7] / spread[7, 7, 7]) == pytest.approx(0.5, abs=0.01)
 
 
+@pytest.mark.parametrize("spacing", [1.0, 2.0])
+def test_the_rim_is_a_depth_in_millimetres(spacing: float) -> None:
+    inside = np.zeros((SIDE,) * 3, bool)
+    inside[1:-1, 1:-1, 1:-1] = True
+    found = smooth(np.ones((SIDE,) * 3, np.float32), inside, lattice(spacing), filters(rim_mm=4.0))
+    cut = 1 + int(4 / spacing)  # the surface lies on the faces of the outermost voxels
+    left = np.zeros_like(inside)
+    left[cut:-cut, cut:-cut, cut:-cut] = True
+    np.testing.assert_array_equal(found > 0, left)
+
+
 def test_the_mean_is_taken_over_the_brains_voxels_of_the_window() -> None:
     inside, values = brain(), np.random.default_rng(1).random((SIDE,) * 3).astype(np.float32)
     found = smooth(values, inside, lattice(2.0), filters(mean_mm=6.0))

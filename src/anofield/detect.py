@@ -34,6 +34,7 @@ CASE_FILE = "case.json"
 SMALL_LESIONS: dict[str, Json] = {  # no filter that a lesion of 4 mm would not survive: docs/explanation/detection.md
     "fit": {"elastic_mm": 7.0},
     "filters": {
+        "rim_mm": 3.0,
         "minimum_mm": 0.0,
         "gaussian_mm": 3.0,
         "edge_mm": 0.0,

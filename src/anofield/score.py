@@ -32,6 +32,8 @@ class ScoreOptions(BaseModel):
 
     Attributes:
         tail: Which departures `deviation` counts: brighter than predicted (T2w and FLAIR lesions), darker, or both.
+        rim_mm: Depth below the brain's surface of what does not count, because mask and restoration are never exact
+            there (Baur et al. 2021 erode the mask); 0 for none.
         minimum_mm: Width of the minimum filter, which removes sulci and rims; below 2 lattice voxels it does nothing.
         mean_mm: Width of the mean filter (published: 15 voxels); 0 for none.
         gaussian_mm: Full width at half maximum of the Gaussian filter; 0 for none.
@@ -50,6 +52,7 @@ class ScoreOptions(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     tail: Tail = "bright"
+    rim_mm: float = Field(default=0.0, ge=0)
     minimum_mm: float = Field(default=9.0, ge=0)
     mean_mm: float = Field(default=0.0, ge=0)
     gaussian_mm: float = Field(default=7.0, ge=0)
@@ -187,7 +190,7 @@ SCORES = Scores()
 def smooth(
     values: FloatVolume, brain: Mask, lattice: Lattice, options: ScoreOptions, guide: FloatVolume | None = None
 ) -> FloatVolume:
-    """Minimum, mean, Gaussian and guided filter, in mm and over brain voxels only; (R, R, R) → (R, R, R), 0 outside.
+    """Rim, minimum, mean, Gaussian and guided filter, in mm, over brain voxels; (R, R, R) → (R, R, R), 0 outside.
 
     Args:
         values: Score, any value outside the brain.
@@ -198,6 +201,9 @@ def smooth(
     """
     step = float(lattice.spacing.mean())
     minimum, mean, edge = (_odd(mm / step) for mm in (options.minimum_mm, options.mean_mm, options.edge_mm))
+    if options.rim_mm > 0:
+        depth = ndimage.distance_transform_edt(brain, sampling=lattice.spacing) - step / 2
+        values = np.where(depth > options.rim_mm, values, 0.0).astype(np.float32)
     if minimum > 1:
         high = np.float32(np.finfo(np.float32).max)
         values = ndimage.minimum_filter(np.where(brain, values, high), size=minimum, mode="nearest")

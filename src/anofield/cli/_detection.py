@@ -23,8 +23,8 @@ if TYPE_CHECKING:
     from anofield.typing import Json
 
 FIT_SWITCHES = ("pose", "intensity", "elastic_mm", "samples", "seed")
-SWITCHES = ("tail", "minimum_mm", "mean_mm", "gaussian_mm", "edge_mm", "native_edge_mm", "fine_mm", "standardise",
-            *FIT_SWITCHES)  # fmt: skip
+SWITCHES = ("tail", "rim_mm", "minimum_mm", "mean_mm", "gaussian_mm", "edge_mm", "native_edge_mm", "fine_mm",
+            "standardise", *FIT_SWITCHES)  # fmt: skip
 
 
 class Pose(StrEnum):
@@ -42,6 +42,7 @@ class IntensityMap(StrEnum):
     smooth = "smooth"
 
 
+RimMm = Annotated[float | None, typer.Option("--rim-mm", help="Depth below the brain's surface that does not count.")]
 MinimumMm = Annotated[float | None, typer.Option("--minimum-mm", help="Width of the minimum filter.")]
 MeanMm = Annotated[float | None, typer.Option("--mean-mm", help="Width of the mean filter (2021: 15 voxels).")]
 GaussianMm = Annotated[float | None, typer.Option("--gaussian-mm", help="FWHM of the Gaussian filter.")]
