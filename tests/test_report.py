@@ -549,6 +549,20 @@ def test_a_folder_as_output_gets_report_html(run: Path, tmp_path: Path) -> None:
     assert write_report(run, tmp_path) == tmp_path / "report.html"
 
 
+def test_curves_have_bands_where_the_results_hold_them(tmp_path: Path, run: Path) -> None:
+    band = {"x": [0, 0.5, 1], "low": [0.7, 0.5, 0.1], "high": [0.9, 0.8, 0.1]}
+    bands = {"deviation": {"precision_recall": band, "froc": {**band, "x": [0, 4, 12]}}, "intensity": {"roc": band}}
+    froc = {"deviation": [{"false_per_scan": x, "recall": x / 10} for x in (0.0, 4.0)]}
+    rules = {"subjects": 3, "resamples": 10}
+    html = text(run, results=add_results(tmp_path / "bands", [], bands=bands, froc=froc, rules=rules))
+    drawn = re.findall(r'<path class="band ([^"]*)" d="([^"]*)"', html)
+    assert drawn[0] == ("main", "M0.00 10.00L50.00 20.00L100.00 90.00L100.00 90.00L50.00 50.00L0.00 30.00Z")
+    assert [style for style, _ in drawn] == ["main", "baseline baseline-1", "main"]
+    assert drawn[2][1] == "M0.00 10.00L50.00 20.00L50.00 50.00L0.00 30.00Z"  # up to 8 false findings
+    assert html.count('<rect class="band') == 3 and html.count("over 3 subjects; of so few too narrow") == 3
+    assert 'class="band' not in text(run, results=add_results(tmp_path / "none", []))
+
+
 def comparison(**change: Any) -> dict[str, Any]:
     differences = {
         "ap": {"value": 0.2, "ci": [0.1, 0.3], "p": 0.01, "higher_is_worse": False},

@@ -247,25 +247,27 @@ def _charts(run: Run) -> list[Chart]:
     curves = section(run.results, "curves")
     styles = _styles(run, _ordered(run, section(run.results, "scores") or curves))
     axes = (
-        ("Precision–recall", "Recall (sensitivity)", "Precision", "recall", "precision", "ap", "AP"),
-        ("ROC", "False-positive rate", "Sensitivity", "fpr", "tpr", "auroc", "AUROC"),
+        ("Precision–recall", "Recall (sensitivity)", "Precision", "recall", "precision", "ap", "precision_recall"),
+        ("ROC", "False-positive rate", "Sensitivity", "fpr", "tpr", "auroc", "roc"),
     )
     charts = []
-    for heading, x_label, y_label, x, y, metric, short in axes:
+    for heading, x_label, y_label, x, y, metric, band in axes:
         lines = tuple(
             Line(
                 f"{name} (baseline)" if "baseline" in style else name,
                 style,
                 path,
-                f"{short} {decimal(value)} {ci}".strip(),
+                f"{metric.upper()} {decimal(value)} {ci}".strip(),
+                band=cards.band(run.results, name, band),
             )
             for name, style in styles.items()
             if (path := curve(section(curves, name).get(x) or [], section(curves, name).get(y) or []))
             for value in [section(section(run.results, "scores"), name).get(metric)]
             for _, ci in [cards.interval(section(section(section(run.results, "card"), name), metric), 3)]
         )
-        charts.append(Chart(heading, x_label, y_label, lines, diagonal=metric == "auroc"))
-    froc = cards.froc(section(run.results, "froc"), styles, section(run.results, "card"))
+        note = cards.band_words(run.results)
+        charts.append(Chart(heading, x_label, y_label, lines, diagonal=metric == "auroc", note=note))
+    froc = cards.froc(run.results, styles)
     return [chart for chart in charts if chart.lines] + ([froc] if froc else [])
 
 
