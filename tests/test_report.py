@@ -559,7 +559,7 @@ def test_curves_have_bands_where_the_results_hold_them(tmp_path: Path, run: Path
     assert drawn[0] == ("main", "M0.00 10.00L50.00 20.00L100.00 90.00L100.00 90.00L50.00 50.00L0.00 30.00Z")
     assert [style for style, _ in drawn] == ["main", "baseline baseline-1", "main"]
     assert drawn[2][1] == "M0.00 10.00L50.00 20.00L50.00 50.00L0.00 30.00Z"  # up to 8 false findings
-    assert html.count('<rect class="band') == 3 and html.count("over 3 subjects; of so few too narrow") == 3
+    assert html.count('<rect class="band') == 3 and html.count("over 3 subjects; too narrow with so few") == 3
     assert 'class="band' not in text(run, results=add_results(tmp_path / "none", []))
 
 

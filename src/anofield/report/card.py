@@ -117,12 +117,17 @@ def froc(results: Json, styles: dict[str, str]) -> Chart | None:
         value, ci = interval(section(section(card, name), "froc_recall_at_1"), 2)
         note = f"recall at 1: {value} {ci}".strip()
         around = band(results, name, "froc", right=MAX_FALSE)
-        lines.append(Line(name, styles[name], svg_path(places, digits=2), note, dots, around))
+        lines.append(Line(legend(name, styles[name]), styles[name], svg_path(places, digits=2), note, dots, around))
     ticks = tuple((100 * tick / MAX_FALSE, f"{tick:g}") for tick in (0, 1, 2, 4, 6, 8))
     words = "False findings per scan"
     if not lines:
         return None
     return Chart("FROC of lesions", words, "Lesions found", tuple(lines), x_ticks=ticks, note=band_words(results))
+
+
+def legend(name: str, style: str) -> str:
+    """Name of a score beside its line."""
+    return f"{name} (baseline)" if "baseline" in style else name
 
 
 def band(results: Json, name: str, curve: str, *, right: float = 1.0) -> str:
@@ -136,7 +141,7 @@ def band_words(results: Json) -> str:
         return ""
     subjects = section(results, "rules").get("subjects")
     few = isinstance(subjects, int) and subjects < FEW_SUBJECTS
-    return f"Bands: 95 % interval at each place over {subjects} subjects{'; of so few too narrow' if few else ''}."
+    return f"Bands: 95 % interval at every place, over {subjects} subjects{'; too narrow with so few' if few else ''}."
 
 
 def healthy(found: Json) -> str:

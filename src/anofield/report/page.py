@@ -254,7 +254,7 @@ def _charts(run: Run) -> list[Chart]:
     for heading, x_label, y_label, x, y, metric, band in axes:
         lines = tuple(
             Line(
-                f"{name} (baseline)" if "baseline" in style else name,
+                cards.legend(name, style),
                 style,
                 path,
                 f"{metric.upper()} {decimal(value)} {ci}".strip(),
