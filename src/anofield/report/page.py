@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import json
 from collections.abc import Iterable, Iterator, Sequence
 from datetime import datetime
@@ -74,6 +75,7 @@ def render(run: Run, *, title: str, max_cases: int, notes: str, name: str = "rep
         link |= {place: f"{files[-1]}#case-{place}" for place in range(first, first + len(group))}
         near = {"before": files[-2:-1], "after": [numbered(name, len(files) + 2)] if after else []}
         yield files[-1], _page("cases.html.j2", group, **common, **near, first=first, mark=mark(files[-1]))
+        gc.collect()  # contexts of templates lie in cycles, each with a whole page
         group, after = after or [], next(groups, None)
     yield name, _page("page.html.j2", [], **common, **_index(run, notes, link), pages=files)
 
