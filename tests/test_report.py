@@ -7,6 +7,7 @@ import gzip
 import hashlib
 import json
 import re
+import weakref
 from collections.abc import Callable
 from importlib import resources
 from pathlib import Path
@@ -15,9 +16,10 @@ from typing import Any
 import nibabel as nib
 import numpy as np
 import pytest
+from markupsafe import escape
 
 from anofield.errors import CohortError, UsageError
-from anofield.report import cases, charts, figures, page, viewer, write_comparison_report, write_report
+from anofield.report import cases, charts, figures, page, pages, viewer, write_comparison_report, write_report
 from anofield.report.folder import read_run
 from anofield.report.numerals import decimal, duration, ml, number
 from anofield.report.planes import VIEWS, World, cut, read_world, view_case
@@ -146,7 +148,8 @@ def test_the_report_is_one_file_that_fetches_nothing(run: Path, results: Path) -
     html = text(run, results=results)
     targets = re.findall(r"""(?:src|href)\s*=\s*["']([^"']*)""", html)
     assert targets and all(target.startswith(("data:image/", "#")) for target in targets)
-    assert not re.search(r"<link|<script[^>]* src|<iframe|@import|url\(|https?://", html)
+    bare = html.replace(str(escape(viewer.licences())), "")  # there addresses are text
+    assert len(bare) < len(html) and not re.search(r"<link|<script[^>]* src|<iframe|@import|url\(|https?://", bare)
     assert [path.name for path in run.parent.glob("*report*")] == ["report.html"]
 
 
@@ -299,28 +302,83 @@ def test_pictures_that_fit_in_no_detail_are_left_out(run: Path, monkeypatch: pyt
     assert text(run).count("left out to keep the file small") == 3
 
 
-def test_cases_that_do_not_fit_into_one_file_get_files_of_their_own(
-    run: Path, results: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(page, "BUDGET", page.RESERVE + 25_000)
+@pytest.fixture
+def small_pages(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Pages that hold one case or two."""
+    monkeypatch.setattr(pages, "BUDGET", pages.RESERVE + 25_000)
+
+
+@pytest.mark.usefixtures("small_pages")
+def test_cases_that_do_not_fit_into_one_file_get_files_of_their_own(run: Path, results: Path) -> None:
     index = text(run, results=results)
-    pages = {path.name: path.read_text(encoding="utf-8") for path in run.parent.glob("report*.html")}
-    assert index.count("<article") == 0 and len(pages) > 1
-    assert sum(html.count('<article class="card"') for html in pages.values()) == 3
-    for html in pages.values():
-        assert len(html) <= page.BUDGET
+    found = {path.name: path.read_text(encoding="utf-8") for path in run.parent.glob("report*.html")}
+    assert index.count("<article") == 0 and len(found) > 1
+    assert sum(html.count('<article class="card"') for html in found.values()) == 3
+    for html in found.values():
+        assert len(html) <= pages.BUDGET
         for file, place in re.findall(r'href="(report[^"#]*)(#case-\d+)?"', html):
-            assert file in pages and f'id="{place[1:]}"' in pages[file] + 'id=""'
+            assert file in found and f'id="{place[1:]}"' in found[file] + 'id=""'
     assert len(re.findall(r'href="report-\d\.html#case-\d"', index)) >= 3
 
 
-def test_a_split_never_exceeds_the_budget_and_keeps_the_order() -> None:
+@pytest.mark.usefixtures("small_pages")
+def test_a_shorter_report_leaves_nothing_of_a_longer_one_and_touches_no_other_file(run: Path) -> None:
+    text(run)
+    folder = run.parent
+    longer = {path.name for path in folder.glob("report-*.html")}
+    first = (folder / "report-2.html").read_text(encoding="utf-8")
+    kept = {"report-7.html": "mine", "report-77.html": first, "report-old.html": first, "report-2.html.bak": first}
+    for name, content in kept.items():
+        (folder / name).write_text(content, encoding="utf-8")
+    other = write_report(run, folder / "report-x.html")
+    theirs = {path.name for path in folder.glob("report-x*")}
+    text(run, max_cases=2)
+    shorter = {path.name for path in folder.glob("report-*")} - theirs - set(kept)
+    assert len(longer) == 3 and shorter == {"report-2.html", "report-3.html"}
+    text(run, max_cases=0)
+    assert {path.name for path in folder.glob("report-*")} == set(kept) | theirs
+    assert all((folder / name).read_text(encoding="utf-8") == content for name, content in kept.items())
+    assert other.is_file() and not list(folder.glob(".partial*"))
+
+
+@pytest.mark.usefixtures("small_pages")
+def test_a_report_that_fails_half_way_leaves_the_older_one_as_it_was(
+    run: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    text(run)
+    before = {path.name: path.read_bytes() for path in run.parent.glob("*report*")}
+    monkeypatch.setattr(page, "_index", lambda *_: 1 / 0)
+    with pytest.raises(ZeroDivisionError):
+        text(run, title="Another")
+    assert {path.name: path.read_bytes() for path in run.parent.glob("*report*")} == before
+
+
+def test_a_group_never_exceeds_the_budget_and_keeps_the_order() -> None:
     generator = np.random.default_rng(0)
-    for _ in range(50):
-        weights = generator.integers(1, page.BUDGET - page.RESERVE, 30).tolist()
-        groups = page.split(weights)
-        assert [place for group in groups for place in group] == list(range(30))
-        assert all(sum(weights[p] for p in group) <= page.BUDGET - page.RESERVE for group in groups)
+    room = pages.BUDGET - pages.RESERVE
+    for _ in range(5):
+        texts = ["x" * int(size) for size in generator.integers(1, room, 12)]
+        groups = list(pages.grouped(pages.Fragment(text, False) for text in texts))
+        assert [fragment.text for group in groups for fragment in group] == texts
+        assert all(sum(len(fragment.text) for fragment in group) <= room for group in groups)
+    assert list(pages.grouped([])) == [[]]
+
+
+def test_no_more_than_two_groups_of_cases_are_held(run: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(pages, "BUDGET", pages.RESERVE + 1)
+    alive, most = weakref.WeakSet(), []
+
+    class Counted(pages.Fragment):
+        def __init__(self, text: str, viewer: bool) -> None:
+            super().__init__(text, viewer)
+            alive.add(self)
+            most.append(len(alive))
+
+    monkeypatch.setattr(page, "Fragment", Counted)
+    for place in range(3, 9):
+        add_case(run, run.parent / "scans", f"more-{place}", place)
+    text(run)
+    assert len(most) == 9 and max(most) <= 4  # a page that is written, the one after it, a case that begins another
 
 
 def test_counting_codes_equals_counting_scores() -> None:
@@ -362,9 +420,46 @@ def test_volumes_that_are_too_large_are_thinned(run: Path, monkeypatch: pytest.M
 
 def test_the_vendored_library_is_the_published_one() -> None:
     folder = resources.files("anofield.report") / "vendor"
-    licences = (folder / "niivue-LICENCES.txt").read_text()
     digest = hashlib.sha256((folder / viewer.NIIVUE).read_bytes()).hexdigest()
-    assert digest in licences and "BSD 2-Clause License" in licences
+    assert digest in viewer.licences() and "BSD 2-Clause License" in viewer.licences()
+
+
+def test_every_part_of_the_library_has_its_licence() -> None:
+    listed = re.findall(r"^  (\S.*?) +\[([\w.-]+)\]", viewer.licences(), re.MULTILINE)
+    sections = re.split(r"^(\S.*)\n=+\n", viewer.licences(), flags=re.MULTILINE)
+    texts = dict(zip(sections[1::2], sections[2::2], strict=True))
+    packages = {re.sub(r" [\d.]+$", "", name): licence for name, licence in listed}
+    direct = {
+        "@lukeed/uuid",
+        "@ungap/structured-clone",
+        "array-equal",
+        "fflate",
+        "gl-matrix",
+        "nifti-reader-js",
+        "zarrita",
+    }
+    assert direct | {"@niivue/niivue", "@zarrita/storage", "numcodecs"} <= set(packages)
+    assert set(packages) <= set(texts) and all(text.strip() for text in texts.values())
+    words = {"MIT": "MIT|Permission is hereby granted", "ISC": "ISC|Permission to use", "Zlib": "misrepresented"}
+    words |= {
+        "BSD-2-Clause": "Redistributions in binary form",
+        "BSD-3-Clause": "Neither the name",
+        "Apache-2.0": "Apache",
+    }
+    for name, licence in packages.items():
+        assert re.search(words[licence], texts[name]), name
+    assert "TERMS AND CONDITIONS" in texts["Apache License, Version 2.0"]
+
+
+def test_the_licences_are_in_the_wheel_and_in_every_page_that_has_the_library(run: Path) -> None:
+    wheel = pytest.importorskip("hatchling.builders.wheel", reason="the build backend is not installed")
+    builder = wheel.WheelBuilder(str(Path(__file__).parents[1]))
+    packed = {file.distribution_path for file in builder.recurse_included_files()}
+    for name in (viewer.NIIVUE, viewer.LICENCES):
+        assert f"anofield/report/vendor/{name}" in packed
+    with_library, without = text(run), text(run, max_cases=0)
+    assert str(escape(viewer.licences())) in with_library
+    assert "NiiVue" not in without
 
 
 def test_the_card_shows_intervals_and_labels_thresholds(tmp_path: Path, run: Path) -> None:
@@ -452,6 +547,20 @@ def test_bad_arguments_are_refused_with_a_remedy(run: Path, tmp_path: Path) -> N
 
 def test_a_folder_as_output_gets_report_html(run: Path, tmp_path: Path) -> None:
     assert write_report(run, tmp_path) == tmp_path / "report.html"
+
+
+def test_curves_have_bands_where_the_results_hold_them(tmp_path: Path, run: Path) -> None:
+    band = {"x": [0, 0.5, 1], "low": [0.7, 0.5, 0.1], "high": [0.9, 0.8, 0.1]}
+    bands = {"deviation": {"precision_recall": band, "froc": {**band, "x": [0, 4, 12]}}, "intensity": {"roc": band}}
+    froc = {"deviation": [{"false_per_scan": x, "recall": x / 10} for x in (0.0, 4.0)]}
+    rules = {"subjects": 3, "resamples": 10}
+    html = text(run, results=add_results(tmp_path / "bands", [], bands=bands, froc=froc, rules=rules))
+    drawn = re.findall(r'<path class="band ([^"]*)" d="([^"]*)"', html)
+    assert drawn[0] == ("main", "M0.00 10.00L50.00 20.00L100.00 90.00L100.00 90.00L50.00 50.00L0.00 30.00Z")
+    assert [style for style, _ in drawn] == ["main", "baseline baseline-1", "main"]
+    assert drawn[2][1] == "M0.00 10.00L50.00 20.00L50.00 50.00L0.00 30.00Z"  # up to 8 false findings
+    assert html.count('<rect class="band') == 3 and html.count("over 3 subjects; too narrow with so few") == 3
+    assert 'class="band' not in text(run, results=add_results(tmp_path / "none", []))
 
 
 def comparison(**change: Any) -> dict[str, Any]:

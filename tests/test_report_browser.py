@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
@@ -18,6 +19,7 @@ from anofield.report import write_report
 from helpers import QUICK, small_world
 
 selenium = pytest.importorskip("selenium", reason="the browser tests need the package selenium")
+Keys = pytest.importorskip("selenium.webdriver.common.keys").Keys
 CHROMIUM, DRIVER = shutil.which("chromium"), shutil.which("chromedriver")
 pytestmark = [
     pytest.mark.skipif(not (CHROMIUM and DRIVER), reason="chromium and chromedriver are not installed"),
@@ -70,9 +72,13 @@ def find(driver: Any, selector: str) -> Any:
 
 
 def open_first(driver: Any) -> None:
+    driver.execute_script("document.querySelector('.viewer .open').click()")
+    wait_until_ready(driver)
+
+
+def wait_until_ready(driver: Any) -> None:
     from selenium.webdriver.support.ui import WebDriverWait
 
-    driver.execute_script("document.querySelector('.viewer .open').click()")
     wait = WebDriverWait(driver, 30, 0.05)
     wait.until(lambda d: d.execute_script("return document.querySelector('.viewer').dataset.ready"))
     assert find(driver, ".viewer .unable").text == ""
@@ -133,6 +139,52 @@ def test_the_view_opens_offline_and_the_slider_moves_mask_and_volume(browser: An
     assert all(url.startswith(OFFLINE) for url in fetched(browser))
 
 
+def test_the_view_can_be_used_with_the_keyboard_alone(browser: Any, report: Path) -> None:
+    visit(browser, report)
+    browser.execute_script("document.querySelector('.viewer .open').focus()")
+    active = browser.switch_to.active_element
+    active.send_keys(Keys.ENTER)
+    wait_until_ready(browser)
+    reached = []
+    for _ in range(4):
+        browser.switch_to.active_element.send_keys(Keys.TAB)
+        reached.append(browser.switch_to.active_element)
+    assert [one.tag_name for one in reached[:3]] == ["canvas", "input", "button"]
+    assert [one.get_attribute("class") for one in reached[1:]] == ["threshold", "reset", "truth-on"]
+    canvas, slider, reset, _ = reached
+
+    def told() -> tuple[float, float, int]:
+        value, volume = (float(find(browser, f".viewer .{name}").text) for name in ("value", "volume"))
+        return value, volume, int(slider.get_attribute("value"))
+
+    before = told()
+    slider.send_keys(Keys.ARROW_RIGHT * 3)
+    after = told()
+    assert after[2] == before[2] + 3 and after[0] > before[0] and after[1] <= before[1]
+    assert f"{after[0]:g}" in slider.get_attribute("aria-valuetext")
+    reset.send_keys(Keys.SPACE)
+    assert told() == before
+
+    def place() -> list[int]:
+        words = find(browser, ".viewer .place").text.replace("\u2212", "-")
+        return [int(mm) for mm in re.findall(r"[xyz] (-?\d+)", words)]
+
+    start = place()
+    for key, axis, sign in ((Keys.ARROW_LEFT, 0, 1), (Keys.ARROW_DOWN, 1, -1), (Keys.PAGE_UP, 2, 1)):
+        at = place()
+        canvas.send_keys(key)
+        moved = np.subtract(place(), at)
+        assert np.sign(moved[axis]) == sign and np.argmax(abs(moved)) == axis
+    assert place() != start and complaints(browser) == []
+
+
+def test_every_picture_says_what_it_is(browser: Any, report: Path) -> None:
+    visit(browser, report)
+    pictures = "[...document.querySelectorAll('svg, img, canvas')]"
+    unnamed = f"return {pictures}.filter(e => !e.closest('[aria-hidden]') && !e.ariaLabel && !e.alt).length"
+    assert browser.execute_script(unnamed) == 0
+
+
 def test_one_view_at_a_time_keeps_its_drawing_context(browser: Any, report: Path) -> None:
     visit(browser, report)
     open_first(browser)
@@ -170,6 +222,19 @@ def test_nothing_is_wider_than_the_window(browser: Any, report: Path, width: int
     browser.execute_cdp_cmd("Emulation.clearDeviceMetricsOverride", {})
 
 
+def test_no_table_is_cut_on_paper(browser: Any, report: Path) -> None:
+    paper = {"width": 718, "height": 1040, "deviceScaleFactor": 1, "mobile": False}  # A4 within its margins
+    browser.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", paper)
+    browser.execute_cdp_cmd("Emulation.setEmulatedMedia", {"media": "print"})
+    visit(browser, report)
+    right = "getBoundingClientRect().right"
+    tables = "[...document.querySelectorAll('table')]"
+    cut = f"return {tables}.filter(e => e.{right} > e.closest('.box, details, .card').{right}).length"
+    assert browser.execute_script(cut) == 0
+    browser.execute_cdp_cmd("Emulation.setEmulatedMedia", {"media": ""})
+    browser.execute_cdp_cmd("Emulation.clearDeviceMetricsOverride", {})
+
+
 def test_without_webgl_the_page_says_so_and_keeps_its_pictures(report: Path) -> None:
     driver = start("--disable-webgl", "--disable-webgl2", "--disable-3d-apis")
     try:
@@ -184,9 +249,9 @@ def test_without_webgl_the_page_says_so_and_keeps_its_pictures(report: Path) -> 
 def test_pages_of_a_split_report_lead_to_each_other(
     browser: Any, world: tuple[Path, Path], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from anofield.report import page
+    from anofield.report import pages
 
-    monkeypatch.setattr(page, "BUDGET", page.RESERVE + 1000)
+    monkeypatch.setattr(pages, "BUDGET", pages.RESERVE + 1000)
     folder = world[0].parent / "split of#it"
     folder.mkdir()
     visit(browser, write_report(*world[:1], folder, results=world[1]))

@@ -12,6 +12,7 @@ from anofield.cohort import Case
 from anofield.errors import UsageError
 from anofield.histogram import Curve
 from anofield.metrics import card
+from anofield.metrics.bands import curve_bands
 from anofield.metrics.bootstrap import LEVEL
 from anofield.metrics.card import Evidence
 from anofield.metrics.case import TOP_SHARE, Kind, Measured, Scored, dice
@@ -144,7 +145,8 @@ def _rules(evidence: Evidence, options: Options) -> Json:
 
 def _card(evidence: Evidence, about: Json, options: Options) -> Json:
     """Everything that has intervals or concerns lesions, surfaces and healthy scans."""
-    cards, margins = card.make_card(evidence, card.draw(evidence, options.resamples, options.seed))
+    weights = card.draw(evidence, options.resamples, options.seed)
+    cards, margins = card.make_card(evidence, weights)
     kinds = evidence.kinds(evidence.score)
     rows = card.by_size(evidence, evidence.score, kinds[0]) if kinds else []
     quantile = (about["threshold"] or {}).get("quantile")
@@ -153,6 +155,7 @@ def _card(evidence: Evidence, about: Json, options: Options) -> Json:
         "margins": margins,
         "by_size": {"threshold": kinds[0] if kinds else None, "rows": rows},
         "froc": {name: card.froc_points(evidence, name) for name in evidence.froc},
+        "bands": {name: curve_bands(evidence, name, weights) for name in evidence.names},
         "surface": {name: _surface(evidence, name) for name in evidence.names},
         "healthy": card.healthy_summary(evidence, quantile),
     }

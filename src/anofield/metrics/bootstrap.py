@@ -78,11 +78,11 @@ def voxel_metrics(counts: NDArray[np.float32], weights: Weights) -> dict[str, Sa
         counts: From `stack_counts`, (case, 2, bin), the highest scores first.
         weights: (resample, case).
     """
-    parts = [_voxel_chunk(pooled) for pooled in _pooled(counts, weights)]
+    parts = [_voxel_chunk(pooled) for pooled in pooled_chunks(counts, weights)]
     return {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
 
 
-def _pooled(counts: NDArray[np.float32], weights: Weights) -> Iterator[NDArray[np.float64]]:
+def pooled_chunks(counts: NDArray[np.float32], weights: Weights) -> Iterator[NDArray[np.float64]]:
     """Cumulated counts (resample, 2, bin) of some resamples at a time."""
     flat = counts.reshape(len(counts), -1)
     for start in range(0, len(weights), CHUNK):

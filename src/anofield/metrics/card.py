@@ -157,7 +157,7 @@ def by_size(evidence: Evidence, name: str, kind: Kind) -> list[Json]:
 def froc_points(evidence: Evidence, name: str) -> list[Json]:
     """Lesion recall against false findings per scan, one point per threshold."""
     once = np.ones((1, len(evidence.scored)))
-    recall, false = _froc(evidence, name, once)
+    recall, false = froc_samples(evidence, name, once)
     return [
         {"threshold": threshold, "recall": float(r), "false_per_scan": float(f)}
         for threshold, r, f in zip(evidence.froc.get(name, []), recall[0], false[0], strict=True)
@@ -206,7 +206,7 @@ def _metrics(evidence: Evidence, name: str, weights: Weights) -> dict[str, Sampl
     for kind in evidence.kinds(name):
         metrics |= _at_threshold(evidence, name, kind, weights)
     if evidence.froc.get(name):
-        recall, false = _froc(evidence, name, own)
+        recall, false = froc_samples(evidence, name, own)
         metrics["froc_recall_at_1"] = np.where(false > 1, 0.0, recall).max(axis=1)
     return metrics
 
@@ -241,7 +241,7 @@ def _scan_auroc(evidence: Evidence, scores: Sequence[float], weights: Weights) -
     return bootstrap.auroc(np.array(scores)[known], evidence.ill[known], weights[:, known])
 
 
-def _froc(evidence: Evidence, name: str, weights: Weights) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+def froc_samples(evidence: Evidence, name: str, weights: Weights) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
     """Recall and false findings per scan, each (resample, threshold)."""
     own = weights * evidence.pooled_cases
     counts = np.array([case.froc.get(name, []) for case in evidence.measured], dtype=float)

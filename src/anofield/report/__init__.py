@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 
 from anofield.errors import UsageError
 from anofield.report.compare import render_comparison
 from anofield.report.folder import read_run
 from anofield.report.page import render
-from anofield.scan import writing
+from anofield.report.pages import write_pages
 from anofield.typing import PathLike
 
 TITLE, TRAINING_TITLE = "Anomaly detection report", "Training report"
@@ -33,7 +32,8 @@ def write_report(
         results: Folder written by `evaluate` (holds `results.json`); without it the page shows no metrics.
         title: Heading of the page.
         max_cases: Cases shown with pictures, the first in the run's order; the table lists every case. Where one file
-            would exceed 15 MB, cases go into numbered files beside it (`report-2.html`, …), each below 15 MB.
+            would exceed 15 MB, cases go into numbered files beside it (`report-2.html`, …), each below 15 MB; those of
+            an older report beyond them are removed.
         notes: Plain text shown under the heading; an empty line begins a new paragraph.
 
     Returns:
@@ -46,14 +46,12 @@ def write_report(
 
     Notes:
         A missing truth, mask, restoration or source scan never stops the report; the case's card says what is missing.
-        About one second per shown case of 1 mm voxels.
+        About one second per shown case of 1 mm voxels; memory for two files of cases, however many there are.
     """
     if max_cases < 0:
         raise UsageError("is negative", where="max_cases", remedy="give 0 for a report without pictures, or more")
     path = _target(out)
-    pages = render(read_run(run, results), title=title, max_cases=max_cases, notes=notes, name=path.name)
-    for name, page in reversed(pages.items()):  # the first page last: it is complete when it appears
-        _write_text(path.with_name(name), page)
+    write_pages(path, render(read_run(run, results), title=title, max_cases=max_cases, notes=notes, name=path.name))
     return path
 
 
@@ -112,21 +110,12 @@ def write_comparison_report(comparison: PathLike, out: PathLike, *, title: str =
     return _write_page(out, render_comparison(comparison, title=title), "compare.html")
 
 
-def _write_page(out: PathLike, page: str, name: str = "report.html") -> Path:
+def _write_page(out: PathLike, page: str, name: str) -> Path:
     path = _target(out, name)
-    _write_text(path, page)
+    write_pages(path, [(path.name, page)])
     return path
 
 
 def _target(out: PathLike, name: str = "report.html") -> Path:
     path = Path(out)
     return path / name if path.is_dir() else path
-
-
-def _write_text(path: Path, text: str) -> None:
-    """Write UTF-8 text to a temporary name in the same folder, then rename it over `path`."""
-    partial = path.with_name(f".partial-{os.getpid()}-{path.name}")
-    with writing(path, partial):
-        path.parent.mkdir(parents=True, exist_ok=True)
-        partial.write_text(text, encoding="utf-8")
-        partial.replace(path)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from typing import Any
 
-from anofield.report.charts import Chart, Line, svg_path
+from anofield.report.charts import Chart, Line, area, svg_path
 from anofield.report.folder import section
 from anofield.report.numerals import DASH, decimal, finite, ml, number
 from anofield.typing import Json
@@ -103,8 +103,9 @@ def thresholds(found: Json, names: Sequence[str]) -> list[tuple[str, list[str]]]
     return [("Score", [KINDS[kind] for kind in kinds]), *cells] if kinds and cells else []
 
 
-def froc(found: Json, styles: dict[str, str], card: Json) -> Chart | None:
-    """Recall of lesions against false findings per scan, with the interval of the recall at one."""
+def froc(results: Json, styles: dict[str, str]) -> Chart | None:
+    """Recall of lesions against false findings per scan, with its band and the interval of the recall at one."""
+    found, card = section(results, "froc"), section(results, "card")
     lines = []
     for name in (name for name in styles if found.get(name)):
         points = sorted((finite(p.get("false_per_scan")), finite(p.get("recall"))) for p in found[name] if _known(p))
@@ -114,10 +115,33 @@ def froc(found: Json, styles: dict[str, str], card: Json) -> Chart | None:
         places = [(100 * x / MAX_FALSE, 100 * (1 - y)) for x, y in inside]
         dots = "".join(f"M{x:.2f} {y:.2f}h0" for x, y in places)
         value, ci = interval(section(section(card, name), "froc_recall_at_1"), 2)
-        lines.append(Line(name, styles[name], svg_path(places, digits=2), f"recall at 1: {value} {ci}".strip(), dots))
+        note = f"recall at 1: {value} {ci}".strip()
+        around = band(results, name, "froc", right=MAX_FALSE)
+        lines.append(Line(legend(name, styles[name]), styles[name], svg_path(places, digits=2), note, dots, around))
     ticks = tuple((100 * tick / MAX_FALSE, f"{tick:g}") for tick in (0, 1, 2, 4, 6, 8))
     words = "False findings per scan"
-    return Chart("FROC of lesions", words, "Lesions found", tuple(lines), x_ticks=ticks) if lines else None
+    if not lines:
+        return None
+    return Chart("FROC of lesions", words, "Lesions found", tuple(lines), x_ticks=ticks, note=band_words(results))
+
+
+def legend(name: str, style: str) -> str:
+    """Name of a score beside its line."""
+    return f"{name} (baseline)" if "baseline" in style else name
+
+
+def band(results: Json, name: str, curve: str, *, right: float = 1.0) -> str:
+    """Band of a score's curve as an SVG path; empty if the results have none."""
+    return area(section(section(section(results, "bands"), name), curve), right)
+
+
+def band_words(results: Json) -> str:
+    """What the bands of the curves are; empty if the results have none."""
+    if not section(results, "bands"):
+        return ""
+    subjects = section(results, "rules").get("subjects")
+    few = isinstance(subjects, int) and subjects < FEW_SUBJECTS
+    return f"Bands: 95 % interval at every place, over {subjects} subjects{'; too narrow with so few' if few else ''}."
 
 
 def healthy(found: Json) -> str:

@@ -5,14 +5,13 @@ from __future__ import annotations
 from statistics import median
 from typing import Any
 
-from anofield.report.figures import Scale, draw, scale_of
+from anofield.report.figures import Scale, draw
 from anofield.report.folder import CaseFolder, Run, section
 from anofield.report.numerals import DASH, decimal, finite, ml, number
 from anofield.report.planes import CaseView, view_case
 from anofield.typing import Json
 
 PICTURES = 540_000  # characters of a case's pictures
-WORDS_WEIGHT = 20_000  # characters of a case's text and tables, nearly
 LESION_ROWS = 8
 OUTLIER = 3.5  # modified z-score, Iglewicz & Hoaglin 1993
 LESION_COLUMNS = {
@@ -27,21 +26,22 @@ LESION_COLUMNS = {
 FIT_WORDS = {"loss": "Fit loss", "code_distance": "Code distance", "contrast": "Contrast", "outside": "Share outside"}
 
 
-def draw_cards(run: Run, max_cases: int) -> tuple[list[Json], Scale]:
-    """Cards of the first cases with their pictures, and the colour scale that they share."""
-    shown = run.cases[:max_cases]
-    views = [view_case(case, run.threshold) for case in shown]
-    scale = scale_of(views, run.threshold)
-    cards = [_card(run, case, view, place) for place, (case, view) in enumerate(zip(shown, views, strict=True))]
-    for card, view in zip(cards, views, strict=True):
-        card["planes"] = draw(view, scale, PICTURES)
-        if view.planes and not card["planes"]:
-            card["notes"].append("Its pictures were left out to keep the file small.")
-        if not view.planes:
-            card["notes"].append("It has no image that can be shown.")
-        pictures = sum(panel.weight for row in card["planes"] for panel in row.panels)
-        card["weight"] = WORDS_WEIGHT + pictures + (view.viewer.weight if view.viewer else 0)
-    return cards, scale
+def draw_card(run: Run, place: int, scale: Scale) -> Json:
+    """The card of a case with its pictures.
+
+    Args:
+        run: What `read_run` read.
+        place: Of the case in it.
+        scale: Of the colours, that of every case.
+    """
+    case = run.cases[place]
+    view = view_case(case, run.threshold)
+    rows = draw(view, scale, PICTURES)
+    if view.planes and not rows:
+        view.notes.append("Its pictures were left out to keep the file small.")
+    if not view.planes:
+        view.notes.append("It has no image that can be shown.")
+    return {**_card(run, case, view, place), "planes": rows}
 
 
 def row_of(run: Run, case: CaseFolder, place: int) -> Json:

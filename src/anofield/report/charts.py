@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -33,6 +33,7 @@ class Line:
         path: SVG path in the unit square times 100, y downwards.
         note: In the legend behind the name.
         dots: SVG path of dots at its points, or empty.
+        band: SVG path of the area of its interval, or empty.
     """
 
     name: str
@@ -40,6 +41,7 @@ class Line:
     path: str
     note: str = ""
     dots: str = ""
+    band: str = ""
 
 
 @dataclass(frozen=True)
@@ -55,6 +57,7 @@ class Chart:
         y_ticks: The same, upwards.
         height: Of the frame; it is 322 wide.
         diagonal: Whether to draw the line of chance.
+        note: Below the legend.
     """
 
     title: str
@@ -65,6 +68,7 @@ class Chart:
     y_ticks: Ticks = UNIT_TICKS
     height: int = 280
     diagonal: bool = False
+    note: str = ""
 
 
 @dataclass(frozen=True)
@@ -154,6 +158,22 @@ def curve(x: Sequence[float | None], y: Sequence[float | None]) -> str:
     if len(points) > MAX_POINTS:
         points = points[np.linspace(0, len(points) - 1, MAX_POINTS).round().astype(int)]
     return svg_path((points * (1, -1) + (0, 1)) * 100, digits=2) if len(points) else ""
+
+
+def area(found: Mapping[str, Any], right: float = 1.0) -> str:
+    """A band (`x`, `low`, `high`) as a closed SVG path in the frame of `curve`; empty if there is none.
+
+    Args:
+        found: Of a curve; all heights from 0 to 1.
+        right: Value of x at the right edge; what lies beyond is left out.
+    """
+    parts = [np.array(found.get(key) or [], dtype=float) for key in ("x", "low", "high")]
+    inside = parts[0] <= right
+    if len({len(part) for part in parts}) != 1 or inside.sum() < 2:
+        return ""
+    x, low, high = (part[inside] for part in parts)
+    edge = np.r_[np.c_[x, high], np.c_[x, low][::-1]]
+    return svg_path((edge * (1 / right, -1) + (0, 1)) * 100, digits=2) + "Z"
 
 
 def svg_path(points: Any, *, digits: int) -> str:

@@ -76,9 +76,9 @@ class Row:
     panels: tuple[Panel, ...]
 
 
-def scale_of(views: Iterable[CaseView], threshold: float | None) -> Scale:
+def scale_of(ends: Iterable[float | None], threshold: float | None) -> Scale:
     """The common colour scale: the middle of the cases' bright ends, and always room above the threshold."""
-    tops = [view.top for view in views if view.top is not None and view.top > 0]
+    tops = [end for end in ends if end is not None and end > 0]
     top = float(np.median(tops)) if tops else 1.0
     return Scale(max(top, 1.6 * (threshold or 0.0)), threshold)
 

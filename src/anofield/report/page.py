@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import gc
 import json
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from datetime import datetime
 from pathlib import Path
 from statistics import median
@@ -12,16 +13,16 @@ from typing import Any
 import jinja2
 
 from anofield.report import card as cards
-from anofield.report.cases import LESION_COLUMNS, draw_cards, row_of
+from anofield.report.cases import LESION_COLUMNS, draw_card, row_of
 from anofield.report.charts import Chart, Line, curve
-from anofield.report.figures import gradient
+from anofield.report.figures import Scale, gradient, scale_of
 from anofield.report.folder import Run, section
 from anofield.report.numerals import DASH, decimal, duration, finite, ml, number, value
-from anofield.report.viewer import library, script
+from anofield.report.pages import Fragment, grouped, mark, numbered
+from anofield.report.planes import bright_end
+from anofield.report.viewer import library, licences, script
 from anofield.typing import Json
 
-BUDGET = 15_000_000  # characters of a file; mail programs and viewers begin to refuse larger ones
-RESERVE = 2_000_000  # of these for text, tables, curves and the library of the interactive view
 FEW_CASES = 40  # the table of all cases is open up to this many
 WORDS = {
     "deviation": "how far a voxel departs from what the fitted healthy anatomy predicts there, in standard deviations "
@@ -47,8 +48,8 @@ KINDS = {
 }
 
 
-def render(run: Run, *, title: str, max_cases: int, notes: str, name: str = "report.html") -> dict[str, str]:
-    """The pages of a run as HTML text, the first under `name`, those of cases, if they need their own, numbered.
+def render(run: Run, *, title: str, max_cases: int, notes: str, name: str = "report.html") -> Iterator[tuple[str, str]]:
+    """The pages of a run as (file name, HTML text): those of cases, if they need their own, then the first, `name`.
 
     Args:
         run: What `read_run` read.
@@ -57,12 +58,31 @@ def render(run: Run, *, title: str, max_cases: int, notes: str, name: str = "rep
         notes: Plain text; an empty line begins a paragraph.
         name: File name of the first page.
     """
-    shown, scale = draw_cards(run, max_cases)
-    groups = split([card["weight"] for card in shown])
-    files = [name] if len(groups) < 2 else [numbered(name, place + 2) for place in range(len(groups))]
-    homes = {place: file for file, group in zip(files, groups, strict=False) for place in group}
-    common = {
-        "title": title,
+    shown = run.cases[:max_cases]
+    scale = scale_of(map(bright_end, shown), run.threshold)
+    common = {**_common(run, scale, len(shown)), "title": title, "home": name}
+    groups = grouped(_fragments(len(shown), run, common))
+    group, after = next(groups), next(groups, None)
+    if after is None:
+        link = {place: f"#case-{place}" for place in range(len(shown))}
+        yield name, _page("page.html.j2", group, **common, **_index(run, notes, link), pages=[])
+        return
+    files: list[str] = []
+    link = {}
+    while group:
+        files.append(numbered(name, len(files) + 2))
+        first = len(link)
+        link |= {place: f"{files[-1]}#case-{place}" for place in range(first, first + len(group))}
+        near = {"before": files[-2:-1], "after": [numbered(name, len(files) + 2)] if after else []}
+        yield files[-1], _page("cases.html.j2", group, **common, **near, first=first, mark=mark(files[-1]))
+        gc.collect()  # contexts of templates lie in cycles, each with a whole page
+        group, after = after or [], next(groups, None)
+    yield name, _page("page.html.j2", [], **common, **_index(run, notes, link), pages=files)
+
+
+def _common(run: Run, scale: Scale, shown: int) -> Json:
+    """What the pages of a run share."""
+    return {
         "version": run.info.get("anofield"),
         "head": _head(run),
         "kinds": KINDS,
@@ -70,53 +90,26 @@ def render(run: Run, *, title: str, max_cases: int, notes: str, name: str = "rep
         "lesion_columns": LESION_COLUMNS,
         "scale": scale,
         "gradient": gradient(),
-        "left_out": len(run.cases) - len(shown),
-        "n_shown": len(shown),
+        "left_out": len(run.cases) - shown,
+        "n_shown": shown,
         "n_cases": len(run.cases),
-        "home": name,
         "scripts": {"table": script("table.js"), "viewer": script("viewer.js")},
     }
-    link = {place: f"{'' if file == name else file}#case-{place}" for place, file in homes.items()}
-    alone = files == [name]
-    index = _page(
-        "page.html.j2", shown if alone else [], **common, **_index(run, notes, link), pages=[] if alone else files
-    )
-    pages = {name: index}
-    for place, (file, group) in enumerate(zip(files, groups, strict=False)):
-        if not alone:
-            near = {
-                "before": files[place - 1] if place else None,
-                "after": files[place + 1] if place + 1 < len(files) else None,
-            }
-            pages[file] = _page(
-                "cases.html.j2", [shown[n] for n in group], **common, **near, number=place + 1, count=len(files)
-            )
-    return pages
 
 
-def split(weights: Sequence[int]) -> list[list[int]]:
-    """Places of cases, in order, in groups that fit into a file each."""
-    groups: list[list[int]] = [[]]
-    used = RESERVE
-    for place, weight in enumerate(weights):
-        if groups[-1] and used + weight > BUDGET:
-            groups.append([])
-            used = RESERVE
-        groups[-1].append(place)
-        used += weight
-    return groups
+def _fragments(shown: int, run: Run, common: Json) -> Iterator[Fragment]:
+    """The first cases as HTML text, one after the other."""
+    template = templates().get_template("case.html.j2")
+    for place in range(shown):
+        card = draw_card(run, place, common["scale"])
+        yield Fragment(template.render(card=card, **common), card["viewer"] is not None)
 
 
-def numbered(name: str, number: int) -> str:
-    """`report.html` → `report-2.html`."""
-    stem, dot, ending = name.rpartition(".")
-    return f"{stem}-{number}{dot}{ending}" if dot else f"{name}-{number}"
-
-
-def _page(template: str, shown: Sequence[Json], **content: Any) -> str:
+def _page(template: str, group: Sequence[Fragment], **content: Any) -> str:
     """A page with the library of the interactive view if any of its cases has one."""
-    embedded = library() if any(card["viewer"] for card in shown) else ""
-    return templates().get_template(template).render(cards=shown, library=embedded, **content)
+    embedded = any(fragment.viewer for fragment in group)
+    more = {"library": library(), "licences": licences()} if embedded else {"library": "", "licences": ""}
+    return templates().get_template(template).render(cards=[f.text for f in group], **more, **content)
 
 
 def _index(run: Run, notes: str, link: dict[int, str]) -> Json:
@@ -256,25 +249,27 @@ def _charts(run: Run) -> list[Chart]:
     curves = section(run.results, "curves")
     styles = _styles(run, _ordered(run, section(run.results, "scores") or curves))
     axes = (
-        ("Precision–recall", "Recall (sensitivity)", "Precision", "recall", "precision", "ap", "AP"),
-        ("ROC", "False-positive rate", "Sensitivity", "fpr", "tpr", "auroc", "AUROC"),
+        ("Precision–recall", "Recall (sensitivity)", "Precision", "recall", "precision", "ap", "precision_recall"),
+        ("ROC", "False-positive rate", "Sensitivity", "fpr", "tpr", "auroc", "roc"),
     )
     charts = []
-    for heading, x_label, y_label, x, y, metric, short in axes:
+    for heading, x_label, y_label, x, y, metric, band in axes:
         lines = tuple(
             Line(
-                f"{name} (baseline)" if "baseline" in style else name,
+                cards.legend(name, style),
                 style,
                 path,
-                f"{short} {decimal(value)} {ci}".strip(),
+                f"{metric.upper()} {decimal(value)} {ci}".strip(),
+                band=cards.band(run.results, name, band),
             )
             for name, style in styles.items()
             if (path := curve(section(curves, name).get(x) or [], section(curves, name).get(y) or []))
             for value in [section(section(run.results, "scores"), name).get(metric)]
             for _, ci in [cards.interval(section(section(section(run.results, "card"), name), metric), 3)]
         )
-        charts.append(Chart(heading, x_label, y_label, lines, diagonal=metric == "auroc"))
-    froc = cards.froc(section(run.results, "froc"), styles, section(run.results, "card"))
+        note = cards.band_words(run.results)
+        charts.append(Chart(heading, x_label, y_label, lines, diagonal=metric == "auroc", note=note))
+    froc = cards.froc(run.results, styles)
     return [chart for chart in charts if chart.lines] + ([froc] if froc else [])
 
 

@@ -87,7 +87,6 @@ class CaseView:
     Attributes:
         planes: Axial, coronal, sagittal; empty if the case has no image that can be read.
         window: Intensities drawn black and white.
-        top: `TOP_PERCENTILE` of the anomaly map.
         truth_ml: Volume of the truth, if it is known.
         centre: What the planes go through.
         at: World position of what the planes go through, mm.
@@ -97,7 +96,6 @@ class CaseView:
 
     planes: list[Plane] = field(default_factory=list)
     window: tuple[float, float] = (0.0, 1.0)
-    top: float | None = None
     truth_ml: float | None = None
     centre: str = ""
     at: tuple[float, ...] = (0.0, 0.0, 0.0)
@@ -155,11 +153,21 @@ def view_case(case: CaseFolder, threshold: float | None = None) -> CaseView:
     if first.tilt() > 3.0:
         view.notes.append(f"The planes follow the voxels, up to {first.tilt():.0f}° off the world axes.")
     box = _box(volumes, first)
-    view.window, view.top = _window(volumes, box), _top(volumes)
+    view.window = _window(volumes, box)
     view.truth_ml = float((volumes["truth"].data > 0).sum()) * first.voxel_ml if "truth" in volumes else None
     view.planes = [_plane(name, volumes, first, index, box) for name in VIEWS]
     view.viewer = pack(volumes, _shown(volumes), box, view.window, threshold)
     return view
+
+
+def bright_end(case: CaseFolder) -> float | None:
+    """`TOP_PERCENTILE` of a case's anomaly map inside the brain; None without a map that can be read."""
+    try:
+        values = read_world(case.folder / "anomaly.nii.gz").data
+    except ScanError:  # the case's card will say so
+        return None
+    values = values[values != 0]
+    return float(np.percentile(values, TOP_PERCENTILE)) if values.size else None
 
 
 def centre(volumes: dict[str, World], first: World) -> tuple[Any, str]:
@@ -269,14 +277,6 @@ def _window(volumes: dict[str, World], box: tuple[slice, ...]) -> tuple[float, f
         return 0.0, 1.0
     low, high = (float(v) for v in np.percentile(values, WINDOW))
     return low, high if high > low else low + 1.0
-
-
-def _top(volumes: dict[str, World]) -> float | None:
-    if "anomaly" not in volumes:
-        return None
-    values = volumes["anomaly"].data
-    values = values[values != 0]
-    return float(np.percentile(values, TOP_PERCENTILE)) if values.size else None
 
 
 def _plane(name: str, volumes: dict[str, World], first: World, index: Any, box: tuple[slice, ...]) -> Plane:

@@ -20,6 +20,11 @@
     return library;
   }
 
+  // to the side of the screen: the patient's right (+x) is on its left
+  const KEYS = {
+    ArrowLeft: [1, 0, 0], ArrowRight: [-1, 0, 0], ArrowUp: [0, 1, 0], ArrowDown: [0, -1, 0], PageUp: [0, 0, 1], PageDown: [0, 0, -1],
+  };
+
   const able = () => {
     const gl = document.createElement("canvas").getContext("webgl2");
     gl?.getExtension("WEBGL_lose_context")?.loseContext();
@@ -57,8 +62,9 @@
     const [step, top, voxelMl] = ["step", "top", "voxelMl"].map((name) => Number(box.dataset[name]));
     const stage = box.querySelector(".stage"), slider = box.querySelector(".threshold");
     const canvas = document.createElement("canvas");
-    canvas.setAttribute("aria-label", "Three linked planes and a 3-D rendering; click to move the crosshair");
-    canvas.setAttribute("role", "img");
+    canvas.setAttribute("aria-label", "Three linked planes and a 3-D rendering; click, arrow keys, Page Up and Page Down move the crosshair");
+    canvas.setAttribute("role", "application");
+    canvas.tabIndex = 0;
     box.querySelector(".canvas").append(canvas);
     stage.hidden = false;
     const nv = new Niivue({
@@ -114,6 +120,12 @@
     const truth = box.querySelector(".truth-on");
     if (truth) truth.onchange = () => nv.setOpacity(nv.volumes.length - 1, truth.checked ? 0.9 : 0);
     const [nx, ny] = anomaly.dimsRAS.slice(1);
+    canvas.onkeydown = (event) => {
+      const way = KEYS[event.key];
+      if (!way || event.ctrlKey || event.altKey || event.metaKey) return;
+      event.preventDefault();
+      nv.moveCrosshairInVox(...way);
+    };
     nv.onLocationChange = ({ mm, vox }) => {
       const score = (codes[vox[0] + nx * (vox[1] + ny * vox[2])] - 0.5) * step;
       box.querySelector(".place").textContent =

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from anofield.report.planes import World
 
 NIIVUE = "niivue-0.69.0.umd.js"
+LICENCES = "niivue-LICENCES.txt"
 CODES = 254  # steps of the slider: code c holds scores in ((c - 1) · step, c · step], 255 all above
 CASE_BUDGET = 4_000_000  # characters of a case's volumes; beyond, every second (third, …) voxel is kept
 HEADER_BYTES = 352  # of a NIfTI-1 file before its voxels
@@ -134,6 +135,12 @@ def packed(content: bytes) -> str:
 def library() -> str:
     """NiiVue as it is embedded: gzipped and in base64."""
     return packed((resources.files("anofield.report") / "vendor" / NIIVUE).read_bytes())
+
+
+@cache
+def licences() -> str:
+    """Licences of NiiVue and of what it contains; they must go wherever it goes."""
+    return (resources.files("anofield.report") / "vendor" / LICENCES).read_text(encoding="utf-8")
 
 
 def script(name: str) -> str:
