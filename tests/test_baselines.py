@@ -245,6 +245,11 @@ class TestFolder:
         with pytest.raises(UsageError, match="holds no baseline"):
             trained("zscore", store, tmp_path / "b")
 
+    def test_that_was_being_written_when_it_was_stopped_is_trained(self, store: Store, tmp_path: Path) -> None:
+        for name in ("state.pth", ".partial-state.pth", ".partial-1-baseline.json"):
+            (tmp_path / name).write_bytes(b"half")
+        assert trained("zscore", store, tmp_path).name == "zscore"
+
     def test_damage_is_named(self, store: Store, tmp_path: Path) -> None:
         with pytest.raises(ExperimentError, match="anofield baseline NAME train"):
             load_baseline(tmp_path)
