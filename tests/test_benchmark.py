@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from anofield import benchmark
+from anofield import benchmark, ifl2021
 from anofield.baselines.registry import BUILT_IN
 from anofield.baselines.statistics import ZScore
 from anofield.benchmark import (
@@ -64,6 +64,19 @@ def test_makes_one_row_per_method_and_goes_on(tmp_path: Path, capsys: pytest.Cap
     assert len(lines) == 5
     assert {len(line) for line in lines} == {len(lines[0])}
     assert not content["failures"]
+
+
+def test_the_published_procedure_is_given_as_few_people_as_the_row_beside_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(ifl2021.fit, "__defaults__", ((ifl2021.Phase(3, 64), ifl2021.Phase(2, 64)),))
+    content, table = run_benchmark(tmp_path, SIZES, ["ifl2021", FEW], device="cpu")
+    assert methods_of(content) == [FEW, "ifl2021"]
+    runs = [{path.parent.name for path in (tmp_path / "methods" / name / "run").glob("*/case.json")}
+            for name in methods_of(content)]  # fmt: skip
+    assert runs[0] == runs[1]
+    assert [row["n_cases"] for row in content["rows"]] == [1, 1]
+    assert "is given 1 people for calibration and 1 for the test" in table
 
 
 @pytest.mark.parametrize(
