@@ -33,15 +33,13 @@ from anofield.baselines.run import (
 from anofield.baselines.slices import Slicing
 from anofield.baselines.statistics import ZScore
 from anofield.baselines.untrained import Asymmetry, mirror
-from anofield.benchmark import Sizes, bootstrap_mean, run_benchmark, summarise
 from anofield.calibrate import calibrate
 from anofield.cohort import Case
-from anofield.demo import Plan
 from anofield.detect import detect_case, detect_cases, threshold_of, write_run
-from anofield.errors import AnofieldError, ExperimentError, MachineError, UsageError
+from anofield.errors import ExperimentError, MachineError, UsageError
 from anofield.evaluate import evaluate
 from anofield.histogram import exact_curve
-from anofield.prepare import Prepared, Recipe
+from anofield.prepare import Prepared, Recipe, prepare_case
 from anofield.store import Store
 from helpers import CENTERS, World, make_prepared, make_store, small_world, with_lesion
 
@@ -247,6 +245,11 @@ class TestFolder:
         with pytest.raises(UsageError, match="holds no baseline"):
             trained("zscore", store, tmp_path / "b")
 
+    def test_that_was_being_written_when_it_was_stopped_is_trained(self, store: Store, tmp_path: Path) -> None:
+        for name in ("state.pth", ".partial-state.pth", ".partial-1-baseline.json"):
+            (tmp_path / name).write_bytes(b"half")
+        assert trained("zscore", store, tmp_path).name == "zscore"
+
     def test_damage_is_named(self, store: Store, tmp_path: Path) -> None:
         with pytest.raises(ExperimentError, match="anofield baseline NAME train"):
             load_baseline(tmp_path)
@@ -324,6 +327,42 @@ def zscore(world: World) -> TrainedBaseline:
     return load_baseline(folder)
 
 
+CODES = {"ae-dense": 32, "ae-spatial": 4, "vae-dense": 32, "gmvae": 32, "dae": 1}  # `vae-spatial` would take long
+
+
+@pytest.fixture(scope="session")
+def learnt(world: World) -> dict[str, Any]:
+    """Networks after a few seconds of training on phantom slices."""
+    store, settings = Store(world.root / "train.zarr"), {"steps": 150, "batch": 16, "width": 8, "learning_rate": 5e-3}
+    return {name: trained(name, store, world.root / name, **settings, latent=latent).method
+            for name, latent in CODES.items()}  # fmt: skip
+
+
+@pytest.mark.skipif("monai" not in INSTALLED, reason="MONAI is not installed")
+class TestLearnt:
+    def test_none_redraws_healthy_slices_worse_than_the_plain_autoencoder(
+        self, world: World, learnt: dict[str, Any]
+    ) -> None:
+        errors = dict.fromkeys(CODES, 0.0)
+        for case in world.healthy:
+            body = prepare_case(case, learnt["dae"].recipe)
+            slicing, values = Slicing.of(body.recipe), observed_of(body)
+            for name, method in learnt.items():
+                difference = slicing.paste(method.net.reconstruct(slicing.cut(values))) - values
+                errors[name] += float(np.abs(difference[body.brain]).mean())
+        assert max(errors.values()) < 1.15 * errors["ae-dense"], errors
+
+    def test_what_nobody_has_is_redrawn_worse_than_the_rest(self, world: World, learnt: dict[str, Any]) -> None:
+        body = prepare_case(world.healthy[0], learnt["dae"].recipe)
+        lesion = np.zeros_like(body.brain)
+        lesion[8:12, 10:14, 10:14] = True
+        lesion &= body.brain
+        ill = replace(body, classes=np.where(lesion, len(body.recipe.centers) - 1, body.classes).astype(np.uint8))
+        for name, method in learnt.items():
+            found = method.score(ill, "x", "bright").anomaly
+            assert found[lesion].mean() > 1.5 * found[body.brain & ~lesion].mean(), name
+
+
 class TestRun:
     def test_is_like_the_fields(self, world: World, zscore: TrainedBaseline, tmp_path: Path) -> None:
         options = baseline_options("zscore")
@@ -395,52 +434,6 @@ def test_command_line(anofield: Any, world: World, tmp_path: Path) -> None:
     assert wrong.code == 2
     assert "holds the baseline pca" in wrong.err
     assert anofield("baseline", "pca", "train", "--data", model, "-o", run, "--set", "x").code in (2, 4)
-
-
-class TestBenchmark:
-    SIZES = Sizes(
-        Plan(n_train=3, n_calibration=1, n_test=2, scan_size=32, resolution=16, epochs=2, points=64, people=3, width=64,
-             depth=3, octaves=2, code_length=4, classes=6), steps=2)  # fmt: skip
-
-    def test_makes_one_row_per_method_and_goes_on(self, tmp_path: Path) -> None:
-        first, _ = run_benchmark(tmp_path, self.SIZES, ["zscore"], device="cpu")
-        stamp = (tmp_path / "rows" / "zscore.json").stat().st_mtime_ns
-        content, table = run_benchmark(tmp_path, self.SIZES, ["anofield", "zscore", "random"], device="cpu")
-        assert (tmp_path / "rows" / "zscore.json").stat().st_mtime_ns == stamp
-        assert [row["method"] for row in content["rows"]] == ["anofield", "random", "zscore"]
-        assert first["rows"][0] == content["rows"][2]
-        assert all(row["seconds_per_case"] > 0 and row["paper"] for row in content["rows"])
-        assert table == (tmp_path / "table.md").read_text().rstrip("\n")
-        assert len((tmp_path / "table.tsv").read_text().splitlines()) == 4
-        assert not content["failures"]
-
-    def test_a_method_that_cannot_run_leaves_the_others_their_rows(
-        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-    ) -> None:
-        monkeypatch.setitem(__import__("sys").modules, "monai.networks.nets", None)
-        content, _ = run_benchmark(tmp_path, self.SIZES, ["dae", "random"], device="cpu")
-        assert "anofield[baselines]" in content["failures"]["dae"]
-        assert [row["method"] for row in content["rows"]] == ["random"]
-
-    def test_refuses_unknown_methods_and_other_folders(self, tmp_path: Path) -> None:
-        with pytest.raises(UsageError, match="unknown method"):
-            run_benchmark(tmp_path / "a", self.SIZES, ["magic"])
-        (tmp_path / "thesis.txt").write_text("mine")
-        with pytest.raises(AnofieldError, match="holds no benchmark"):
-            run_benchmark(tmp_path, self.SIZES, ["random"])
-
-    def test_takes_the_intervals_of_the_evaluation(self) -> None:
-        scores = {"ap": 0.4, "auroc": 0.9, "dice_calibrated_mean": 0.5, "dice_oracle": 0.6}
-        results = {"score": "x", "scores": {"x": scores}, "cases": [{"dice": {"x": d}} for d in (0.4, 0.5, 0.6)]}
-        own = summarise(results)
-        assert own["ap"] == {"value": 0.4, "ci": None}
-        low, high = own["dice"]["ci"]
-        assert 0.4 <= low < 0.5 < high <= 0.6
-        card = {"x": {"ap": {"value": 0.41, "ci": [0.3, 0.5]}, "dice_calibrated": {"value": 0.5, "ci": [0.1, 0.2]}}}
-        given = summarise({**results, "card": card})
-        assert given["ap"] == {"value": 0.41, "ci": [0.3, 0.5]}
-        assert given["dice"]["ci"] == [0.1, 0.2]
-        assert bootstrap_mean(np.array([0.3, np.nan]), 0) is None
 
 
 @pytest.mark.skipif("monai" not in INSTALLED, reason="MONAI is not installed")

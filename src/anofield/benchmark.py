@@ -1,14 +1,16 @@
 """Every method on one phantom cohort: trained on the same store, calibrated on the same people, one table.
 
-`benchmark.json` holds the sizes, `results.json` and `table.*` what was measured. `rows/<method>.json` is written when a
-method is done, so a benchmark that was stopped goes on where it was.
+`benchmark.json` holds the sizes, `results.json` and `table.*` what was measured so far. `rows/<method>.json` is written
+when a method is done, so a benchmark that was stopped goes on where it was.
 """
 
 from __future__ import annotations
 
 import json
 import shutil
-from collections.abc import Callable, Sequence
+import time
+import traceback
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from functools import cached_property, partial
 from pathlib import Path
@@ -38,6 +40,8 @@ COLUMNS: dict[str, tuple[str, tuple[str, ...]]] = {  # column → heading, names
     "dice": ("Dice (healthy-calibrated)", ("dice_calibrated", "dice_calibrated_mean")),
     "dice_oracle": ("Dice (oracle: best threshold on the test labels)", ("dice_oracle_pooled", "dice_oracle")),
 }
+FEW = "anofield-few"  # the field on the people that the published procedure is given, so that the two can be compared
+FIELD = {"title": "implicit field", "paper": "Naval Marimont & Tarroni 2021 (arXiv 2106.05214)"}
 
 
 @dataclass(frozen=True)
@@ -47,19 +51,34 @@ class Sizes:
     Attributes:
         cohort: Of the cohort and of the field's experiment.
         steps: Of every baseline that is trained by steps.
+        few: People for calibration, and for the test, that the published procedure is given: it takes long.
     """
 
     cohort: demo.Plan
     steps: int
+    few: int
+
+    def cases(self, name: str) -> int:
+        """People that a method is calibrated and tested on."""
+        plan = self.cohort
+        if name in SHORTENED:
+            return min(self.few, plan.n_calibration) + min(self.few, plan.n_test)
+        return plan.n_calibration + plan.n_test
 
 
-FULL = Sizes(demo.FULL, steps=2000)
-QUICK = Sizes(demo.QUICK, steps=1000)
+FULL = Sizes(demo.FULL, steps=1500, few=4)
+QUICK = Sizes(demo.QUICK, steps=1000, few=2)
+METHODS: dict[str, DetectOptions] = {  # the field's own rows, all with the one experiment that is trained for them
+    "anofield": DetectOptions(also=()),
+    "ifl2021": DetectOptions.published(),
+    FEW: DetectOptions(also=()),
+}
+SHORTENED = ("ifl2021", FEW)
 
 
-def anofield_methods() -> dict[str, DetectOptions]:
-    """The field's own rows: name → how it detects; all with the one experiment that is trained for them."""
-    return {"anofield": DetectOptions(also=()), "ifl2021 (published)": DetectOptions.published()}
+def method_names() -> list[str]:
+    """Every method, in the order in which they are run: what takes long comes last."""
+    return ["anofield", *BUILT_IN, FEW, "ifl2021"]
 
 
 def run_benchmark(
@@ -76,7 +95,7 @@ def run_benchmark(
     Args:
         out: Folder of the benchmark.
         sizes: `FULL` or `QUICK`.
-        methods: Names of baselines and of `anofield_methods`; empty for all.
+        methods: Of `method_names`; empty for all.
         seed: Of the cohort and of every training.
         device: Where to train and to score.
         force: Start anew.
@@ -88,26 +107,97 @@ def run_benchmark(
         UsageError: An unknown method, or the folder holds something else.
     """
     out = Path(out)
-    every = [*anofield_methods(), *BUILT_IN]
-    unknown = [name for name in methods if name not in every]
+    unknown = [name for name in methods if name not in method_names()]
     if unknown:
-        raise UsageError(f"unknown method {unknown[0]!r}", remedy=f"known: {', '.join(every)}")
+        raise UsageError(f"unknown method {unknown[0]!r}", remedy=f"known: {', '.join(method_names())}")
     demo.claim(out, sizes, seed, force, "benchmark")
     bench = Bench(out, sizes, seed, device)
-    failures = {}
-    for name in methods or every:
-        try:
-            bench.row(name)
-        except AnofieldError as error:  # one that cannot run, for want of MONAI say, leaves the others their rows
-            failures[name] = str(error)
-            say(f"failed {name}: {error}")
-    rows = [row for name in every if (row := _read_row(bench.row_path(name))) is not None]
-    content = {"seed": seed, "sizes": asdict(sizes), "rows": rows, "failures": failures}
-    write_json(out / "results.json", content)
-    table = format_markdown(rows, sizes)
-    _write(out / "table.md", table + "\n")
-    _write(out / "table.tsv", format_tsv(rows))
+    failures = _failures_before(out)
+    wanted = [name for name in method_names() if name in methods or not methods]
+    waiting = [name for name in wanted if not bench.row_path(name).is_file()]
+    say(f"benchmark: {len(waiting)} of {len(wanted)} methods to run, {_minutes(waiting, bench)} on two cores")
+    found = _write_results(bench, failures)
+    for number, name in enumerate(waiting):
+        say(f"benchmark: {name} ({number + 1} of {len(waiting)}, {_minutes(waiting[number:], bench)} left)")
+        failures.pop(name, None)
+        error = _attempt(bench, name)
+        if error is not None:
+            failures[name] = error
+        found = _write_results(bench, failures)
+    return found
+
+
+def _attempt(bench: Bench, name: str) -> str | None:
+    """Measure one method; what went wrong, for one that cannot run leaves the others their rows.
+
+    A defect is told from an error that the user can mend, and its traceback kept in `methods/<method>/`.
+    """
+    start = time.monotonic()
+    try:
+        bench.row(name)
+    except AnofieldError as error:
+        text = str(error)
+    except Exception as error:  # noqa: BLE001 - recorded with its traceback
+        text = f"{type(error).__name__}: {error} (a defect of anofield, please report it)"
+        bench.folder(name).mkdir(parents=True, exist_ok=True)
+        _write(bench.folder(name) / "traceback.txt", traceback.format_exc())
+    else:
+        say(f"benchmark: {name} done in {time.monotonic() - start:.0f} s")
+        return None
+    say(f"failed {name}: {text}")
+    return text
+
+
+def _failures_before(out: Path) -> dict[str, str]:
+    """Failures that an earlier start recorded."""
+    path = out / "results.json"
+    return dict(json.loads(path.read_text())["failures"]) if path.is_file() else {}
+
+
+def _write_results(bench: Bench, failures: dict[str, str]) -> tuple[Json, str]:
+    rows = [row for name in method_names() if (row := _read_row(bench.row_path(name))) is not None]
+    content = {"seed": bench.seed, "sizes": asdict(bench.sizes), "rows": rows, "failures": failures}
+    write_json(bench.out / "results.json", content)
+    table = format_markdown(rows, bench.sizes, failures)
+    _write(bench.out / "table.md", table + "\n")
+    _write(bench.out / "table.tsv", format_tsv(rows, failures))
     return content, table
+
+
+# Seconds of training, and per person for calibration and test, of `FULL` on two cores: one thread's CPU time on smaller
+# slices, by the number of pixels and divided by 1.5 for the second core
+COSTS: dict[str, tuple[float, float]] = {
+    **dict.fromkeys(["random", "intensity", "equalised", "asymmetry", "zscore", "pca"], (2.0, 0.15)),
+    "ae-spatial": (90.0, 0.15),
+    **dict.fromkeys(["ae-dense", "vae-dense"], (110.0, 0.15)),
+    **dict.fromkeys(["vae-restore", "gmvae"], (120.0, 3.5)),
+    "dae": (225.0, 0.4),
+    "vae-spatial": (280.0, 0.4),
+    "anofield": (60.0, 1.4),
+    FEW: (0.0, 1.4),
+    "ifl2021": (0.0, 55.0),
+}
+COHORT_SECONDS, EVALUATION_SECONDS = 60.0, 5.0  # of `FULL`: making and preparing people; evaluating one method
+
+
+def estimate(name: str, sizes: Sizes) -> float:
+    """Seconds that a method takes on two cores, roughly: the cost of `FULL` by the amount of work."""
+    training, case = COSTS[name]
+    plan, full = sizes.cohort, FULL.cohort
+    side = plan.resolution / full.resolution
+    people = sizes.cases(name)
+    if name in METHODS:  # random points, whatever the lattice
+        share = plan.n_train * plan.epochs * plan.points / (full.n_train * full.epochs * full.points)
+        return training * share + case * people
+    return training * side**2 * sizes.steps / FULL.steps + case * people * side**3
+
+
+def _minutes(names: Sequence[str], bench: Bench) -> str:
+    """What is left to do, as text."""
+    size = bench.sizes.cohort.n_train / FULL.cohort.n_train
+    made = (bench.out / "train.zarr").exists()
+    seconds = sum(estimate(name, bench.sizes) + EVALUATION_SECONDS * size for name in names)
+    return f"about {max(1, round((seconds + (0 if made else COHORT_SECONDS * size)) / 60))} min"
 
 
 @dataclass(frozen=True)
@@ -146,21 +236,19 @@ class Bench:
 
     def row_path(self, name: str) -> Path:
         """Where the row of a method lies."""
-        return self.out / "rows" / f"{_slug(name)}.json"
+        return self.out / "rows" / f"{name}.json"
+
+    def folder(self, name: str) -> Path:
+        """Model, run and results of a method."""
+        return self.out / "methods" / name
 
     def row(self, name: str) -> Json:
-        """The row of a method, measured if it is not yet."""
-        done = _read_row(self.row_path(name))
-        if done is not None:
-            return done
-        say(f"benchmark: {name}")
-        folder = self.out / "methods" / _slug(name)
-        open_, options = self._field(name, folder) if name in anofield_methods() else self._baseline(name, folder)
-        results, seconds = self._measure(open_, options, folder)
-        titles = {"title": "implicit field", "paper": "Naval Marimont & Tarroni 2021 (arXiv 2106.05214)"}
-        if name in BUILT_IN:
-            kind = find_baseline(name)
-            titles = {"title": kind.title, "paper": kind.paper}
+        """Measure a method and write its row."""
+        folder = self.folder(name)
+        open_, options = self._field(name, folder) if name in METHODS else self._baseline(name, folder)
+        results, seconds = self._measure(open_, options, folder, self.sizes.few if name in SHORTENED else None)
+        kind = find_baseline(name) if name in BUILT_IN else None
+        titles = {"title": kind.title, "paper": kind.paper} if kind else FIELD
         row = {"method": name, **titles, **summarise(results, self.seed), "seconds_per_case": seconds,
                "training_seconds": self._training_seconds(open_()), "n_cases": results["n_cases"]}  # fmt: skip
         write_json(self.row_path(name), plain(row))
@@ -175,7 +263,7 @@ class Bench:
                 shutil.rmtree(half, ignore_errors=True)
                 shutil.copytree(self.experiment, half, ignore=shutil.ignore_patterns(CALIBRATION_FILE))
                 half.replace(copy)
-        return partial(load_model, copy, device=self.device), anofield_methods()[name]
+        return partial(load_model, copy, device=self.device), METHODS[name]
 
     def _baseline(self, name: str, folder: Path) -> tuple[Callable[[], Scorer], RunOptions]:
         fields = find_baseline(name).settings_type.model_fields
@@ -184,17 +272,19 @@ class Bench:
         train_baseline(name, self.store, folder / "model", settings, device=self.device)
         return partial(load_baseline, folder / "model", device=self.device), baseline_options(name)
 
-    def _measure(self, open_: Callable[[], Model | Scorer], options: RunOptions, folder: Path) -> tuple[Json, float]:
+    def _measure(
+        self, open_: Callable[[], Model | Scorer], options: RunOptions, folder: Path, few: int | None
+    ) -> tuple[Json, float]:
         """Calibrate unless that is done, detect and evaluate; the results and the mean seconds per case."""
         opened = open_()
         if not opened.calibration:
-            calibrate(self.cohorts["calibration"], opened, options)
+            calibrate(self.cohorts["calibration"][:few], opened, options)
             opened = open_()
-        run = folder / "run"
-        outcomes = detect_cases(self.cohorts["test"], opened, options, run)
+        run, cases = folder / "run", self.cohorts["test"][:few]
+        outcomes = detect_cases(cases, opened, options, run)
         demo.all_done(outcomes)
         write_run(run, opened, options, outcomes, 0.0, f"anofield benchmark --seed {self.seed}")
-        abouts = [read_case(run / case.id) or {} for case in self.cohorts["test"]]
+        abouts = [read_case(run / case.id) or {} for case in cases]
         seconds = float(np.mean([sum(about["seconds"].values()) for about in abouts]))
         return evaluate(run, None, folder / "results"), round(seconds, 3)
 
@@ -237,31 +327,40 @@ def bootstrap_mean(values: np.ndarray, seed: int) -> list[float] | None:
     return [float(low), float(high)]
 
 
-def format_markdown(rows: Sequence[Json], sizes: Sizes) -> str:
-    """The table, the highest AP first, and what it was measured on."""
+def format_markdown(rows: Sequence[Json], sizes: Sizes, failures: Mapping[str, str]) -> str:
+    """The table, the highest AP first, what failed last, and what it was measured on."""
     plan = sizes.cohort
-    headings = ["method", *(heading for heading, _ in COLUMNS.values()), "s per case", "training s"]
+    headings = ["method", *(heading for heading, _ in COLUMNS.values()), "cases", "s per case", "training s"]
     lines = [f"| {' | '.join(headings)} |", "|" + " --- |" * len(headings)]
     for row in sorted(rows, key=lambda row: -(row["ap"]["value"] or 0.0)):
         cells = [_cell(row[column]) for column in COLUMNS]
-        times = [f"{row['seconds_per_case']:.2f}", f"{row['training_seconds']:.0f}"]
+        times = [str(row["n_cases"]), f"{row['seconds_per_case']:.2f}", f"{row['training_seconds']:.0f}"]
         lines.append(f"| {row['method']} | {' | '.join([*cells, *times])} |")
+    lines += [f"| {name} | failed |{' – |' * (len(headings) - 2)}" for name in failures]
     note = (
         f"Phantom cohort: {plan.n_train} healthy people for training, {plan.n_calibration} for calibration, "
-        f"{plan.n_test} with lesions for the test; lattice {plan.resolution}³; [95 % intervals]."
+        f"{plan.n_test} with lesions for the test; lattice {plan.resolution}³; [95 % intervals over people]."
     )
-    return "\n".join([*lines, "", note])
+    if any(row["method"] in SHORTENED for row in rows):
+        note += (
+            f" `ifl2021`, the published procedure on the network of `anofield`, is given {sizes.few} people for "
+            f"calibration and {sizes.few} for the test: compare it with `{FEW}`, which is given the same."
+        )
+    reasons = [f"`{name}` failed: {' '.join(text.split())}" for name, text in failures.items()]
+    return "\n\n".join(["\n".join(lines), note, *reasons])
 
 
-def format_tsv(rows: Sequence[Json]) -> str:
+def format_tsv(rows: Sequence[Json], failures: Mapping[str, str]) -> str:
     """The same with every number apart."""
     head = [part for column in COLUMNS for part in (column, f"{column}_low", f"{column}_high")]
-    lines = ["\t".join(["method", *head, "seconds_per_case", "training_seconds", "paper"])]
+    lines = ["\t".join(["method", *head, "n_cases", "seconds_per_case", "training_seconds", "paper", "failure"])]
     for row in rows:
         numbers = [n for c in COLUMNS for n in (row[c]["value"], *(row[c]["ci"] or (None, None)))]
         cells = ["n/a" if number is None else f"{number:.4f}" for number in numbers]
-        lines.append("\t".join([row["method"], *cells, str(row["seconds_per_case"]), str(row["training_seconds"]),
-                                row["paper"]]))  # fmt: skip
+        others = [row[key] for key in ("n_cases", "seconds_per_case", "training_seconds", "paper")]
+        lines.append("\t".join([row["method"], *cells, *map(str, others), ""]))
+    missing = ["n/a"] * (len(head) + 4)
+    lines += ["\t".join([name, *missing, " ".join(text.split())]) for name, text in failures.items()]
     return "\n".join(lines) + "\n"
 
 
@@ -275,10 +374,6 @@ def _cell(figure: Json) -> str:
 def _read_row(path: Path) -> Json | None:
     row: Json | None = json.loads(path.read_text()) if path.is_file() else None
     return row
-
-
-def _slug(name: str) -> str:
-    return name.replace(", ", "-").replace(" ", "-")
 
 
 def _write(path: Path, text: str) -> None:

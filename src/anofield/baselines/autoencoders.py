@@ -42,14 +42,15 @@ class SliceSettings(Settings):
 
 
 class SpatialSettings(SliceSettings):
-    """The same, with a code of a few channels."""
+    """The same, with an image of codes: with more channels it redraws lesions as well (how-to/baselines.md)."""
+
+    latent: int = Field(default=1, ge=1)
+
+
+class NarrowSettings(SliceSettings):
+    """The same, for the residual blocks of `AutoencoderKL`, which cost more; noise bounds what the code holds."""
 
     latent: int = Field(default=4, ge=1)
-
-
-class NarrowSettings(SpatialSettings):
-    """The same, for the residual blocks of `AutoencoderKL`, which cost four times as much."""
-
     width: int = Field(default=8, ge=1)
     batch: int = Field(default=16, ge=1)
 
@@ -153,7 +154,7 @@ class SpatialAutoencoder(DenseAutoencoder):
     settings_type = SpatialSettings
 
     def build(self, side: int) -> nn.Module:
-        """MONAI's `AutoEncoder`."""
+        """Encoder and decoder of MONAI's `AutoEncoder`."""
         return networks.SpatialAutoencoder(side, self.settings.width, self.settings.latent)
 
 

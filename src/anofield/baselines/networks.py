@@ -83,24 +83,43 @@ def layer_sizes(side: int, width: int) -> dict[str, tuple[int, ...]]:
     return {"channels": tuple(width * 2 ** min(i, 3) for i in range(levels)), "strides": (2,) * levels}
 
 
+def half(width: int) -> int:
+    """Channels at the slice's own resolution, where a layer costs most."""
+    return max(width // 2, 1)
+
+
+class LastLayer(nn.Module):
+    """What follows the last upsampling: some channels → intensity in (0, 1).
+
+    MONAI's decoders upsample straight to one channel: every pixel of a 2 × 2 block then has weights of its own, as few
+    as one per channel, which shows as a checkerboard. Baur et al. 2021 upsample to many channels and convolve, as here.
+    """
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        self.net = nn.Sequential(
+            nn.BatchNorm2d(channels), nn.LeakyReLU(), nn.Conv2d(channels, 1, 3, padding=1), nn.Sigmoid()
+        )
+
+    def forward(self, features: Tensor) -> Tensor:
+        """(n, channels, side, side) → (n, 1, side, side)."""
+        return torch.as_tensor(self.net(features))
+
+
 class SpatialAutoencoder(nn.Module):
-    """MONAI's `AutoEncoder` with a bottleneck of `latent` channels."""
+    """MONAI's `AutoEncoder` around a bottleneck of `latent` channels, which neither norm nor activation curtails."""
 
     def __init__(self, side: int, width: int, latent: int) -> None:
         super().__init__()
         sizes = layer_sizes(side, width)
-        self.net = monai_nets().AutoEncoder(
-            2,
-            1,
-            1,
-            channels=(*sizes["channels"], latent),
-            strides=(*sizes["strides"], 1),
-            **ENDS,
-        )
+        deep = sizes["channels"][-1]
+        self.net, self.last = monai_nets().AutoEncoder(2, 1, half(width), **sizes, **ENDS), LastLayer(half(width))
+        self.to_code, self.from_code = nn.Conv2d(deep, latent, 1), nn.Conv2d(latent, deep, 1)
 
     def reconstruct(self, images: Tensor) -> Tensor:
-        """Decoded code, (n, 1, side, side)."""
-        return torch.as_tensor(self.net(images))
+        """Decoded code, (n, 1, side, side) in (0, 1)."""
+        code = self.to_code(self.net.encode(images))
+        return torch.as_tensor(self.last(self.net.decode(self.from_code(code).relu())))
 
 
 class DenseVae(nn.Module):
@@ -108,11 +127,9 @@ class DenseVae(nn.Module):
 
     def __init__(self, side: int, width: int, latent: int) -> None:
         super().__init__()
-        sizes = layer_sizes(side, width)
-        self.latent_shape = (latent,)
-        self.net = monai_nets().VarAutoEncoder(
-            2, (1, side, side), 1, latent, **sizes, **ENDS, use_mean_at_inference=True
-        )
+        sizes, shape = layer_sizes(side, width), (1, side, side)
+        self.net = monai_nets().VarAutoEncoder(2, shape, half(width), latent, **sizes, **ENDS)
+        self.last = LastLayer(half(width))
 
     def encode(self, images: Tensor) -> Gaussian:
         """Posterior of the code, (n, latent)."""
@@ -121,7 +138,7 @@ class DenseVae(nn.Module):
 
     def decode(self, code: Tensor) -> Tensor:
         """(n, latent) → (n, 1, side, side) in (0, 1)."""
-        return torch.as_tensor(self.net.decode_forward(code))
+        return torch.as_tensor(self.last(self.net.decode_forward(code, use_sigmoid=False)))
 
     def reconstruct(self, images: Tensor) -> Tensor:
         """Decoded posterior mean."""
@@ -166,7 +183,7 @@ class MixtureVae(nn.Module):
         super().__init__()
         sizes, nets = layer_sizes(side, width), monai_nets()
         self.clusters, self.latent = clusters, latent
-        self.net = nets.AutoEncoder(2, 1, 1, **sizes, **ENDS)
+        self.net, self.last = nets.AutoEncoder(2, 1, half(width), **sizes, **ENDS), LastLayer(half(width))
         deep, reach = sizes["channels"][-1], side // 2 ** levels_of(side) if dense else 1
         self.z_head, self.w_head = (nn.Conv2d(deep, 2 * latent, reach) for _ in range(2))
         self.from_z = nn.ConvTranspose2d(latent, deep, reach)
@@ -178,8 +195,8 @@ class MixtureVae(nn.Module):
         return _split(self.z_head(features)), _split(self.w_head(features))
 
     def decode(self, code: Tensor) -> Tensor:
-        """(n, latent, s, s) → (n, 1, side, side)."""
-        return torch.as_tensor(self.net.decode(self.from_z(code)))
+        """(n, latent, s, s) → (n, 1, side, side) in (0, 1)."""
+        return torch.as_tensor(self.last(self.net.decode(self.from_z(code).relu())))
 
     def reconstruct(self, images: Tensor) -> Tensor:
         """Decoded posterior mean of z."""

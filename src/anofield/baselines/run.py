@@ -190,7 +190,8 @@ def _is_trained(folder: Path, wanted: Json) -> bool:
     if not folder.is_dir() or not any(folder.iterdir()):
         return False
     if not (folder / ABOUT_FILE).is_file():
-        if {path.name for path in folder.iterdir()} <= {STATE_FILE}:
+        names = {path.name for path in folder.iterdir() if not path.name.startswith(".partial-")}
+        if names <= {STATE_FILE}:
             return False  # a training that was stopped while it was written
         raise UsageError("the folder holds no baseline", where=folder, remedy="choose another -o")
     about = _read_about(folder)
