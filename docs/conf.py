@@ -14,6 +14,7 @@ version = release = __version__
 
 extensions = ["myst_parser", "sphinx.ext.autodoc", "sphinx.ext.napoleon", "generated"]
 exclude_patterns = ["_build", "_ext", "_static"]
+highlight_language = "none"  # of blocks that name no language
 html_theme = "furo"
 html_title = f"anofield {__version__}"
 html_static_path = ["_static"]

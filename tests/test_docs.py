@@ -1,6 +1,6 @@
-"""What the documentation says is true: every command is understood by the program, and every command of a block is run.
+"""What the documentation says is true: the program understands every command, and those in blocks are run.
 
-Sizes are cut down by `SMALLER` and the fixture `small`, and `INSTEAD` says what stands for what a test has not (a GPU, a
+Sizes are cut down by `SMALLER` and the fixture `small`; `INSTEAD` says what stands for what a test has not (a GPU, a
 cluster). Only what `CHECKED` names is looked at and not run.
 """
 
@@ -19,6 +19,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from typer.main import get_command
@@ -167,9 +168,8 @@ def scans_and_labels(world: World) -> None:
 
 
 def published(world: World) -> None:
-    """The pickle of centres, healthy people of HCP, and BraTS."""
+    """The pickle of centres, and BraTS."""
     write_centers_pickle("pix_cluster_centers_brain.cp", PAPER_CENTERS)
-    Path("HELD_OUT_HEALTHY").symlink_to(world.root / "healthy")
     write_cohort("BRATS", "brats", healthy=0, lesion=1, size="native", first=50)
 
 
@@ -334,10 +334,30 @@ def test_the_commands_of_a_page_run_in_order(
 
 
 def test_the_score_of_the_how_to_is_one() -> None:
-    (code,) = re.findall(r"```python\n(def surprise.*?)```", (ROOT / "docs/how-to/extending.md").read_text(), re.DOTALL)
-    defined: dict[str, Any] = {}
-    exec(code, defined)
+    defined = python_of("docs/how-to/extending.md", "def surprise")
     log_p = torch.log_softmax(torch.tensor([[0.0, 0.0, 0.0], [9.0, 0.0, 0.0]]), dim=1)
     low, high = defined["surprise"](log_p, torch.tensor([1, 1]), "bright").tolist()
     assert low == pytest.approx(1.0)
     assert high > 10
+
+
+def test_the_baseline_of_the_how_to_is_one(world: World) -> None:
+    """It trains, comes back from its state as it was, and scores a scan."""
+    kind = python_of("docs/how-to/baselines.md", "import numpy")["Median"]
+    store = Store(world.root / "train.zarr")
+    trained, opened = kind(store.recipe), kind(store.recipe)
+    trained.train(store)
+    opened.restore(trained.state())
+    patient = prepare.prepare_case(world.glioma[0], store.recipe)
+    found = opened.score(patient, "p", "bright")
+    assert np.array_equal(found.anomaly, trained.score(patient, "p", "bright").anomaly)
+    assert found.anomaly[patient.brain].max() > 0
+    assert found.anomaly.min() == 0
+
+
+def python_of(page: str, start: str) -> dict[str, Any]:
+    """What the block of a page that begins so defines."""
+    (code,) = re.findall(rf"```python\n({start}.*?)```", (ROOT / page).read_text(), re.DOTALL)
+    defined: dict[str, Any] = {}
+    exec(code, defined)
+    return defined

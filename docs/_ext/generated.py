@@ -182,6 +182,7 @@ def annotation(kind: Any) -> str:
     """A type without module names."""
     text = kind.__name__ if isinstance(kind, type) and not hasattr(kind, "__args__") else str(kind)
     text = re.sub(r"typing\.|anofield\.\w+\.", "", text)
+    text = re.sub(r"Optional\[(.*)\]$", r"\1 | None", text)
     return re.sub(r"Annotated\[(.*?), FieldInfo\(.*?\)\]", r"\1", text)
 
 
