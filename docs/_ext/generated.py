@@ -112,6 +112,7 @@ def readable(text: str) -> str:
     """Arguments or a type without what Python adds to them."""
     text = re.sub(r"TypeAliasForwardRef\('(\w+)'\)", r"\1", text)
     text = re.sub(r"~?(?:typing\.)?Annotated\[((?:[^\[\]]|\[[^\[\]]*\])*?)(?:, [~\w.]+\([^()]*\))+\]", r"\1", text)
+    text = re.sub(r"<class '(?:\w+\.)*(\w+)'>", r"\1", text)
     return text.replace("<factory>", "...")
 
 
@@ -240,7 +241,9 @@ def presets() -> Iterator[str]:
     from anofield.presets import PRESETS, preset
 
     for name in PRESETS:
-        yield from (f"## `{name}`", "", "```json", json.dumps(preset(name).dump(), indent=2), "```", "")
+        text = json.dumps(preset(name).dump(), indent=2)
+        text = re.sub(r"\[([\d\s,]+)\]", lambda found: f"[{' '.join(found[1].split())}]", text)  # numbers in one line
+        yield from (f"## `{name}`", "", "```json", text, "```", "")
 
 
 def scores() -> Iterator[str]:
