@@ -13,9 +13,12 @@ copyright = author
 version = release = __version__
 
 extensions = ["myst_parser", "sphinx.ext.autodoc", "sphinx.ext.napoleon", "generated"]
-exclude_patterns = ["_build", "_ext"]
+exclude_patterns = ["_build", "_ext", "_static"]
+highlight_language = "none"  # of blocks that name no language
 html_theme = "furo"
 html_title = f"anofield {__version__}"
+html_static_path = ["_static"]
+html_css_files = ["wrap.css"]
 
 myst_heading_anchors = 3
 myst_enable_extensions = ["colon_fence"]
@@ -26,6 +29,8 @@ autodoc_member_order = "bysource"
 shapes = ("Volume", "FloatVolume", "Mask", "Classes", "Affine", "Shape3", "PathLike", "Json")
 autodoc_type_aliases = {name: name for name in shapes}  # of anofield.typing, as the source has them
 autodoc_typehints = "signature"
+autodoc_default_options = {"exclude-members": "model_config"}  # pydantic's, not the reader's
+maximum_signature_line_length = 80  # one argument per line beyond it
+python_display_short_literal_types = True
 napoleon_numpy_docstring = False
-napoleon_use_ivar = True  # "Attributes:" as a list, not as further members
 napoleon_use_rtype = False

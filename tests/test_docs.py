@@ -1,18 +1,25 @@
-"""What the documentation says is true: every command is understood by the program, and the pages in `RUN` are run.
+"""What the documentation says is true: the program understands every command, and those in blocks are run.
 
-Pages that are only parsed need what a test has not: a second GPU, a cluster, several ranks, experiments of 2021.
+Sizes are cut down by `SMALLER` and the fixture `small`; `INSTEAD` says what stands for what a test has not (a GPU, a
+cluster). Only what `CHECKED` names is looked at and not run.
 """
 
 from __future__ import annotations
 
+import json
+import os
 import re
 import shlex
 import shutil
 import subprocess
+import sys
+import tomllib
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from typer.main import get_command
@@ -22,18 +29,28 @@ from anofield.classes import PAPER_CENTERS
 from anofield.cli import app
 from anofield.demo import Plan
 from anofield.detect import DetectOptions
-from anofield.experiment import Specs
+from anofield.experiment import Experiment, Specs
 from anofield.fit import FitOptions
-from anofield.legacy import write_centers_pickle
+from anofield.legacy import export_nt, import_store, write_centers_pickle
 from anofield.phantom import layouts, write_cohort
-from helpers import World, small_world
+from anofield.published import export_experiment
+from anofield.store import Store, prepare_cohort
+from anofield.train import train
+from helpers import World, small_world, tiny_specs
 
 ROOT = Path(__file__).parents[1]
 PAGES = sorted([ROOT / "README.md", *ROOT.glob("docs/[!_]*/**/*.md"), *ROOT.glob("docs/*.md")])
 BLOCK = re.compile(r"^( *)```(?:sh|bash)\n(.*?)^\1```", re.MULTILINE | re.DOTALL)
 INLINE = re.compile(r"(?<!`)`(anofield [^`\n]+)`(?!`)")
-SHELL = {"cp", "rm", "printf"}  # run as they stand; pip, make, jupyter and torchrun are not
-SMALLER = {"--size": "32", "--res": "24", "--healthy": "2", "--lesion": "1", "--bootstrap": "20", "--workers": "1"}
+SCRIPT = re.compile(r"`([\w.]+)`:\n\n```(?:sh|bash)\n(#!.*?)```", re.DOTALL)  # a job script under its name
+SHELL = {"cp", "rm", "printf"}  # run as they stand
+SMALLER = {"--size": "32", "--res": "24", "--healthy": "2", "--lesion": "1", "--bootstrap": "20", "--workers": "1",
+           "--count": "2", "--nproc-per-node": "2"}  # fmt: skip
+INSTEAD = {  # what a page has → what a test has
+    r"cuda(:\d)?$": "cpu",
+    r"^/shared/": "shared/",
+    r"^tcp://10\.0\.0\.5:41235$": "$SCHEDULER",
+}
 TINY = Plan(n_train=3, n_calibration=1, n_test=1, scan_size=32, resolution=16, epochs=3, points=64, people=3, width=64,
             depth=3, octaves=3, code_length=8, classes=5)  # fmt: skip
 NATIVE = {  # the native grids with voxels six and five times as wide, about the same centres
@@ -49,9 +66,11 @@ PUBLISHED = {  # the published steps on these grids
 }
 
 
-def lines_of(page: Path) -> list[str]:
+def lines_of(page: Path, scripts: bool = True) -> list[str]:
+    """Commands of a page's blocks, those of job scripts among them or not."""
     blocks = [found[2] for found in BLOCK.finditer(page.read_text())]
-    return [line.strip() for block in blocks for line in block.replace("\\\n", " ").splitlines() if line.strip()]
+    kept = [block.replace("\\\n", " ") for block in blocks if scripts or not block.startswith("#!")]
+    return [line.strip() for block in kept for line in block.splitlines() if line.strip() and line.strip()[0] != "#"]
 
 
 def words_of(line: str) -> list[str]:
@@ -149,9 +168,8 @@ def scans_and_labels(world: World) -> None:
 
 
 def published(world: World) -> None:
-    """The pickle of centres, healthy people of HCP, and BraTS."""
+    """The pickle of centres, and BraTS."""
     write_centers_pickle("pix_cluster_centers_brain.cp", PAPER_CENTERS)
-    Path("HELD_OUT_HEALTHY").symlink_to(world.root / "healthy")
     write_cohort("BRATS", "brats", healthy=0, lesion=1, size="native", first=50)
 
 
@@ -161,6 +179,32 @@ def store_and_groups(world: World) -> None:
     shutil.copytree(world.root / "train.zarr", "train.zarr")
     Path("healthy").symlink_to(world.root / "healthy")
     Path("patients").symlink_to(world.root / "glioma")
+
+
+def store_and_scans(world: World) -> None:
+    """A store to train on, and scans to detect in."""
+    scans(world)
+    shutil.copytree(world.root / "train.zarr", "healthy.zarr")
+
+
+def shared(world: World) -> None:
+    """Two groups on a file system that every job sees."""
+    Path("shared").mkdir()
+    Path("HEALTHY").symlink_to(world.root / "healthy")
+    Path("shared/HEALTHY").symlink_to(world.root / "healthy")
+    Path("shared/SCANS").symlink_to(world.root / "glioma")
+
+
+def stores_and_files_of_2021(world: World) -> None:
+    """A store, held-out people of its recipe, `.nt` files, and an experiment in the published layout on them."""
+    shutil.copytree(world.root / "train.zarr", "healthy.zarr")
+    prepare_cohort(world.healthy, Store("healthy.zarr").recipe, "held_out.zarr")
+    export_nt(Store("healthy.zarr"), "NT_FILES")
+    store = import_store("NT_FILES", "old.zarr", prepare.recipe_for("ifl2021-hcp", None))
+    network = tiny_specs().network_specs.model_copy(update={"dim_out": len(PAPER_CENTERS)})
+    specs = tiny_specs(NumEpochs=1).model_copy(update={"network_specs": network})
+    train(Experiment.create("old", specs), store, device="cpu")
+    export_experiment(Experiment("old"), "OLD_EXPERIMENT")
 
 
 RUN: dict[str, Callable[[World], None]] = {
@@ -173,37 +217,147 @@ RUN: dict[str, Callable[[World], None]] = {
     "docs/how-to/bids.md": nothing,
     "docs/how-to/calibration.md": scans_and_model,
     "docs/how-to/cohorts.md": nothing,
+    "docs/how-to/gpus.md": store_and_scans,
+    "docs/how-to/slurm.md": shared,
+    "docs/how-to/training.md": stores_and_files_of_2021,
+    "docs/notebooks.md": nothing,
 }
 AS_IT_STANDS = ("docs/how-to/bids.md", "docs/how-to/cohorts.md")
 
 
+NEEDS = {"docs/how-to/slurm.md": "scheduler"}  # fixtures of single pages
+
+
 def shrunk(words: list[str]) -> Iterator[str]:
-    """The command with smaller numbers; the phantom makes fewer people, at native size where none is given."""
+    """The command with smaller numbers, and with what a test has; the phantom makes fewer people."""
     for before, word in zip(["", *words], words, strict=False):
         small = min(SMALLER[before], word, key=int) if before in SMALLER and word.isdecimal() else word
-        yield re.sub(r"^steps=\d+$", "steps=2", small)
+        small = re.sub(r"^steps=\d+$", "steps=2", small)
+        for pattern, other in INSTEAD.items():
+            small = re.sub(pattern, other, small)
+        yield os.path.expandvars(small)
+
+
+@pytest.fixture
+def scheduler(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """A Dask scheduler with two workers, all of them threads of this process."""
+    distributed = pytest.importorskip("distributed")
+    how = {"n_workers": 2, "threads_per_worker": 1, "processes": False, "dashboard_address": None}
+    with distributed.LocalCluster(protocol="tcp", **how) as cluster:
+        monkeypatch.setenv("SCHEDULER", cluster.scheduler_address)
+        yield
+
+
+@dataclass
+class Shell:
+    """Runs the lines of a page: commands of ours in this process, the others where `shell` says."""
+
+    page: Path
+    anofield: Callable[..., Any]
+
+    def run(self, line: str) -> None:
+        program = shlex.split(line, comments=True)[0]
+        if program == "anofield":
+            self.ours(words_of(line), line)
+        elif program in SHELL:
+            subprocess.run(line, shell=True, check=True)
+        else:
+            {"torchrun": self.torchrun, "sbatch": self.sbatch, **CHECKED}[program](line)
+
+    def ours(self, words: list[str], line: str) -> None:
+        as_it_stands = str(self.page.relative_to(ROOT)) in AS_IT_STANDS
+        ended = self.anofield(*(words if as_it_stands else shrunk(words)))
+        assert ended.code == 0, f"{line}\n{ended.err}"
+
+    def torchrun(self, line: str) -> None:
+        """Two Gloo ranks on this CPU, for one more epoch than the experiment has."""
+        words = list(shrunk(shlex.split(line)))
+        specs = Path(words[words.index("-e") + 1], "specs.json")
+        content = json.loads(specs.read_text())
+        specs.write_text(json.dumps({**content, "NumEpochs": content["NumEpochs"] + 1}))
+        start = [sys.executable, "-m", "torch.distributed.run", "--standalone", *words[1:], "--device", "cpu"]
+        environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+        done = subprocess.run(start, capture_output=True, text=True, timeout=240, env=environment)
+        assert done.returncode == 0, done.stderr
+        assert Experiment(specs.parent).load().epoch == content["NumEpochs"] + 1
+
+    def sbatch(self, line: str) -> None:
+        """Every task runs the page's script in bash, where `anofield` writes down its arguments; then they are run."""
+        *options, name = shlex.split(line)[1:]
+        script = dict(SCRIPT.findall(self.page.read_text()))[name]
+        Path("bin").mkdir(exist_ok=True)
+        Path("bin/anofield").write_text('#!/bin/sh\nprintf "%s\\0" "$@" > called\n')
+        Path("bin/anofield").chmod(0o755)
+        tasks = ("1", "2") if any(option.startswith("--array") for option in options) else ("",)
+        for task in tasks:
+            array = {"SLURM_ARRAY_TASK_ID": task, "SLURM_ARRAY_TASK_COUNT": "2"} if task else {}
+            path = f"{Path('bin').resolve()}:{os.environ['PATH']}"
+            subprocess.run(["bash", "-euc", script], check=True, env={**os.environ, **array, "PATH": path})
+            self.ours(Path("called").read_text().split("\0")[:-1], script)
+
+
+def is_target(line: str) -> None:
+    """A `make` of the page is a target of the Makefile; CI runs these."""
+    assert re.search(rf"^{line.split()[1]}:", (ROOT / "Makefile").read_text(), re.MULTILINE), line
+
+
+def is_extra(line: str) -> None:
+    """What `pip` installs of ours is an extra."""
+    extras = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["optional-dependencies"]
+    assert set(re.findall(r"anofield\[(\w+)\]", line)) <= set(extras), line
+
+
+def is_notebook(line: str) -> None:
+    """What `jupyter lab` opens is there; `test_notebooks` runs it."""
+    assert (ROOT / line.split()[2]).is_file(), line
+
+
+CHECKED: dict[str, Callable[[str], None]] = {"make": is_target, "pip": is_extra, "jupyter": is_notebook}
+
+
+def test_every_page_with_commands_is_run() -> None:
+    assert {str(page.relative_to(ROOT)) for page in PAGES if lines_of(page)} == set(RUN)
 
 
 @pytest.mark.parametrize("page", RUN)
 @pytest.mark.usefixtures("small")
 def test_the_commands_of_a_page_run_in_order(
-    page: str, world: World, anofield: Callable[..., Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    page: str, world: World, anofield: Callable[..., Any], tmp_path: Path, request: pytest.FixtureRequest
 ) -> None:
-    monkeypatch.chdir(tmp_path)
+    request.getfixturevalue("monkeypatch").chdir(tmp_path)
+    if page in NEEDS:
+        request.getfixturevalue(NEEDS[page])
     RUN[page](world)
-    for line in lines_of(ROOT / page):
-        if words := words_of(line):
-            ended = anofield(*(words if page in AS_IT_STANDS else shrunk(words)))
-            assert ended.code == 0, f"{line}\n{ended.err}"
-        elif line.split()[0] in SHELL:
-            subprocess.run(line, shell=True, check=True)
+    shell = Shell(ROOT / page, anofield)
+    for line in lines_of(ROOT / page, scripts=False):
+        shell.run(line)
 
 
 def test_the_score_of_the_how_to_is_one() -> None:
-    (code,) = re.findall(r"```python\n(def surprise.*?)```", (ROOT / "docs/how-to/extending.md").read_text(), re.DOTALL)
-    defined: dict[str, Any] = {}
-    exec(code, defined)
+    defined = python_of("docs/how-to/extending.md", "def surprise")
     log_p = torch.log_softmax(torch.tensor([[0.0, 0.0, 0.0], [9.0, 0.0, 0.0]]), dim=1)
     low, high = defined["surprise"](log_p, torch.tensor([1, 1]), "bright").tolist()
     assert low == pytest.approx(1.0)
     assert high > 10
+
+
+def test_the_baseline_of_the_how_to_is_one(world: World) -> None:
+    """It trains, comes back from its state as it was, and scores a scan."""
+    kind = python_of("docs/how-to/baselines.md", "import numpy")["Median"]
+    store = Store(world.root / "train.zarr")
+    trained, opened = kind(store.recipe), kind(store.recipe)
+    trained.train(store)
+    opened.restore(trained.state())
+    patient = prepare.prepare_case(world.glioma[0], store.recipe)
+    found = opened.score(patient, "p", "bright")
+    assert np.array_equal(found.anomaly, trained.score(patient, "p", "bright").anomaly)
+    assert found.anomaly[patient.brain].max() > 0
+    assert found.anomaly.min() == 0
+
+
+def python_of(page: str, start: str) -> dict[str, Any]:
+    """What the block of a page that begins so defines."""
+    (code,) = re.findall(rf"```python\n({start}.*?)```", (ROOT / page).read_text(), re.DOTALL)
+    defined: dict[str, Any] = {}
+    exec(code, defined)
+    return defined

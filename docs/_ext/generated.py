@@ -63,13 +63,25 @@ MARK = re.compile(r"^<!-- generated: (\w+) -->$", re.MULTILINE)
 def setup(app: Any) -> dict[str, bool]:
     """Hook into the reading of pages and of docstrings."""
     app.connect("source-read", replace)
+    app.connect("autodoc-process-docstring", listed, priority=400)  # before napoleon
     app.connect("autodoc-process-docstring", literal)
+    app.connect("autodoc-process-signature", plain)
+    app.connect("autodoc-skip-member", untold)
     return {"parallel_read_safe": True}
 
 
 def replace(app: Any, docname: str, source: list[str]) -> None:
     """Put the generated Markdown in place of each mark."""
     source[0] = MARK.sub(lambda found: "\n".join(PARTS[found[1]]()), source[0])
+
+
+def listed(app: Any, what: str, name: str, thing: Any, options: Any, lines: list[str]) -> None:
+    """`Attributes:` as a list of names and what they are; their types stand in the signature."""
+    if found := attributes("\n".join(lines)):
+        first = lines.index("Attributes:")
+        last = next((at for at in range(first, len(lines)) if not lines[at].strip()), len(lines))
+        items = [f"    * **{names.replace(', ', '**, **')}** – {text}" for names, text in found.items()]
+        lines[first:last] = [":Attributes:", *items]
 
 
 def literal(app: Any, what: str, name: str, thing: Any, options: Any, lines: list[str]) -> None:
@@ -80,6 +92,29 @@ def literal(app: Any, what: str, name: str, thing: Any, options: Any, lines: lis
             code = [f"`{part}`\\ " if part.startswith("`") else part.replace("|", "\\|") for part in parts]
             spaced = "".join(code) if len(parts) > 1 else code[0]
             lines[number] = re.sub(r"\\ (?=[\s.,;:!?)\]]|$)", "", spaced)
+
+
+def untold(app: Any, what: str, name: str, thing: Any, skip: bool, options: Any) -> bool | None:
+    """Leave out the fields of named tuples, which have no docstring of their own; the class tells of them."""
+    return True if type(thing).__name__ == "_tuplegetter" else None
+
+
+def plain(app: Any, what: str, name: str, thing: Any, options: Any, given: str | None, back: str | None) -> Any:
+    """A signature as the source has it: aliases by name, types without the checks of pydantic.
+
+    None for a protocol, and for the models of `specs.json`, whose keys have a page.
+    """
+    if getattr(thing, "_is_protocol", False) or getattr(thing, "model_config", {}).get("alias_generator"):
+        return "", None
+    return tuple(text and readable(text) for text in (given, back))
+
+
+def readable(text: str) -> str:
+    """Arguments or a type without what Python adds to them."""
+    text = re.sub(r"TypeAliasForwardRef\('(\w+)'\)", r"\1", text)
+    text = re.sub(r"~?(?:typing\.)?Annotated\[((?:[^\[\]]|\[[^\[\]]*\])*?)(?:, [~\w.]+\([^()]*\))+\]", r"\1", text)
+    text = re.sub(r"<class '(?:\w+\.)*(\w+)'>", r"\1", text)
+    return text.replace("<factory>", "...")
 
 
 def cli() -> Iterator[str]:
@@ -149,6 +184,7 @@ def annotation(kind: Any) -> str:
     """A type without module names."""
     text = kind.__name__ if isinstance(kind, type) and not hasattr(kind, "__args__") else str(kind)
     text = re.sub(r"typing\.|anofield\.\w+\.", "", text)
+    text = re.sub(r"Optional\[(.*)\]$", r"\1 | None", text)
     return re.sub(r"Annotated\[(.*?), FieldInfo\(.*?\)\]", r"\1", text)
 
 
@@ -184,9 +220,9 @@ def options() -> Iterator[str]:
 
 
 def attributes(doc: str) -> dict[str, str]:
-    """The `Attributes:` of a Google docstring by name."""
+    """The `Attributes:` of a Google docstring by name, or by names with commas between."""
     text = doc.partition("Attributes:\n")[2].partition("\n\n")[0]
-    items = re.finditer(r"(?ms)^    (\w+): (.*?)(?=^    \w|\Z)", text)
+    items = re.finditer(r"(?ms)^    (\w+(?:, \w+)*): (.*?)(?=^    \w|\Z)", text)
     return {item[1]: " ".join(item[2].split()) for item in items}
 
 
@@ -206,7 +242,9 @@ def presets() -> Iterator[str]:
     from anofield.presets import PRESETS, preset
 
     for name in PRESETS:
-        yield from (f"## `{name}`", "", "```json", json.dumps(preset(name).dump(), indent=2), "```", "")
+        text = json.dumps(preset(name).dump(), indent=2)
+        text = re.sub(r"\[([\d\s,]+)\]", lambda found: f"[{' '.join(found[1].split())}]", text)  # numbers in one line
+        yield from (f"## `{name}`", "", "```json", text, "```", "")
 
 
 def scores() -> Iterator[str]:
