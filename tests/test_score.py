@@ -36,9 +36,11 @@ from helpers import make_scan, oblique_affine
 SIDE = 15
 
 
-def filters(minimum_mm: float = 0.0, mean_mm: float = 0.0, gaussian_mm: float = 0.0) -> ScoreOptions:
+def filters(
+    minimum_mm: float = 0.0, mean_mm: float = 0.0, gaussian_mm: float = 0.0, rim_mm: float = 0.0
+) -> ScoreOptions:
     """These widths and no other filter."""
-    return ScoreOptions(minimum_mm=minimum_mm, mean_mm=mean_mm, gaussian_mm=gaussian_mm)
+    return ScoreOptions(minimum_mm=minimum_mm, mean_mm=mean_mm, gaussian_mm=gaussian_mm, rim_mm=rim_mm)
 
 
 FILTERS = [filters(), filters(minimum_mm=6.0), filters(mean_mm=10.0), filters(gaussian_mm=7.0), filters(6.0, 10.0, 7.0)]
