@@ -318,7 +318,7 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> World:
 def zscore(world: World) -> TrainedBaseline:
     """Trained and calibrated on the people of the field."""
     folder = world.root / "zscore"
-    if not (folder / "calibration.json").is_file():
+    if not (folder / "calibrations").is_dir():
         made = trained("zscore", Store(world.root / "train.zarr"), folder)
         calibrate(world.healthy, made, baseline_options("zscore"))
     return load_baseline(folder)
