@@ -370,6 +370,17 @@ class TestRun:
         assert found.any()
         assert not np.array_equal(found, plain)
 
+    def test_a_training_made_again_leaves_no_calibration(self, world: World, tmp_path: Path) -> None:
+        store = Store(world.root / "train.zarr")
+        calibrate(world.healthy, trained("equalised", store, tmp_path), baseline_options("equalised"))
+        assert load_baseline(tmp_path).calibrations.found
+        train_baseline("equalised", store, tmp_path, make_settings("equalised", {}), force=True)
+        assert {path.name for path in tmp_path.iterdir()} == {"baseline.json", "state.pth"}
+
+    def test_info_lists_its_calibrations(self, zscore: TrainedBaseline, anofield: Any) -> None:
+        (found,) = json.loads(anofield("info", zscore.path, "--json").out)["calibrations"]
+        assert (found["settings"], found["people"], found["holds"]) == ("default", 2, True)
+
     def test_refuses_training_cases_and_other_filters(self, world: World, zscore: TrainedBaseline) -> None:
         options = baseline_options("zscore")
         with pytest.raises(UsageError, match="trained on"):

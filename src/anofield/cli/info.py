@@ -39,7 +39,8 @@ def _lines(content: dict[str, Any]) -> list[str]:
 def _calibration_lines(content: dict[str, Any]) -> list[str]:
     if not content["calibrations"] and not content["damaged"]:
         return [f"{content['model']}: not calibrated"]
-    lines = [f"{content['model']}: {len(content['calibrations'])} calibrations"]
+    count = len(content["calibrations"])
+    lines = [f"{content['model']}: {count} calibration{'' if count == 1 else 's'}"]
     for one in content["calibrations"]:
         about = [f"{one['people']} people", f"quantile {one['quantile']}", one["date"], one["file"]]
         about += [] if one["holds"] else ["of another checkpoint"]
