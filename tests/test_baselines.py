@@ -321,7 +321,7 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> World:
 def zscore(world: World) -> TrainedBaseline:
     """Trained and calibrated on the people of the field."""
     folder = world.root / "zscore"
-    if not (folder / "calibration.json").is_file():
+    if not (folder / "calibrations").is_dir():
         made = trained("zscore", Store(world.root / "train.zarr"), folder)
         calibrate(world.healthy, made, baseline_options("zscore"))
     return load_baseline(folder)
@@ -408,6 +408,17 @@ class TestRun:
         found = detect_case(world.glioma[0], opened, options).maps["pca"]
         assert found.any()
         assert not np.array_equal(found, plain)
+
+    def test_a_training_made_again_leaves_no_calibration(self, world: World, tmp_path: Path) -> None:
+        store = Store(world.root / "train.zarr")
+        calibrate(world.healthy, trained("equalised", store, tmp_path), baseline_options("equalised"))
+        assert load_baseline(tmp_path).calibrations.found
+        train_baseline("equalised", store, tmp_path, make_settings("equalised", {}), force=True)
+        assert {path.name for path in tmp_path.iterdir()} == {"baseline.json", "state.pth"}
+
+    def test_info_lists_its_calibrations(self, zscore: TrainedBaseline, anofield: Any) -> None:
+        (found,) = json.loads(anofield("info", zscore.path, "--json").out)["calibrations"]
+        assert (found["settings"], found["people"], found["holds"]) == ("default", 2, True)
 
     def test_refuses_training_cases_and_other_filters(self, world: World, zscore: TrainedBaseline) -> None:
         options = baseline_options("zscore")

@@ -4,17 +4,22 @@ from __future__ import annotations
 
 import json
 import shutil
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 
 from anofield.calibrate import QUANTILE, calibrate
+from anofield.calibrations import SINGLE_FILE, calibration_path
 from anofield.cohort import Case
-from anofield.detect import detect_case, threshold_of
-from anofield.errors import CohortError, UsageError
+from anofield.detect import detect_case, detect_cases, write_run
+from anofield.errors import CohortError, ExperimentError, UsageError
 from anofield.model import Model, load_model
+from anofield.reference import REFERENCE_FILE
+from anofield.thresholds import calibrated_settings, calibrated_values, calibration_of, threshold_of
 from helpers import QUICK, World, small_world
 
 
@@ -45,16 +50,19 @@ def test_the_promised_share_of_healthy_brain_lies_above_the_threshold(world: Wor
 
 def test_quantile_is_what_is_asked_for_and_said(world: World, model: Model) -> None:
     content, _ = calibrate(world.healthy, model, QUICK, quantile=0.9)
-    assert all(content["thresholds"][name] <= old for name, old in world.model.calibration["thresholds"].items())
+    assert all(
+        content["thresholds"][name] <= old for name, old in calibrated_values(world.model, QUICK)["thresholds"].items()
+    )
     assert "10 % of the brain" in content["meaning"]
-    assert json.loads((model.path / "calibration.json").read_text()) == content
-    assert load_model(model.path, device="cpu").calibration == content
+    (path,) = model.path.glob("calibrations/*.json")
+    assert json.loads(path.read_text()) == content
+    assert calibrated_values(load_model(model.path, device="cpu"), QUICK) == content
 
 
 def test_content_does_not_depend_on_the_order_of_the_scans(world: World, model: Model) -> None:
     content, _ = calibrate(world.healthy[::-1], model, QUICK)
-    assert content["thresholds"] == world.model.calibration["thresholds"]
-    for name, percentiles in world.model.calibration["fit"].items():
+    assert content["thresholds"] == calibrated_values(world.model, QUICK)["thresholds"]
+    for name, percentiles in calibrated_values(world.model, QUICK)["fit"].items():
         assert content["fit"][name] == pytest.approx(percentiles)
 
 
@@ -65,10 +73,11 @@ def test_a_failing_scan_is_recorded_and_left_out(world: World, model: Model, tmp
 
 
 def test_training_cases_are_refused(world: World, model: Model) -> None:
-    before = (model.path / "calibration.json").read_bytes()
+    (path,) = model.path.glob("calibrations/*.json")
+    before = path.read_bytes()
     with pytest.raises(UsageError, match=f"1 of the healthy scans were trained on .{world.training[3].id}"):
         calibrate([*world.healthy, world.training[3]], model, QUICK)
-    assert (model.path / "calibration.json").read_bytes() == before
+    assert path.read_bytes() == before
 
 
 @pytest.mark.parametrize("quantile", [0.0, 1.0, 99.5])
@@ -105,7 +114,84 @@ class TestReferenceMaps:
             detect_case(world.glioma[0], world.model, self.options)
 
     def test_a_calibration_without_maps_names_none(self, world: World, model: Model) -> None:
-        calibrate(world.healthy, model, self.options)
         content, _ = calibrate(world.healthy, model, QUICK)
         assert "reference" not in content
-        assert load_model(model.path, device="cpu").reference == {}
+        found = calibration_of(load_model(model.path, device="cpu"), QUICK)
+        assert found is not None and found.reference == {}
+
+
+class TestSideBySide:
+    maps = TestReferenceMaps.options
+
+    @pytest.fixture
+    def both(self, world: World, model: Model) -> Model:
+        """Calibrated with and without reference maps."""
+        calibrate(world.healthy, model, self.maps)
+        return load_model(model.path, device="cpu")
+
+    def test_every_one_is_used_with_its_own_options(self, world: World, both: Model, tmp_path: Path) -> None:
+        thresholds = [threshold_of(both, options) for options in (QUICK, self.maps)]
+        assert thresholds[0] == threshold_of(world.model, QUICK) != thresholds[1]
+        for options, threshold in zip((QUICK, self.maps), thresholds, strict=True):
+            detect_cases(world.glioma[:1], both, options, tmp_path / "run", force=True)
+            about = json.loads(next((tmp_path / "run").glob("*/case.json")).read_text())
+            assert about["threshold"] == threshold
+            assert write_run(tmp_path / "run", both, options, [], 0.0, "test")["threshold"]["value"] == threshold
+
+    def test_the_same_settings_replace_their_own_alone(self, world: World, both: Model) -> None:
+        before = threshold_of(both, QUICK), threshold_of(both, self.maps)
+        files = sorted((both.path / "calibrations").iterdir())
+        calibrate(world.healthy, both, QUICK, quantile=0.9)
+        now = load_model(both.path, device="cpu")
+        assert sorted((both.path / "calibrations").iterdir()) == files
+        assert threshold_of(now, self.maps) == before[1] and threshold_of(now, QUICK) != before[0]
+
+    def test_a_run_goes_on_whatever_else_is_calibrated(self, world: World, model: Model, tmp_path: Path) -> None:
+        def stamps(opened: Model) -> list[int]:
+            detect_cases(world.glioma[:1], opened, QUICK, tmp_path / "run")
+            return [path.stat().st_mtime_ns for path in sorted((tmp_path / "run").glob("*/*"))]
+
+        first = stamps(model)
+        calibrate(world.healthy, model, self.maps)
+        assert stamps(load_model(model.path, device="cpu")) == first
+        calibrate(world.healthy, model, QUICK, quantile=0.9)
+        assert stamps(load_model(model.path, device="cpu")) != first
+
+    def test_a_single_calibration_of_before_is_read_until_it_is_made_again(self, world: World, both: Model) -> None:
+        path, before = calibration_path(both.path, calibrated_settings(self.maps, both)), threshold_of(both, self.maps)
+        path.replace(both.path / SINGLE_FILE)
+        path.with_suffix(".npz").replace(both.path / REFERENCE_FILE)
+        old = load_model(both.path, device="cpu")
+        assert threshold_of(old, self.maps) == before and threshold_of(old, QUICK) is not None
+        assert detect_case(world.glioma[0], old, self.maps).maps["deviation"].any()
+        calibrate(world.healthy, old, self.maps)
+        assert path.is_file() and not [*both.path.glob("calibration.*"), *both.path.glob("*.npz")]
+        assert threshold_of(load_model(both.path, device="cpu"), self.maps) == before
+
+    def test_damaged_maps_stop_their_own_run_before_the_first_scan(
+        self, world: World, both: Model, tmp_path: Path
+    ) -> None:
+        (maps,) = both.path.glob("calibrations/*.npz")
+        maps.write_bytes(b"no maps")
+        opened = load_model(both.path, device="cpu")
+        with pytest.raises(ExperimentError, match=f"{maps.name}.*damaged or newer"):
+            detect_cases(world.glioma, opened, self.maps, tmp_path / "run")
+        assert not (tmp_path / "run").exists()
+        assert threshold_of(opened, QUICK) is not None
+
+    def test_info_lists_them(self, world: World, both: Model, anofield: Callable[..., Any]) -> None:
+        (both.path / "calibrations" / "0.json").write_text("{")
+        listed = json.loads(anofield("info", both.path, "--json").out)
+        quick = "default, iterations 15, points 512"
+        assert {one["settings"] for one in listed["calibrations"]} == {
+            quick, f"{quick}, standardise True, fine_mm 9.0"
+        }  # fmt: skip
+        assert all(one["people"] == 2 and one["holds"] for one in listed["calibrations"])
+        told = anofield("info", both.path).out
+        assert f"  {quick}: 2 people · quantile 0.999" in told and "0.json: cannot be read" in told
+
+
+def test_info_of_a_model_without_calibration(model: Model, anofield: Callable[..., Any]) -> None:
+    shutil.rmtree(model.path / "calibrations")
+    assert anofield("info", model.path).out == f"{model.path}: not calibrated\n"
+    assert anofield("info", model.path / "ModelParameters").code == 5

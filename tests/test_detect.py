@@ -14,12 +14,14 @@ import pytest
 from pydantic import ValidationError
 from scipy import ndimage
 
+from anofield.calibrations import Calibrations
 from anofield.cohort import Case
 from anofield.detect import DetectOptions, detect_case, detect_cases, threshold_of, top_mean, write_run
 from anofield.errors import UsageError
 from anofield.fit import FitOptions
 from anofield.model import load_model
 from anofield.scan import read_scan
+from anofield.thresholds import calibrated_values
 from helpers import QUICK, World, small_world
 
 BASE = {"anomaly.nii.gz", "restoration.nii.gz", "case.json"}
@@ -90,7 +92,7 @@ class TestFiles:
         case = world.glioma[0]
         about = json.loads((run / case.id / "case.json").read_text())
         assert Path(about["image"]) == case.image.resolve()
-        assert about["threshold"] == world.model.calibration["thresholds"]["deviation"]
+        assert about["threshold"] == calibrated_values(world.model, QUICK)["thresholds"]["deviation"]
         assert about["fit"]["code_distance"] > 0
         assert set(about["seconds"]) == {"prepare", "fit", "score", "write"}
 
@@ -165,7 +167,7 @@ class TestResume:
         assert all(after > before[name] for name, after in times(copy / world.glioma[0].id).items())
 
     def test_leaves_no_file_of_an_earlier_run_that_the_new_one_does_not_make(self, world: World, copy: Path) -> None:
-        uncalibrated = replace(world.model, calibration={})
+        uncalibrated = replace(world.model, calibrations=Calibrations())
         (copy / world.glioma[0].id / "notes.txt").write_text("mine")
         detect_cases(world.glioma[:1], uncalibrated, QUICK.model_copy(update={"also": ("crps",)}), copy)
         names = {path.name for path in (copy / world.glioma[0].id).iterdir()}
@@ -211,7 +213,7 @@ class TestThreshold:
         options = QUICK.model_copy(update={part: getattr(QUICK, part).model_copy(update=changes)})
         with pytest.raises(UsageError, match=f"{name} was .*, is {value}") as caught:
             detect_cases(world.glioma, world.model, options, tmp_path / "run")
-        assert caught.value.where.endswith("calibration.json")
+        assert Path(caught.value.where).parent == world.experiment / "calibrations"
         assert not (tmp_path / "run").exists()
 
     def test_of_another_state_of_the_model_is_refused(self, world: World) -> None:
@@ -219,12 +221,12 @@ class TestThreshold:
             threshold_of(replace(world.model, hash="another"), QUICK)
 
     def test_holds_for_every_score_of_the_same_options(self, world: World) -> None:
-        thresholds = world.model.calibration["thresholds"]
+        thresholds = calibrated_values(world.model, QUICK)["thresholds"]
         for name in ("deviation", "crps", "cross-entropy", "intensity"):
             assert threshold_of(world.model, QUICK.model_copy(update={"score": name, "also": ()})) == thresholds[name]
 
     def test_is_none_without_calibration(self, world: World) -> None:
-        assert threshold_of(replace(world.model, calibration={}), QUICK) is None
+        assert threshold_of(replace(world.model, calibrations=Calibrations()), QUICK) is None
 
 
 def test_unknown_scores_and_options_are_refused() -> None:
@@ -261,7 +263,7 @@ class TestTrust:
 
     def test_samples_bring_an_uncertainty_map(self, world: World, tmp_path: Path) -> None:
         options = QUICK.model_copy(update={"also": (), "fit": QUICK.fit.model_copy(update={"samples": 3})})
-        model = replace(world.model, calibration={})
+        model = replace(world.model, calibrations=Calibrations())
         (outcome,) = detect_cases(world.glioma[:1], model, options, tmp_path)
         assert outcome.failure is None
         spread = voxels(tmp_path / world.glioma[0].id / "uncertainty.nii.gz")

@@ -14,11 +14,13 @@ import numpy as np
 import pytest
 from sklearn.metrics import average_precision_score, roc_auc_score, roc_curve
 
+from anofield.calibrations import Calibrations
 from anofield.cohort import Case
 from anofield.detect import detect_cases, write_run
 from anofield.errors import CohortError
 from anofield.evaluate import dice, evaluate, format_table, plain
 from anofield.report import write_report
+from anofield.thresholds import calibrated_values
 from helpers import QUICK, World, small_world
 
 
@@ -28,7 +30,7 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> World:
 
 
 def make_run(world: World, out: Path, cases: list[Case], calibrated: bool = True) -> Path:
-    model = world.model if calibrated else replace(world.model, calibration={})
+    model = world.model if calibrated else replace(world.model, calibrations=Calibrations())
     write_run(out, model, QUICK, detect_cases(cases, model, QUICK, out), 1.0, "test")
     return out
 
@@ -72,7 +74,7 @@ def test_pooled_metrics_equal_scikit_learns_on_the_files(
 @pytest.mark.parametrize("name", ["deviation", "crps", "intensity"])
 def test_case_metrics_equal_numpys_on_the_files(world: World, run: Path, results: dict[str, Any], name: str) -> None:
     rows, dices = {row["id"]: row for row in results["cases"]}, []
-    threshold = world.model.calibration["thresholds"][name]
+    threshold = calibrated_values(world.model, QUICK)["thresholds"][name]
     for case in world.glioma:
         scores, truth = voxels(case, run, name)
         above = scores > threshold

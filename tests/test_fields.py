@@ -104,9 +104,12 @@ class TestAFieldOfAnotherPackage:
         ):
             ended = anofield(*words)
             assert ended.code == 0, ended.err
-        assert sorted(folder.name for folder in path.iterdir() if folder.is_dir()) == sorted(PARTS)
+        assert sorted(folder.name for folder in path.iterdir() if folder.is_dir()) == sorted([*PARTS, "calibrations"])
         found = json.loads(next(run.glob("*/case.json")).read_text())
-        assert found["threshold"] == json.loads((path / "calibration.json").read_text())["thresholds"]["deviation"]
+        assert (
+            found["threshold"]
+            == json.loads(next(path.glob("calibrations/*.json")).read_text())["thresholds"]["deviation"]
+        )
         epochs = [json.loads(line) for line in (path / "metrics.jsonl").read_text().splitlines()]
         assert epochs[-1]["held_out_ce"] > 0 and epochs[1]["loss_per_point"] < epochs[0]["loss_per_point"]
 

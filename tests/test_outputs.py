@@ -126,6 +126,6 @@ class TestMood:
 
     def test_needs_a_calibrated_model(self, world: World, tmp_path: Path, anofield: Callable[..., Any]) -> None:
         shutil.copytree(world.experiment, tmp_path / "e")
-        (tmp_path / "e" / "calibration.json").unlink()
+        shutil.rmtree(tmp_path / "e" / "calibrations")
         ended = anofield("mood", "--task", "sample", "-i", world.glioma[0].image, "-o", tmp_path, "-m", tmp_path / "e")
         assert (ended.code, "calibrate" in ended.err) == (5, True)

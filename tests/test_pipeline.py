@@ -81,11 +81,11 @@ def test_a_failing_scan_ends_with_code_3_and_a_list(world: World, anofield: Comm
     scans.mkdir()
     (scans / "good.nii.gz").write_bytes(world.glioma[0].image.read_bytes())
     (scans / "bad.nii.gz").write_bytes(world.glioma[0].image.read_bytes()[:3000])
-    (world.experiment / "calibration.json").rename(tmp_path / "calibration.json")  # of other options than the defaults
+    (world.experiment / "calibrations").rename(tmp_path / "calibrations")  # of other options than the defaults
     try:
         code, out, err = anofield("detect", "-m", world.experiment, "-i", scans, "-o", tmp_path / "run", "-d", "cpu")
     finally:
-        (tmp_path / "calibration.json").rename(world.experiment / "calibration.json")
+        (tmp_path / "calibrations").rename(world.experiment / "calibrations")
     assert code == 3
     assert "bad" in err
     assert "Traceback" not in err
@@ -135,7 +135,7 @@ class TestDemo:
         assert {path.name for path in demo.iterdir()} >= {
             "cohort", "train.zarr", "experiment", "run", "results", "report.html", "metrics.json",
         }  # fmt: skip
-        calibrated = json.loads((demo / "experiment" / "calibration.json").read_text())["cases"]
+        calibrated = json.loads(next(demo.glob("experiment/calibrations/*.json")).read_text())["cases"]
         tested = json.loads((demo / "run" / "run.json").read_text())["cases"]
         trained = Experiment(demo / "experiment").load().code_ids
         assert [len(ids) for ids in (trained, calibrated, tested)] == [3, 1, 2]

@@ -126,7 +126,10 @@ class TestDetection:
     def test_a_calibration_that_names_no_recipe_is_one_of_the_own(self, world: Path, anofield: Run) -> None:
         own = world / "experiment"
         assert anofield("calibrate", "-i", world / "healthy", "-m", own, "--recipe", "ifl2021-brats").code == 0
-        content = json.loads((own / "calibration.json").read_text())
+        (path,) = own.glob("calibrations/*.json")
+        content = json.loads(path.read_text())
+        assert content["settings"] == "default, recipe ifl2021-brats"
         assert content["options"].pop("recipe") == {"recipe": "ifl2021-brats"}
-        (own / "calibration.json").write_text(json.dumps(content))
-        assert load_model(own, recipe="ifl2021-brats").calibration["options"]["recipe"] == {"recipe": "ifl2021-hcp"}
+        path.write_text(json.dumps(content))
+        (found,) = load_model(own, recipe="ifl2021-brats").calibrations.found
+        assert found.content["options"]["recipe"] == {"recipe": "ifl2021-hcp"}

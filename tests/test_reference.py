@@ -12,7 +12,7 @@ import torch
 from anofield.errors import ExperimentError
 from anofield.pose import Pose
 from anofield.prepare import Prepared
-from anofield.reference import REFERENCE_FILE, Moments, Standard, read_reference, write_reference
+from anofield.reference import Moments, Standard, read_reference, write_reference
 from helpers import make_prepared
 
 SIDE = 16
@@ -81,16 +81,18 @@ def test_a_turned_head_is_looked_up_where_it_lies() -> None:
 
 def test_what_is_written_is_read_again(tmp_path: Path) -> None:
     standards = counted(range(3)).standards(5.0)
-    found = read_reference(tmp_path, write_reference(tmp_path, standards))
+    path = tmp_path / "calibrations" / "maps.npz"
+    found = read_reference(path, write_reference(path, standards))
     np.testing.assert_array_equal(found["a"].sd, standards["a"].sd)
-    assert [path.name for path in tmp_path.iterdir()] == [REFERENCE_FILE]
+    assert list(path.parent.iterdir()) == [path]
 
 
 def test_another_calibrations_maps_are_refused(tmp_path: Path) -> None:
-    before = write_reference(tmp_path, counted(range(3)).standards(5.0))
-    write_reference(tmp_path, counted(range(4)).standards(5.0))
-    with pytest.raises(ExperimentError, match=r"reference.npz.*calibration.json.*anofield calibrate"):
-        read_reference(tmp_path, before)
-    (tmp_path / REFERENCE_FILE).unlink()
+    path = tmp_path / "maps.npz"
+    before = write_reference(path, counted(range(3)).standards(5.0))
+    write_reference(path, counted(range(4)).standards(5.0))
+    with pytest.raises(ExperimentError, match=r"maps.npz.*its calibration names.*anofield calibrate"):
+        read_reference(path, before)
+    path.unlink()
     with pytest.raises(ExperimentError, match="cannot be read"):
-        read_reference(tmp_path, before)
+        read_reference(path, before)

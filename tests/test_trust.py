@@ -14,6 +14,7 @@ from scipy import ndimage
 from anofield.cohort import Case
 from anofield.detect import DetectOptions, detect_case
 from anofield.fit import Fit, FitOptions
+from anofield.thresholds import calibrated_values
 from anofield.trust import TURNED, verdict
 from helpers import World, small_world
 
@@ -66,7 +67,7 @@ def judged(world: World, data: np.ndarray, affine: np.ndarray, folder: Path) -> 
     nib.save(nib.Nifti1Image(data.astype(np.float32), affine), path)
     options = DetectOptions(also=(), fit=FitOptions(iterations=15, points=512))
     found = detect_case(Case("case", path), world.model, options)
-    trusted, reasons = verdict(found.fit, found.brain_ml, world.model.calibration["fit"])
+    trusted, reasons = verdict(found.fit, found.brain_ml, calibrated_values(world.model, options)["fit"])
     return trusted, " ".join(reasons)
 
 

@@ -22,15 +22,17 @@ from anofield._progress import say
 from anofield.baselines.registry import BUILT_IN, find_baseline
 from anofield.baselines.run import TrainedBaseline, baseline_options, load_baseline, make_settings, train_baseline
 from anofield.calibrate import calibrate
+from anofield.calibrations import CALIBRATIONS, SINGLE_FILE
 from anofield.cohort import Case
 from anofield.detect import DetectOptions, detect_cases, read_case, write_run
 from anofield.errors import AnofieldError, UsageError
 from anofield.evaluate import evaluate, plain
 from anofield.experiment import Experiment
-from anofield.model import CALIBRATION_FILE, Model, load_model
+from anofield.model import Model, load_model
 from anofield.scan import write_json, writing
 from anofield.scorer import RunOptions, Scorer
 from anofield.store import Store
+from anofield.thresholds import is_calibrated
 from anofield.typing import Json, PathLike
 
 RESAMPLES = 1000  # of the bootstrap, where the evaluation gives no interval
@@ -261,7 +263,7 @@ class Bench:
             half = folder / ".partial-experiment"
             with writing(copy):
                 shutil.rmtree(half, ignore_errors=True)
-                shutil.copytree(self.experiment, half, ignore=shutil.ignore_patterns(CALIBRATION_FILE))
+                shutil.copytree(self.experiment, half, ignore=shutil.ignore_patterns(CALIBRATIONS, SINGLE_FILE))
                 half.replace(copy)
         return partial(load_model, copy, device=self.device), METHODS[name]
 
@@ -277,7 +279,7 @@ class Bench:
     ) -> tuple[Json, float]:
         """Calibrate unless that is done, detect and evaluate; the results and the mean seconds per case."""
         opened = open_()
-        if not opened.calibration:
+        if not is_calibrated(opened, options):
             calibrate(self.cohorts["calibration"][:few], opened, options)
             opened = open_()
         run, cases = folder / "run", self.cohorts["test"][:few]

@@ -5,26 +5,30 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from anofield import __version__
 from anofield.baselines import BASELINES
+from anofield.calibrations import calibration_path, changes, maps_path
 from anofield.cluster import Outcome, map_cases
 from anofield.cohort import Case
-from anofield.detect import calibrated_settings
+from anofield.detect import DetectOptions
 from anofield.errors import CohortError, UsageError
 from anofield.examine import Examined, combined, examine_with, native_channels
 from anofield.experiment import Experiment
 from anofield.fit import Fit
 from anofield.histogram import ScoreHistogram
 from anofield.metrics import bootstrap
-from anofield.model import CALIBRATION_FILE, Model
+from anofield.model import Model, read_recipe
 from anofield.reference import Moments, Standard, write_reference
 from anofield.scan import write_json
 from anofield.score import SCORES
 from anofield.scorer import RunOptions, Scorer
+from anofield.thresholds import calibrated_settings
 from anofield.trust import PERCENTILES, diagnostics
 from anofield.typing import Json
 
@@ -37,6 +41,8 @@ def calibrate(
 ) -> tuple[Json, list[Outcome[Any]]]:
     """Measure every score on healthy scans and store their quantiles with the experiment.
 
+    A calibration with the same settings is replaced, others stay: see `anofield.calibrations`.
+
     Args:
         cases: Healthy people that the model was not trained on.
         model: From `load_model`.
@@ -44,7 +50,7 @@ def calibrate(
         quantile: Share of healthy brain voxels at or below the threshold.
 
     Returns:
-        Content of `calibration.json`, and the outcome of every case.
+        Content of the file, and the outcome of every case.
 
     Raises:
         UsageError: The quantile is not between 0 and 1, or a case is a training case.
@@ -61,18 +67,23 @@ def calibrate(
         raise CohortError("no healthy scan could be used", remedy="look at the failures named above")
     limits = healthy.limits(used)
     thresholds = healthy.thresholds(used, limits)
+    settings = calibrated_settings(options, model)
+    path = calibration_path(model.path, settings)
     content = {
+        "settings": described(settings, _own_recipe(model)),
+        "anofield": __version__,
         "quantile": quantile,
         "thresholds": thresholds,
         "meaning": meaning(quantile, healthy.brain_ml / len(used)),
         "kept": {"score": options.score, **kept(healthy.highest, thresholds[options.score])},
         "cases": [case.id for case in used],
         "fit": _percentiles(list(healthy.diagnostics.values())),
-        "options": calibrated_settings(options, model),
+        "options": settings,
         "model_hash": model.hash,
-        **healthy.write_reference(limits),
+        **healthy.write_reference(maps_path(path), limits),
     }
-    write_json(model.path / CALIBRATION_FILE, content)
+    write_json(path, content)
+    model.calibrations.supersede(path, settings)
     return content, outcomes
 
 
@@ -164,11 +175,11 @@ class _Healthy:
                 self._count_final(examined, others, limits)
         return {name: histogram.quantile(self.quantile) for name, histogram in self.histograms.items()}
 
-    def write_reference(self, limits: Mapping[str, Sequence[float]]) -> Json:
+    def write_reference(self, path: Path, limits: Mapping[str, Sequence[float]]) -> Json:
         """Write the maps of all people; what the calibration says of them."""
         if self.moments is None:
             return {}
-        hash_ = write_reference(self.model.path, self.moments.standards(self.spacing))
+        hash_ = write_reference(path, self.moments.standards(self.spacing))
         return {"reference": hash_, "limits": {name: list(pair) for name, pair in limits.items()}}
 
     def _examine(self, case: Case) -> Examined:
@@ -216,6 +227,34 @@ def meaning(quantile: float, brain_ml: float) -> str:
         f"on healthy scans like these, {100 * share:.3g} % of the brain "
         f"({share * brain_ml:.1f} ml of {brain_ml:.0f} ml) lies above the threshold"
     )
+
+
+def described(settings: Json, recipe: str) -> str:
+    """The nearest preset of `anofield detect`, and in what these calibrated settings differ from it.
+
+    Args:
+        settings: From `calibrated_settings`.
+        recipe: Name of the model's own one, which goes without saying.
+
+    >>> options = DetectOptions.model_validate({"filters": {"tail": "both"}})
+    >>> described({**options.settings, "recipe": {"recipe": "box"}}, "box")
+    'default, tail both'
+    """
+    kinds = {
+        "default": DetectOptions(),
+        "small-lesions": DetectOptions.small_lesions(),
+        "ifl2021": DetectOptions.published(),
+    }
+    differing = {
+        name: changes({**kind.settings, "recipe": {"recipe": recipe}}, settings) for name, kind in kinds.items()
+    }
+    nearest = min(differing, key=lambda name: len(differing[name]))
+    return ", ".join([nearest, *(f"{name} {value}" for name, _, value in differing[nearest])])
+
+
+def _own_recipe(model: Model | Scorer) -> str:
+    """Name of the recipe that the model was trained with, which `--recipe` may have put another in place of."""
+    return read_recipe(model.path).name if isinstance(model, Model) else model.recipe.name
 
 
 def _percentiles(fits: Sequence[Mapping[str, float]]) -> Json:

@@ -27,6 +27,7 @@ from anofield.prepare import fit_cohort_centers, recipe_for
 from anofield.report import write_report
 from anofield.scan import write_json
 from anofield.store import Store, prepare_cohort
+from anofield.thresholds import is_calibrated
 from anofield.train import train
 from anofield.typing import Json, PathLike
 
@@ -135,7 +136,7 @@ def run_demo(
     options = DetectOptions(also=("crps", "cross-entropy", "intensity"))
     with _stage("calibrate", seconds):
         model = load_model(experiment, device=device, precision="auto")
-        if not model.calibration:
+        if not is_calibrated(model, options):
             calibrate(cohorts["calibration"], model, options)
             model = load_model(experiment, device=device, precision="auto")
     with _stage("detect", seconds):

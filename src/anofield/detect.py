@@ -19,13 +19,14 @@ from anofield import __version__
 from anofield.baselines import BASELINES
 from anofield.cluster import Outcome, map_cases
 from anofield.cohort import Case
-from anofield.errors import UsageError
 from anofield.examine import combined, examine_with, native_channels, on_lattice, restored, to_brain
 from anofield.fit import Fit, FitOptions
 from anofield.model import Model
 from anofield.scan import Scan, file_hash, write_json, write_like, writing
 from anofield.score import SCORES, Lesion, ScoreOptions, find_lesions
 from anofield.scorer import RunOptions, Scorer
+from anofield.thresholds import calibrated_values, reference_of
+from anofield.thresholds import threshold_of as threshold_of
 from anofield.trust import diagnostics, verdict
 from anofield.typing import FloatVolume, Json, Mask, PathLike
 from anofield.view import view
@@ -114,19 +115,14 @@ def detect_case(case: Case, model: Model | Scorer, options: RunOptions) -> Detec
     Raises:
         ScanError: The scan or its mask cannot be used.
         UsageError: The options ask for reference maps, and the model was not calibrated with them.
+        ExperimentError: The maps cannot be read.
     """
-    limits = model.calibration.get("limits", {})
-    if options.filters.referenced and not model.reference:
-        raise UsageError(
-            "standardise and fine need healthy reference maps, and the model has none",
-            where=model.path,
-            remedy="run `anofield calibrate` with the same options first",
-        )
+    reference, limits = reference_of(model, options) if options.filters.referenced else ({}, {})
     examined = examine_with(model, case, options)
     start = time.perf_counter()
     maps = {}
     for name in options.names:
-        channels = native_channels(examined, name, options.filters, model.reference)
+        channels = native_channels(examined, name, options.filters, reference)
         maps[name] = channels[0] if len(channels) == 1 else combined(channels, limits[name])
     seconds = {**examined.seconds, "score": examined.seconds["score"] + time.perf_counter() - start}
     prepared = examined.prepared
@@ -182,40 +178,6 @@ def detect_cases(
     return list(map_cases(work, cases, workers=workers, scheduler=scheduler, label="detect"))
 
 
-def threshold_of(model: Model | Scorer, options: RunOptions, score: str | None = None) -> float | None:
-    """The calibrated threshold of a score (default: the main one); None if the model was never calibrated.
-
-    Raises:
-        UsageError: It was calibrated with other options, whose thresholds mean nothing here.
-    """
-    if not model.calibration:
-        return None
-    differing = _differences(model.calibration["options"], calibrated_settings(options, model))
-    if model.calibration["model_hash"] != model.hash:
-        differing.append("the checkpoint")
-    if differing:
-        raise UsageError(
-            f"the model was calibrated otherwise: {', '.join(differing)}",
-            where=model.path / "calibration.json",
-            why="a threshold holds only for the scores it was measured on",
-            remedy="run `anofield calibrate` with these options, or use the options it was calibrated with",
-        )
-    value = model.calibration["thresholds"].get(score or options.score)
-    return None if value is None else float(value)
-
-
-def _differences(before: Json, now: Json) -> list[str]:
-    """Options that are not what they were at calibration, with both values."""
-    pairs = [(part, name) for part in now for name in now[part]]
-    values = [(name, before.get(part, {}).get(name), now[part][name]) for part, name in pairs]
-    return [f"{name} was {old}, is {new}" for name, old, new in values if old != new]
-
-
-def calibrated_settings(options: RunOptions, model: Model | Scorer) -> Json:
-    """The options that a calibration depends on, and the recipe that scans are prepared with, as plain values."""
-    return {**options.settings, "recipe": {"recipe": model.recipe.name}}
-
-
 def save(
     detection: Detection,
     folder: Path,
@@ -232,7 +194,7 @@ def save(
         options: That it was found with.
         threshold: Calibrated; None for an anomaly map only.
         key: Hash of all that it depends on.
-        healthy: Percentiles of the fit's diagnostics over healthy scans (`fit` of `calibration.json`).
+        healthy: Percentiles of the fit's diagnostics over healthy scans (`fit` of the calibration).
 
     Raises:
         MachineError: The disk refuses.
@@ -291,7 +253,7 @@ def write_run(
     """
     finished = {outcome.case.id for outcome in outcomes if outcome.value is not None}
     finished |= {case.id for case in others if read_case(Path(out) / case.id) is not None}
-    threshold = threshold_of(model, options)
+    threshold, calibrated = threshold_of(model, options), calibrated_values(model, options)
     content: Json = {
         "anofield": __version__,
         "created": time.strftime("%Y-%m-%dT%H:%M:%S%z"),
@@ -305,8 +267,8 @@ def write_run(
         "recipe": model.recipe.model_dump(mode="json"),
         "threshold": None
         if threshold is None
-        else {"value": threshold, "quantile": model.calibration["quantile"], "meaning": model.calibration["meaning"]},
-        "thresholds": model.calibration.get("thresholds", {}),
+        else {"value": threshold, "quantile": calibrated["quantile"], "meaning": calibrated["meaning"]},
+        "thresholds": calibrated.get("thresholds", {}),
         "device": str(model.device),
         "precision": _precision(model),
         "versions": versions(),
@@ -328,11 +290,12 @@ def _one(
     case: Case, *, model: Model | Scorer, options: RunOptions, threshold: float | None, out: Path, force: bool
 ) -> Json:
     folder = out / case.id
-    key = _key(case, model, options, threshold)
+    calibrated = calibrated_values(model, options)
+    key = _key(case, model, options, threshold, calibrated)
     done = None if force else read_case(folder)
     if done is not None and done["key"] == key:
         return done
-    healthy = model.calibration.get("fit", {}) if threshold is not None else {}
+    healthy = calibrated.get("fit", {}) if threshold is not None else {}
     return save(detect_case(case, model, options), folder, options, threshold, key, healthy)
 
 
@@ -350,10 +313,10 @@ def _precision(model: Model | Scorer) -> str:
     return "bfloat16" if isinstance(model, Model) and model.field.bfloat16 else "float32"
 
 
-def _key(case: Case, model: Model | Scorer, options: RunOptions, threshold: float | None) -> str:
-    """Hash of all that a case's result depends on."""
+def _key(case: Case, model: Model | Scorer, options: RunOptions, threshold: float | None, calibrated: Json) -> str:
+    """Hash of all that a case's result depends on; of calibrations, the one in use alone."""
     parts = [file_hash(path) if path and path.is_file() else "" for path in (case.image, case.mask)]
-    parts += [json.dumps({name: model.calibration.get(name) for name in ("fit", "limits", "reference")})]
+    parts += [json.dumps({name: calibrated.get(name) for name in ("fit", "limits", "reference")})]
     parts += [model.hash, model.recipe.model_dump_json(), options.model_dump_json(), repr(threshold), __version__]
     parts += [_precision(model)]
     return hashlib.sha256("\n".join(parts).encode()).hexdigest()

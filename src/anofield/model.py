@@ -1,11 +1,8 @@
-"""A trained experiment ready for detection: field, code prior, recipe, calibration."""
+"""A trained experiment ready for detection: field, code prior, recipe, calibrations."""
 
 from __future__ import annotations
 
-import json
-from collections.abc import Mapping
 from dataclasses import dataclass
-from dataclasses import field as dataclass_field
 from pathlib import Path
 from typing import Literal
 
@@ -14,6 +11,7 @@ from pydantic import ValidationError
 from torch import Tensor
 
 from anofield._progress import say
+from anofield.calibrations import Calibrations, read_calibrations, read_object
 from anofield.codes import CodePrior
 from anofield.errors import ExperimentError, MachineError, UsageError
 from anofield.experiment import DECODER, LATEST, Checkpoint, Experiment, Specs
@@ -21,13 +19,11 @@ from anofield.field import Decoder, FieldModule, FrozenField, Progressive
 from anofield.fields import installed_field
 from anofield.prepare import Recipe
 from anofield.recipes import recipe_in_place
-from anofield.reference import Standard, read_reference
 from anofield.scan import write_json
-from anofield.typing import Json, PathLike
+from anofield.typing import PathLike
 
 Precision = Literal["auto", "float32", "bfloat16"]
-RECIPE_FILE, CALIBRATION_FILE = "recipe.json", "calibration.json"
-CALIBRATION_KEYS = ("quantile", "thresholds", "meaning", "options", "model_hash")
+RECIPE_FILE = "recipe.json"
 
 
 @dataclass(frozen=True)
@@ -39,20 +35,18 @@ class Model:
         field: The trained field, its weights frozen.
         prior: Gaussian of the training codes.
         recipe: How scans are prepared.
-        calibration: Content of `calibration.json`, empty if the model is not calibrated.
+        calibrations: Thresholds per settings, empty if the model is not calibrated.
         hash: Of weights and codes.
         device: Where the field lives.
-        reference: Voxel-wise healthy mean and SD per score; empty if the calibration did without.
     """
 
     path: Path
     field: FrozenField
     prior: CodePrior
     recipe: Recipe
-    calibration: Json
+    calibrations: Calibrations
     hash: str
     device: torch.device
-    reference: Mapping[str, Standard] = dataclass_field(default_factory=dict)
 
 
 def build_field(specs: Specs) -> FieldModule:
@@ -161,17 +155,14 @@ def load_model(
     where = pick_device(device)
     frozen = FrozenField(field.to(where), bfloat16=wants_bfloat16(precision, where))
     own = read_recipe(experiment.path)
-    calibration = read_calibration(experiment.path / CALIBRATION_FILE, own)
-    named = calibration.get("reference")
     return Model(
         experiment.path,
         frozen,
         CodePrior.fit(checkpoint.codes),
         own if recipe is None else recipe_in_place(own, recipe),
-        calibration,
+        read_calibrations(experiment.path, own.name),
         experiment.model_hash(epoch),
         where,
-        read_reference(experiment.path, named) if named else {},
     )
 
 
@@ -182,13 +173,12 @@ def read_recipe(path: Path) -> Recipe:
         ExperimentError: There is none, or it cannot be read.
     """
     remedy = "copy recipe.json from the experiment's backup, or go on training from the store, which writes it"
-    content = _read_json(path / RECIPE_FILE, remedy)
-    if content is None:
+    if not (path / RECIPE_FILE).is_file():
         raise ExperimentError(
             f"has no {RECIPE_FILE}", where=path, why="scans must be prepared as in training", remedy=remedy
         )
     try:
-        return Recipe.model_validate(content)
+        return Recipe.model_validate(read_object(path / RECIPE_FILE, remedy))
     except ValidationError as error:
         raise ExperimentError(f"its {RECIPE_FILE} is damaged", where=path, why=str(error), remedy=remedy) from error
 
@@ -242,28 +232,3 @@ def pick_device(name: str) -> torch.device:
     if not available[kind] or (kind == "cuda" and number and int(number) >= torch.cuda.device_count()):
         raise MachineError(f"no device {name!r} here", remedy="use --device auto; `anofield info` lists the devices")
     return torch.device(name)
-
-
-def read_calibration(path: Path, recipe: Recipe) -> Json:
-    """Content of `calibration.json`, empty if there is none; one that names no recipe was made with the own one."""
-    remedy = "delete the file and run `anofield calibrate` again"
-    content = _read_json(path, remedy)
-    missing = [] if content is None else [key for key in CALIBRATION_KEYS if key not in content]
-    if missing:
-        raise ExperimentError(f"lacks {', '.join(missing)}", where=path, why="it is damaged", remedy=remedy)
-    if not content:
-        return {}
-    return {**content, "options": {"recipe": {"recipe": recipe.name}, **content["options"]}}
-
-
-def _read_json(path: Path, remedy: str) -> Json | None:
-    """A JSON object; None if there is no file."""
-    if not path.is_file():
-        return None
-    try:
-        content = json.loads(path.read_text())
-    except (OSError, ValueError) as error:
-        raise ExperimentError(f"cannot be read ({error})", where=path, remedy=remedy) from error
-    if not isinstance(content, dict):
-        raise ExperimentError("holds no JSON object", where=path, why="it is damaged", remedy=remedy)
-    return content

@@ -23,11 +23,9 @@ from anofield.prepare import Prepared
 from anofield.scan import writing
 from anofield.typing import FloatVolume
 
-REFERENCE_FILE = "reference.npz"
+REFERENCE_FILE = "reference.npz"  # beside a `calibration.json`
 BLUR_MM = 5.0  # FWHM of the blur of the sums; of small lesions, AP 0.392 with 5 mm, 0.383 with 7, 0.366 with 10
-SHRINK_PEOPLE = (
-    2.0  # people that the brain's mean and variance count for at every voxel; AP 0.395, 0.383, 0.349 with 1, 4, 10
-)
+SHRINK_PEOPLE = 2.0  # people that the whole brain counts for at every voxel; 1, 4, 10: AP 0.395, 0.383, 0.349
 Sums = dict[str, FloatVolume]  # "count", and per score "<name>/sum" and "<name>/square", each (R, R, R)
 
 
@@ -102,32 +100,33 @@ class Moments:
 
 
 def write_reference(path: Path, standards: Mapping[str, Standard]) -> str:
-    """Write the maps beside the calibration; returns the file's SHA-256, which the calibration names."""
+    """Write the maps to a file beside the calibration; returns its SHA-256, which the calibration names."""
     stream = io.BytesIO()
     maps = {f"{name}/{part}": getattr(one, part) for name, one in standards.items() for part in ("mean", "sd")}
     np.savez_compressed(stream, allow_pickle=False, **{key: value.astype(np.float32) for key, value in maps.items()})
     content = stream.getvalue()
-    part = path / f"{REFERENCE_FILE}.part"
-    with writing(path):
+    part = path.with_name(f".partial-{path.name}")
+    with writing(path, part):
+        path.parent.mkdir(parents=True, exist_ok=True)
         part.write_bytes(content)
-        part.replace(path / REFERENCE_FILE)
+        part.replace(path)
     return hashlib.sha256(content).hexdigest()
 
 
-def read_reference(path: Path, wanted: str) -> dict[str, Standard]:
+def read_reference(where: Path, wanted: str) -> dict[str, Standard]:
     """The maps that a calibration names.
 
     Raises:
         ExperimentError: They are gone, damaged, or of another calibration.
     """
-    where, remedy = path / REFERENCE_FILE, "run `anofield calibrate` again"
+    remedy = "run `anofield calibrate` again"
     try:
         content = where.read_bytes()
     except OSError as error:
         raise ExperimentError(f"cannot be read ({error})", where=where, remedy=remedy) from error
     if hashlib.sha256(content).hexdigest() != wanted:
         raise ExperimentError(
-            "is not the file that calibration.json names", where=where, why="it is damaged or newer", remedy=remedy
+            "is not the file that its calibration names", where=where, why="it is damaged or newer", remedy=remedy
         )
     with np.load(io.BytesIO(content), allow_pickle=False) as maps:
         names = sorted({key.rpartition("/")[0] for key in maps})

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Protocol
@@ -10,9 +10,9 @@ from typing import Protocol
 import torch
 from pydantic import BaseModel, ConfigDict, Field
 
+from anofield.calibrations import Calibrations
 from anofield.fit import FitOptions
 from anofield.prepare import Prepared, Recipe
-from anofield.reference import Standard
 from anofield.score import ScoreOptions
 from anofield.typing import FloatVolume, Json
 
@@ -66,19 +66,15 @@ class Scorer(Protocol):
 
     @property
     def path(self) -> Path:
-        """Its folder, which holds `calibration.json`."""
+        """Its folder, which holds its calibrations."""
 
     @property
     def recipe(self) -> Recipe:
         """How scans are prepared for it."""
 
     @property
-    def calibration(self) -> Json:
-        """Content of `calibration.json`, empty if it is not calibrated."""
-
-    @property
-    def reference(self) -> Mapping[str, Standard]:
-        """Healthy reference maps of its scores, empty if it was calibrated without."""
+    def calibrations(self) -> Calibrations:
+        """Thresholds per settings, empty if it is not calibrated."""
 
     @property
     def hash(self) -> str:

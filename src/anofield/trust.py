@@ -46,7 +46,7 @@ def verdict(fit: Fit, brain_ml: float, healthy: Mapping[str, Json]) -> tuple[boo
     Args:
         fit: Of the scan.
         brain_ml: Its volume.
-        healthy: `fit` of `calibration.json`: 5th, 50th and 95th percentile per diagnostic; empty without calibration.
+        healthy: `fit` of the calibration: 5th, 50th and 95th percentile per diagnostic; empty without calibration.
 
     Returns:
         True, False, or None where nothing speaks against it but there is nothing to compare with; and the reasons.

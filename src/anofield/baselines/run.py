@@ -1,12 +1,13 @@
-"""A baseline's folder: `baseline.json`, `state.pth` and `calibration.json`; trained once, opened for every run."""
+"""A baseline's folder: `baseline.json`, `state.pth` and its calibrations; trained once, opened for every run."""
 
 from __future__ import annotations
 
 import hashlib
 import json
 import pickle
+import shutil
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -17,10 +18,11 @@ from anofield import __version__
 from anofield._progress import say
 from anofield.baselines.base import Baseline, Settings, State
 from anofield.baselines.registry import find_baseline
+from anofield.calibrations import CALIBRATIONS, SINGLE_FILE, Calibrations, read_calibrations
 from anofield.errors import ExperimentError, UsageError
-from anofield.model import CALIBRATION_FILE, pick_device, read_calibration
+from anofield.model import pick_device
 from anofield.prepare import Prepared, Recipe
-from anofield.reference import Standard, read_reference
+from anofield.reference import REFERENCE_FILE
 from anofield.scan import file_hash, write_json, writing
 from anofield.score import ScoreOptions
 from anofield.scorer import Analysis, RunOptions
@@ -40,8 +42,7 @@ class TrainedBaseline:
         method: With the state that training left.
         path: Its folder.
         training_ids: Cases that it was trained on.
-        calibration: Content of `calibration.json`, empty if there is none.
-        reference: Healthy reference maps, empty if it was calibrated without.
+        calibrations: Thresholds per settings, empty if it is not calibrated.
         hash: Of name, settings, recipe and state.
         losses: Of the training, in about twenty equal parts.
         training_seconds: How long it took.
@@ -51,8 +52,7 @@ class TrainedBaseline:
     method: Baseline
     path: Path
     training_ids: Sequence[str]
-    calibration: Json
-    reference: Mapping[str, Standard]
+    calibrations: Calibrations
     hash: str
     losses: Sequence[float]
     training_seconds: float
@@ -133,8 +133,9 @@ def train_baseline(
     seconds = time.monotonic() - start
     with writing(folder):
         folder.mkdir(parents=True, exist_ok=True)
-        for stale in (ABOUT_FILE, CALIBRATION_FILE):
+        for stale in (ABOUT_FILE, SINGLE_FILE, REFERENCE_FILE):
             (folder / stale).unlink(missing_ok=True)
+        shutil.rmtree(folder / CALIBRATIONS, ignore_errors=True)  # what is left holds for no other state
     _write_state(folder / STATE_FILE, method.state())
     about = {
         "format": FORMAT,
@@ -166,19 +167,26 @@ def load_baseline(folder: PathLike, *, device: str = "auto") -> TrainedBaseline:
     recipe = Recipe.model_validate(about["recipe"])
     method = find_baseline(name)(recipe, make_settings(name, about["settings"]), where)
     _restore(method, _read_state(folder / STATE_FILE), folder)
-    calibration = read_calibration(folder / CALIBRATION_FILE, recipe)
-    named = calibration.get("reference")
     return TrainedBaseline(
         name=name,
         method=method,
         path=folder,
         training_ids=about["cases"],
-        calibration=calibration,
-        reference=read_reference(folder, named) if named else {},
+        calibrations=read_calibrations(folder, recipe.name),
         hash=_hash(about, folder / STATE_FILE),
         losses=about["losses"],
         training_seconds=about["seconds"],
     )
+
+
+def identity(folder: Path) -> tuple[str, str]:
+    """Name of the recipe and hash of a trained baseline, without opening it.
+
+    Raises:
+        ExperimentError: There is none, or it is damaged.
+    """
+    about = _read_about(folder)
+    return about["recipe"]["name"], _hash(about, folder / STATE_FILE)
 
 
 def _is_trained(folder: Path, wanted: Json) -> bool:

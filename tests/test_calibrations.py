@@ -1,0 +1,136 @@
+"""Which of several calibrations is taken; a field is not needed for that."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from anofield.calibrate import described
+from anofield.calibrations import SINGLE_FILE, calibration_path, read_calibrations
+from anofield.detect import DetectOptions
+from anofield.errors import ExperimentError, UsageError
+from anofield.scan import write_json
+from anofield.score import ScoreOptions
+
+
+def settings(recipe: str = "box", **filters: Any) -> dict[str, Any]:
+    return {**DetectOptions(filters=ScoreOptions(**filters)).settings, "recipe": {"recipe": recipe}}
+
+
+def write(folder: Path, options: dict[str, Any], model: str = "m", path: Path | None = None, **more: Any) -> Path:
+    path = path or calibration_path(folder, options)
+    write_json(
+        path, {"quantile": 0.9, "thresholds": {}, "meaning": "", "options": options, "model_hash": model, **more}
+    )
+    return path
+
+
+def test_the_one_of_the_same_settings_and_model_is_taken(tmp_path: Path) -> None:
+    every = [settings(), settings(tail="both"), settings(tail="both", gaussian_mm=5), settings("ifl2021-hcp")]
+    paths = [write(tmp_path, one) for one in every]
+    assert len(set(paths)) == 4
+    found = read_calibrations(tmp_path, "box")
+    for path, one in zip(paths, every, strict=True):
+        taken = found.pick(one, "m")
+        assert taken is not None and taken.path == path
+
+
+def test_where_none_fits_the_nearest_says_what_differs(tmp_path: Path) -> None:
+    write(tmp_path, settings())
+    near = write(tmp_path, settings(tail="both", gaussian_mm=5.0))
+    with pytest.raises(UsageError, match=r"gaussian_mm was 5\.0, is 6\.0\. .*of 2 .*nearest.*Remedy") as caught:
+        read_calibrations(tmp_path, "box").pick(settings(tail="both", gaussian_mm=6.0), "m")
+    assert caught.value.where == str(near) and "tail" not in caught.value.what
+    with pytest.raises(UsageError, match=r"otherwise: the checkpoint\."):
+        read_calibrations(tmp_path, "box").pick(settings(), "another")
+    assert read_calibrations(tmp_path / "none", "box").pick(settings(), "m") is None
+
+
+def test_a_checkpoint_counts_as_one_difference(tmp_path: Path) -> None:
+    write(tmp_path, settings(tail="both"), "old")
+    write(tmp_path, settings(gaussian_mm=5.0, mean_mm=9.0), "m")
+    with pytest.raises(UsageError, match=r"otherwise: the checkpoint\."):
+        read_calibrations(tmp_path, "box").pick(settings(tail="both"), "m")
+
+
+class TestTheSingleFileOfBefore:
+    def test_is_one_of_them_and_of_the_own_recipe_if_it_names_none(self, tmp_path: Path) -> None:
+        old = {part: values for part, values in settings(tail="both").items() if part != "recipe"}
+        path = write(tmp_path, old, path=tmp_path / SINGLE_FILE)
+        write(tmp_path, settings())
+        found = read_calibrations(tmp_path, "box")
+        taken = found.pick(settings(tail="both"), "m")
+        assert taken is not None and taken.path == path
+        with pytest.raises(UsageError, match="recipe was box, is ifl2021-hcp"):
+            found.pick(settings("ifl2021-hcp", tail="both"), "m")
+
+    def test_comes_after_a_newer_one_and_is_deleted_with_its_maps(self, tmp_path: Path) -> None:
+        old = write(tmp_path, settings(), path=tmp_path / SINGLE_FILE)
+        other, new = write(tmp_path, settings(tail="both")), write(tmp_path, settings())
+        (tmp_path / "reference.npz").touch()
+        found = read_calibrations(tmp_path, "box")
+        taken = found.pick(settings(), "m")
+        assert taken is not None and taken.path == new
+        found.supersede(new, settings())
+        assert not old.exists() and not (tmp_path / "reference.npz").exists() and other.exists() and new.exists()
+
+
+DAMAGE = ["", "[]", "{}", '{"quantile": 0.9}', '{"quantile": 1, "thresholds": {}, "meaning": "", "model_hash": "m", '
+          '"options": {"fit": 3}}']  # fmt: skip
+
+
+@pytest.mark.parametrize("content", DAMAGE)
+class TestADamagedFile:
+    def test_is_named_where_it_would_be_taken_and_the_others_are_used(self, content: str, tmp_path: Path) -> None:
+        damaged, whole = calibration_path(tmp_path, settings()), write(tmp_path, settings(tail="both"))
+        damaged.write_text(content)
+        found = read_calibrations(tmp_path, "box")
+        taken = found.pick(settings(tail="both"), "m")
+        assert taken is not None and taken.path == whole
+        assert [error.where for error in found.damaged] == [str(damaged)]
+        with pytest.raises(ExperimentError, match=r"Remedy: delete the file") as caught:
+            found.pick(settings(), "m")
+        assert caught.value.where == str(damaged)
+        with pytest.raises(UsageError, match="tail was both, is dark"):
+            found.pick(settings(tail="dark"), "m")
+
+    @pytest.mark.parametrize("name", [SINGLE_FILE, "calibrations/mine.json"])
+    def test_alone_is_not_taken_for_no_calibration(self, content: str, name: str, tmp_path: Path) -> None:
+        path = tmp_path / name
+        path.parent.mkdir(exist_ok=True)
+        path.write_text(content)
+        with pytest.raises(ExperimentError, match=path.name):
+            read_calibrations(tmp_path, "box").pick(settings(), "m")
+
+
+def test_what_a_killed_run_left_is_nothing(tmp_path: Path) -> None:
+    path = write(tmp_path, settings())
+    path.with_name(f".partial-12-{path.name}").write_text("{")
+    path.with_name(".partial-0123456789ab.npz").write_bytes(b"PK")
+    calibration_path(tmp_path, settings(tail="both")).with_suffix(".npz").write_bytes(b"PK")
+    found = read_calibrations(tmp_path, "box")
+    assert [one.path for one in found.found] == [path] and not found.damaged
+
+
+def test_the_place_depends_on_the_settings_alone(tmp_path: Path) -> None:
+    plain = settings()
+    turned = json.loads(json.dumps({part: dict(reversed(plain[part].items())) for part in reversed(plain)}))
+    assert calibration_path(tmp_path, turned) == calibration_path(tmp_path, plain)
+    assert calibration_path(tmp_path, settings(tail="both")) != calibration_path(tmp_path, plain)
+
+
+@pytest.mark.parametrize(
+    ("options", "told"),
+    [
+        (DetectOptions(), "default"),
+        (DetectOptions.small_lesions(), "small-lesions"),
+        (DetectOptions.published(seed=3), "ifl2021, seed 3"),
+        (DetectOptions(filters=ScoreOptions(tail="both", gaussian_mm=5)), "default, tail both, gaussian_mm 5.0"),
+    ],
+)
+def test_settings_are_told_by_the_nearest_preset(options: DetectOptions, told: str) -> None:
+    assert described({**options.settings, "recipe": {"recipe": "box"}}, "box") == told
+    assert described({**options.settings, "recipe": {"recipe": "x"}}, "box") == f"{told}, recipe x"
