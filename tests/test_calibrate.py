@@ -72,6 +72,23 @@ def test_a_failing_scan_is_recorded_and_left_out(world: World, model: Model, tmp
     assert [outcome.failure is None for outcome in outcomes] == [False, True]
 
 
+def test_where_every_scan_fails_the_first_are_named(model: Model, tmp_path: Path) -> None:
+    with pytest.raises(CohortError, match=r"none of 2 healthy scans(.|\n)*gone: (.|\n)*away: "):
+        calibrate([Case(name, tmp_path / f"{name}.nii.gz") for name in ("gone", "away")], model, QUICK)
+
+
+def test_the_share_kept_is_that_of_every_person(world: World, model: Model) -> None:
+    """`kept` is counted from the highest scores alone; here it is counted from whole maps."""
+    content, _ = calibrate(world.healthy, model, QUICK, quantile=0.99)
+    score, kept = content["kept"]["score"], content["kept"]
+    opened = load_model(model.path, device="cpu")
+    shares = [detect_case(case, opened, QUICK) for case in world.healthy]
+    shares = [float((one.maps[score][one.brain] > content["thresholds"][score]).mean()) for one in shares]
+    assert kept["share_above"] == pytest.approx(shares)
+    assert kept["mean"] == pytest.approx(np.mean(shares))
+    assert kept["interval"][0] <= kept["mean"] <= kept["interval"][1]
+
+
 def test_training_cases_are_refused(world: World, model: Model) -> None:
     (path,) = model.path.glob("calibrations/*.json")
     before = path.read_bytes()

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from anofield import __version__
 from anofield.baselines import BASELINES
 from anofield.calibrations import calibration_path, changes, maps_path
-from anofield.cluster import Outcome, map_cases
+from anofield.cluster import Outcome, failures_of, map_cases
 from anofield.cohort import Case
 from anofield.detect import DetectOptions
 from anofield.errors import CohortError, UsageError
@@ -33,6 +33,7 @@ from anofield.trust import PERCENTILES, diagnostics
 from anofield.typing import Json
 
 HIGHEST = 20.0  # times the promised share: so many voxels of each person are kept, a fiftieth of a brain by default
+NAMED = 3  # failures in the message where every scan failed
 QUANTILE = 0.999  # 1.3 ml of a brain of 1.3 litres; better Dice on the phantom than 0.998
 
 
@@ -64,7 +65,12 @@ def calibrate(
     outcomes = list(map_cases(healthy.first, cases, label="calibrate"))
     used = [outcome.case for outcome in outcomes if outcome.failure is None]
     if not used:
-        raise CohortError("no healthy scan could be used", remedy="look at the failures named above")
+        failed = "; ".join(f"{one.id}: {one.error}" for one in failures_of(outcomes)[:NAMED])
+        raise CohortError(
+            f"none of {len(cases)} healthy scans could be used",
+            why=failed,
+            remedy="mend them; `anofield check -i SCANS` looks at all of them",
+        )
     limits = healthy.limits(used)
     thresholds = healthy.thresholds(used, limits)
     settings = calibrated_settings(options, model)

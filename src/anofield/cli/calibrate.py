@@ -75,9 +75,11 @@ def command(
     """Set each score's threshold so that a known share of healthy brain lies above it."""
     switches = switches_of(locals())
     from anofield.calibrate import calibrate
+    from anofield.calibrations import calibration_path
     from anofield.cluster import failures_of
     from anofield.cohort import find_cases, parse_entities
     from anofield.model import load_model
+    from anofield.thresholds import calibrated_settings
 
     options = options_from(preset, None, "none", **switches)
     load_scores()
@@ -88,6 +90,7 @@ def command(
     thresholds = "\n".join(f"  {name:14} {value:.4f}" for name, value in content["thresholds"].items())
     text = f"Thresholds from {len(content['cases'])} healthy scans:\n{thresholds}\nMeaning: {content['meaning']}"
     text += _spread(content["kept"]["interval"], len(content["cases"]))
+    text += f"\nWritten to {calibration_path(loaded.path, calibrated_settings(options, loaded))}."
     finish(content, failures_of(outcomes), len(content["cases"]), as_json=json_, text=text)
 
 
