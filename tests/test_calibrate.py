@@ -73,7 +73,7 @@ def test_a_failing_scan_is_recorded_and_left_out(world: World, model: Model, tmp
 
 
 def test_where_every_scan_fails_the_first_are_named(model: Model, tmp_path: Path) -> None:
-    with pytest.raises(CohortError, match=r"none of 2 healthy scans(.|\n)*gone: (.|\n)*away: "):
+    with pytest.raises(CohortError, match=r"none of 2 healthy scans.*(?i:away): .*gone: "):
         calibrate([Case(name, tmp_path / f"{name}.nii.gz") for name in ("gone", "away")], model, QUICK)
 
 
@@ -104,7 +104,7 @@ def test_a_quantile_that_is_none_is_refused(world: World, model: Model, quantile
 
 
 def test_no_usable_scan_is_an_error(world: World, model: Model, tmp_path: Path) -> None:
-    with pytest.raises(CohortError, match="no healthy scan"):
+    with pytest.raises(CohortError, match="none of 1 healthy scans"):
         calibrate([replace(world.healthy[0], image=tmp_path / "gone.nii.gz")], model, QUICK)
 
 
