@@ -23,14 +23,13 @@ from scipy.spatial.transform import Rotation
 
 from anofield.cohort import Case, find_cases
 from anofield.detect import SMALL_LESIONS, DetectOptions, top_mean
-from anofield.examine import Examined, combined, examine, native_channels
+from anofield.examine import Examined, examine, native_map
 from anofield.histogram import ScoreHistogram, exact_curve
 from anofield.model import Model, load_model
 from anofield.phantom import write_case
 from anofield.reference import Moments
 from anofield.scan import read_labels, write_json
 from anofield.score import CONNECTIVITY
-from anofield.typing import FloatVolume
 
 QUANTILES = (0.998, 0.999)
 GROUPS = {"healthy": (None, 300, 10), "small": ("small", 340, 8), "dark": ("dark", 360, 4)}  # kind, first, count
@@ -54,10 +53,7 @@ ROWS: dict[str, DetectOptions] = {
     "Gaussian 11 mm": options(gaussian_mm=11),
     "minimum 0, Gaussian 4 mm": options(minimum_mm=0, gaussian_mm=4),
     "standardised": options(standardise=True),
-    "fine 4 mm": options(fine_mm=4),
-    "standardised, fine 4 mm": options(standardise=True, fine_mm=4),
     "elastic 7 mm": options(fit={"elastic_mm": 7}),
-    "elastic 7 mm, standardised, fine 3 mm": options(fit={"elastic_mm": 7}, standardise=True, fine_mm=3),
     "preset small-lesions": DetectOptions.small_lesions().model_copy(update={"also": ()}),
     "preset small-lesions without elastic": DetectOptions.model_validate(
         {"score": "deviation", "also": (), "filters": SMALL_LESIONS["filters"]}
@@ -226,30 +222,17 @@ class _Judge:
         for one in self.healthy:
             self.moments.add(one.values, one.prepared, one.fit.pose)
         self.standards = self.moments.standards(float(self.healthy[0].prepared.lattice.spacing.mean()))
-        self.limits = self._limits() if self.row.filters.fine_mm else []
 
     def see(self, case: Case, examined: dict[str, Examined], *, own: bool) -> Seen:
         """One scan with this row; `own` says whether it is one of the calibration scans."""
         one = examined[self.row.filters.tail]
-        channels = self._channels(one, own)
-        final = combined(channels, self.limits) if self.limits else channels[0]
+        out = own and self.row.filters.standardise
+        standards = self.moments.without(one.values, one.prepared, one.fit.pose) if out else self.standards
+        final = native_map(one, self.row.score, self.row.filters, standards)
         scan, brain = one.prepared.scan, one.prepared.native_brain
         label = None if case.label is None else read_labels(case.label, scan) > 0
         truth = np.zeros(int(brain.sum()), bool) if label is None else label[brain]
         return Seen(final[brain], truth, brain, top_mean(final[brain], scan.voxel_ml))
-
-    def _channels(self, one: Examined, own: bool) -> list[FloatVolume]:
-        referenced = self.row.filters.referenced
-        out = own and referenced
-        standards = self.moments.without(one.values, one.prepared, one.fit.pose) if out else self.standards
-        return native_channels(one, self.row.score, self.row.filters, standards)
-
-    def _limits(self) -> list[float]:
-        counts = [ScoreHistogram(), ScoreHistogram()]
-        for one in self.healthy:
-            for histogram, channel in zip(counts, self._channels(one, True), strict=True):
-                histogram.add(channel[one.prepared.native_brain])
-        return [histogram.quantile(QUANTILES[-1]) for histogram in counts]
 
 
 def _displaced(case: Case, folder: Path, seed: int) -> Case:

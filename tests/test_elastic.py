@@ -109,6 +109,6 @@ def test_without_displacement_the_decoding_is_the_pose_alone(world: World) -> No
 
 def test_the_preset_keeps_what_the_default_filters_take_away() -> None:
     options = DetectOptions.small_lesions()
-    assert options.filters.referenced
+    assert options.filters.standardise
     assert options.fit.elastic_mm > 0
     assert options.filters.minimum_mm == options.filters.edge_mm == 0

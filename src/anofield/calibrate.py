@@ -18,7 +18,7 @@ from anofield.cluster import Outcome, failures_of, map_cases
 from anofield.cohort import Case
 from anofield.detect import DetectOptions
 from anofield.errors import CohortError, UsageError
-from anofield.examine import Examined, combined, examine_with, native_channels
+from anofield.examine import Examined, examine_with, native_map
 from anofield.experiment import Experiment
 from anofield.fit import Fit
 from anofield.histogram import ScoreHistogram
@@ -71,8 +71,7 @@ def calibrate(
             why=failed,
             remedy="mend them; `anofield check -i SCANS` looks at all of them",
         )
-    limits = healthy.limits(used)
-    thresholds = healthy.thresholds(used, limits)
+    thresholds = healthy.thresholds(used)
     settings = calibrated_settings(options, model)
     path = calibration_path(model.path, settings)
     content = {
@@ -86,7 +85,7 @@ def calibrate(
         "fit": _percentiles(list(healthy.diagnostics.values())),
         "options": settings,
         "model_hash": model.hash,
-        **healthy.write_reference(maps_path(path), limits),
+        **healthy.write_reference(maps_path(path)),
     }
     write_json(path, content)
     model.calibrations.supersede(path, settings)
@@ -134,8 +133,7 @@ def kept(people: Sequence[Highest], threshold: float) -> Json:
 class _Healthy:
     """Passes over healthy scans; fits are kept, volumes are made anew in every pass, so that memory stays that of one.
 
-    Without reference maps one pass is enough. With them every person is measured by the maps of the others, and with a
-    fine map another pass weighs the two maps against each other.
+    Without reference maps one pass is enough; with them a second measures every person by the maps of the others.
     """
 
     def __init__(self, model: Model | Scorer, options: RunOptions, quantile: float) -> None:
@@ -156,37 +154,26 @@ class _Healthy:
         if examined.fit is not None:
             self.fits[case.id], self.diagnostics[case.id] = examined.fit, diagnostics(examined.fit, brain_ml)
         self.brain_ml += brain_ml
-        if not self.options.filters.referenced:
-            self._count_final(examined, {}, {})
+        if not self.options.filters.standardise:
+            self._count(examined, {})
             return case.id
         self.spacing = float(prepared.lattice.spacing.mean())
         self.moments = self.moments or Moments(self.options.names, prepared.lattice.resolution)
         self.moments.add(examined.values, prepared, examined.pose)
         return case.id
 
-    def limits(self, cases: Sequence[Case]) -> dict[str, list[float]]:
-        """Healthy quantile of the coarse and the fine map per score; empty without a fine map."""
-        if self.options.filters.fine_mm == 0:
-            return {}
-        counts = [{name: ScoreHistogram() for name in self.options.names} for _ in range(2)]
-        for examined, others in self._again(cases):
-            for channel, histograms in enumerate(counts):
-                self._count(histograms, channel, examined, others)
-        return {name: [counted[name].quantile(self.quantile) for counted in counts] for name in self.options.names}
-
-    def thresholds(self, cases: Sequence[Case], limits: Mapping[str, Sequence[float]]) -> dict[str, float]:
+    def thresholds(self, cases: Sequence[Case]) -> dict[str, float]:
         """Quantile of every score's final map."""
-        if self.options.filters.referenced:
+        if self.options.filters.standardise:
             for examined, others in self._again(cases):
-                self._count_final(examined, others, limits)
+                self._count(examined, others)
         return {name: histogram.quantile(self.quantile) for name, histogram in self.histograms.items()}
 
-    def write_reference(self, path: Path, limits: Mapping[str, Sequence[float]]) -> Json:
+    def write_reference(self, path: Path) -> Json:
         """Write the maps of all people; what the calibration says of them."""
         if self.moments is None:
             return {}
-        hash_ = write_reference(path, self.moments.standards(self.spacing))
-        return {"reference": hash_, "limits": {name: list(pair) for name, pair in limits.items()}}
+        return {"reference": write_reference(path, self.moments.standards(self.spacing))}
 
     def _examine(self, case: Case) -> Examined:
         return examine_with(self.model, case, self.options, self.fits.get(case.id))
@@ -198,28 +185,14 @@ class _Healthy:
             moments = self.moments or Moments(self.options.names, examined.prepared.lattice.resolution)
             yield examined, moments.without(examined.values, examined.prepared, examined.pose)
 
-    def _count_final(
-        self, examined: Examined, reference: Mapping[str, Standard], limits: Mapping[str, Sequence[float]]
-    ) -> None:
+    def _count(self, examined: Examined, reference: Mapping[str, Standard]) -> None:
         """Count every score's final map of one person."""
         for name, histogram in self.histograms.items():
-            channels = native_channels(examined, name, self.options.filters, reference)
-            final = combined(channels, limits[name]) if limits else channels[0]
+            final = native_map(examined, name, self.options.filters, reference)
             values = final[examined.prepared.native_brain]
             histogram.add(values)
             if name == self.options.score:
                 self.highest.append(Highest.of(values, HIGHEST * (1 - self.quantile)))
-
-    def _count(
-        self,
-        histograms: Mapping[str, ScoreHistogram],
-        channel: int,
-        examined: Examined,
-        reference: Mapping[str, Standard],
-    ) -> None:
-        for name, histogram in histograms.items():
-            found = native_channels(examined, name, self.options.filters, reference)[channel]
-            histogram.add(found[examined.prepared.native_brain])
 
 
 def meaning(quantile: float, brain_ml: float) -> str:

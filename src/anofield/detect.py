@@ -19,7 +19,7 @@ from anofield import __version__
 from anofield.baselines import BASELINES
 from anofield.cluster import Outcome, map_cases
 from anofield.cohort import Case
-from anofield.examine import combined, examine_with, native_channels, on_lattice, restored, to_brain
+from anofield.examine import examine_with, native_map, on_lattice, restored, to_brain
 from anofield.fit import Fit, FitOptions
 from anofield.model import Model
 from anofield.scan import Scan, file_hash, write_json, write_like, writing
@@ -117,13 +117,10 @@ def detect_case(case: Case, model: Model | Scorer, options: RunOptions) -> Detec
         UsageError: The options ask for reference maps, and the model was not calibrated with them.
         ExperimentError: The maps cannot be read.
     """
-    reference, limits = reference_of(model, options) if options.filters.referenced else ({}, {})
+    reference = reference_of(model, options) if options.filters.standardise else {}
     examined = examine_with(model, case, options)
     start = time.perf_counter()
-    maps = {}
-    for name in options.names:
-        channels = native_channels(examined, name, options.filters, reference)
-        maps[name] = channels[0] if len(channels) == 1 else combined(channels, limits[name])
+    maps = {name: native_map(examined, name, options.filters, reference) for name in options.names}
     seconds = {**examined.seconds, "score": examined.seconds["score"] + time.perf_counter() - start}
     prepared = examined.prepared
     restoration = None if examined.restoration is None else restored(examined.restoration, prepared)

@@ -124,23 +124,18 @@ def _aligned(model: Model, fit: Fit, prepared: Prepared, width_mm: float, stride
     return align(on_lattice(expected, prepared), prepared, fit.pose, width_mm, stride)
 
 
-def native_channels(
-    examined: Examined, name: str, filters: ScoreOptions, reference: Mapping[str, Standard]
-) -> list[FloatVolume]:
-    """The filtered score in the scan's own voxels, 0 outside the brain; and the fine one, if it is asked for.
+def native_map(examined: Examined, name: str, filters: ScoreOptions, reference: Mapping[str, Standard]) -> FloatVolume:
+    """The filtered score in the scan's own voxels, (i, j, k), 0 outside the brain.
 
     As published, the score counts outside the brain too.
     """
     prepared, values = examined.mapped, examined.values[name]
     if filters.procedure == "ifl2021":
-        return [to_native(ifl2021.smooth(values), prepared.lattice).astype(np.float32)]
-    lattice, brain = prepared.lattice, prepared.brain
-    standard = reference[name].applied(values, prepared, examined.pose) if filters.referenced else values
-    coarse = smooth(standard if filters.standardise else values, brain, lattice, filters, prepared.intensity)
-    found = [sharpen(to_brain(coarse, prepared), *_native_guide(prepared), filters)]
-    if filters.fine_mm > 0:
-        found.append(to_brain(smooth(standard, brain, lattice, filters.fine), prepared))
-    return found
+        return to_native(ifl2021.smooth(values), prepared.lattice).astype(np.float32)
+    if filters.standardise:
+        values = reference[name].applied(values, prepared, examined.pose)
+    coarse = smooth(values, prepared.brain, prepared.lattice, filters, prepared.intensity)
+    return sharpen(to_brain(coarse, prepared), *_native_guide(prepared), filters)
 
 
 def _native_guide(prepared: Prepared) -> tuple[FloatVolume, Mask, Affine]:
@@ -148,12 +143,6 @@ def _native_guide(prepared: Prepared) -> tuple[FloatVolume, Mask, Affine]:
     shift, scale = prepared.scale
     normalised = np.clip((prepared.scan.data - shift) / scale, 0.0, 1.0).astype(np.float32)
     return normalised, prepared.native_brain, prepared.scan.affine
-
-
-def combined(channels: Sequence[FloatVolume], limits: Sequence[float]) -> FloatVolume:
-    """The largest of some maps, each over its healthy quantile."""
-    parts = [channel / max(limit, 1e-6) for channel, limit in zip(channels, limits, strict=True)]
-    return np.asarray(np.maximum.reduce(parts), dtype=np.float32)
 
 
 def _lattice_score(name: str, log_p: Tensor, prepared: Prepared, tail: Tail) -> FloatVolume:

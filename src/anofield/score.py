@@ -43,8 +43,6 @@ class ScoreOptions(BaseModel):
             than the lattice; 0 for none.
         standardise: Subtract the voxel-wise healthy mean of the score and divide by its SD before filtering; needs a
             calibration made with it.
-        fine_mm: FWHM of the Gaussian of a second, fine map of the standardised score, without the other filters, that
-            keeps small lesions: the larger of both maps, each over its healthy quantile, counts; 0 for none.
         min_lesion_ml: Smaller connected components are no finding.
         procedure: `ifl2021` filters as published (`anofield.ifl2021`) and heeds none of the widths above.
     """
@@ -59,20 +57,8 @@ class ScoreOptions(BaseModel):
     edge_mm: float = Field(default=15.0, ge=0)
     native_edge_mm: float = Field(default=10.0, ge=0)
     standardise: bool = False
-    fine_mm: float = Field(default=0.0, ge=0)
     min_lesion_ml: float = Field(default=0.1, ge=0)
     procedure: Literal["anofield", "ifl2021"] = "anofield"
-
-    @property
-    def referenced(self) -> bool:
-        """Whether the map cannot be made without healthy reference maps."""
-        return self.standardise or self.fine_mm > 0
-
-    @property
-    def fine(self) -> ScoreOptions:
-        """Filters of the fine map."""
-        none = {"minimum_mm": 0.0, "mean_mm": 0.0, "edge_mm": 0.0, "native_edge_mm": 0.0, "gaussian_mm": self.fine_mm}
-        return self.model_copy(update=none)
 
 
 @dataclass(frozen=True)

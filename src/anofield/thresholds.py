@@ -52,13 +52,18 @@ def calibrated_settings(options: RunOptions, model: Model | Scorer) -> Json:
     return {**options.settings, "recipe": {"recipe": model.recipe.name}}
 
 
-def reference_of(model: Model | Scorer, options: RunOptions) -> tuple[Mapping[str, Standard], Json]:
-    """Healthy reference maps of the options' calibration, and the healthy quantiles of coarse and fine maps."""
+def reference_of(model: Model | Scorer, options: RunOptions) -> Mapping[str, Standard]:
+    """Healthy reference maps of the options' calibration.
+
+    Raises:
+        UsageError: The model was not calibrated with these options.
+        ExperimentError: The maps cannot be read.
+    """
     calibration = calibration_of(model, options)
     if calibration is None or not calibration.reference:
         raise UsageError(
-            "standardise and fine need healthy reference maps, and the model has none",
+            "standardise needs healthy reference maps, and the model has none",
             where=model.path,
             remedy="run `anofield calibrate` with the same options first",
         )
-    return calibration.reference, calibration.content.get("limits", {})
+    return calibration.reference

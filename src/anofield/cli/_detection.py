@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from anofield.typing import Json
 
 FIT_SWITCHES = ("pose", "intensity", "elastic_mm", "samples", "seed")
-SWITCHES = ("tail", "rim_mm", "minimum_mm", "mean_mm", "gaussian_mm", "edge_mm", "native_edge_mm", "fine_mm",
+SWITCHES = ("tail", "rim_mm", "minimum_mm", "mean_mm", "gaussian_mm", "edge_mm", "native_edge_mm",
             "standardise", *FIT_SWITCHES)  # fmt: skip
 
 
@@ -48,7 +48,6 @@ MeanMm = Annotated[float | None, typer.Option("--mean-mm", help="Width of the me
 GaussianMm = Annotated[float | None, typer.Option("--gaussian-mm", help="FWHM of the Gaussian filter.")]
 EdgeMm = Annotated[float | None, typer.Option("--edge-mm", help="Window of the guided filter; 0 for none (2021).")]
 NativeEdgeMm = Annotated[float | None, typer.Option("--native-edge-mm", help="The same on the scan's own voxels.")]
-FineMm = Annotated[float | None, typer.Option("--fine-mm", help="FWHM of a second, fine map for small lesions.")]
 Standardise = Annotated[bool | None, typer.Option("--standardise/--raw", help="Score over healthy mean and SD.")]
 PoseOption = Annotated[Pose | None, typer.Option("--pose", help="Of the head, fitted with the code; none as in 2021.")]
 IntensityOption = Annotated[IntensityMap | None, typer.Option("--intensity-map", help="Gain, gamma and bias.")]
@@ -75,7 +74,7 @@ class Preset(StrEnum):
 
 PresetOption = Annotated[
     Preset,
-    typer.Option("--preset", help="small-lesions: fine maps for lesions of 4 to 12 mm; ifl2021: fit, score and filters "
+    typer.Option("--preset", help="small-lesions: for lesions of 4 to 12 mm; ifl2021: fit, score and filters "
                  "as published."),
 ]  # fmt: skip
 PrecisionOption = Annotated[Precision, typer.Option("--precision", help="auto: bfloat16 where fast.")]

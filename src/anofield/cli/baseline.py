@@ -12,7 +12,6 @@ import typer
 
 from anofield.cli._detection import (
     EdgeMm,
-    FineMm,
     GaussianMm,
     MeanMm,
     MinimumMm,
@@ -99,7 +98,6 @@ def _calibrate(
     gaussian_mm: GaussianMm = None,
     edge_mm: EdgeMm = None,
     native_edge_mm: NativeEdgeMm = None,
-    fine_mm: FineMm = None,
     standardise: Standardise = None,
     device: Device = "auto",
     json_: Json = False,
@@ -136,7 +134,6 @@ def _detect(
     gaussian_mm: GaussianMm = None,
     edge_mm: EdgeMm = None,
     native_edge_mm: NativeEdgeMm = None,
-    fine_mm: FineMm = None,
     standardise: Standardise = None,
     device: Device = "auto",
     workers: Workers = 1,

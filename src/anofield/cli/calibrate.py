@@ -10,7 +10,6 @@ import typer
 from anofield.cli._detection import (
     EdgeMm,
     ElasticMm,
-    FineMm,
     GaussianMm,
     IntensityOption,
     MeanMm,
@@ -61,7 +60,6 @@ def command(
     gaussian_mm: GaussianMm = None,
     edge_mm: EdgeMm = None,
     native_edge_mm: NativeEdgeMm = None,
-    fine_mm: FineMm = None,
     standardise: Standardise = None,
     pose: PoseOption = None,
     intensity_map: IntensityOption = None,
