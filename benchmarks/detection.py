@@ -38,6 +38,24 @@ DISPLACED = 6  # gliomas of the demo, turned by up to 20 degrees, shifted by up 
 BRIGHT = ("glioma", "displaced", "small")
 
 
+COLUMNS = (  # heading → figure
+    {
+        "AP": "glioma AP",
+        "Dice": "glioma Dice 0.999",
+        "Dice, oracle": "glioma oracle",
+        "displaced: AP": "displaced AP",
+        "displaced: Dice": "displaced Dice 0.999",
+    },
+    {
+        "small: AP": "small AP",
+        "small: recall at 1 FP": "small recall at 1 FP",
+        "small: case AUROC": "small case AUROC",
+        "dark: AP": "dark AP",
+        "healthy volume / promise": "healthy volume/promise 0.999",
+    },
+)
+
+
 def options(score: str = "deviation", fit: dict[str, Any] | None = None, **filters: Any) -> DetectOptions:
     """The default but for what is named."""
     return DetectOptions.model_validate({"score": score, "also": (), "fit": fit or {}, "filters": filters})
@@ -169,22 +187,24 @@ def lesion_recall(seen: list[Seen], allowed: float = 1.0) -> float:
 
 
 def table(out: Path, demos: list[Path], names: list[str]) -> str:
-    """Markdown: mean over the demos."""
-    columns = [f"{group} {figure}" for group in ("glioma", "displaced") for figure in ("AP", "Dice 0.999")]
-    columns += ["small AP", "small recall at 1 FP", "dark AP", "healthy volume/promise 0.999"]
-    columns += ["glioma case AUROC", "small case AUROC", "s/case"]
+    """Two Markdown tables, of gliomas and of all else: mean ± SD over the demos, and on how many where some lack."""
+    found = {n: [json.loads(_file(out, d, n).read_text()) for d in demos if _file(out, d, n).is_file()] for n in names}
+    return "\n\n".join(_rows(columns, found, len(demos)) for columns in COLUMNS)
+
+
+def _rows(columns: dict[str, str], found: dict[str, list[dict[str, float]]], demos: int) -> str:
     lines = ["| row | " + " | ".join(columns) + " |", "|---" * (len(columns) + 1) + "|"]
-    for name in names:
-        found = [json.loads(_file(out, d, name).read_text()) for d in demos if _file(out, d, name).is_file()]
-        if found:
-            cells = [[row[column] for row in found] for column in columns]
-            lines.append(f"| {name} | " + " | ".join(_cell(cell) for cell in cells) + " |")
+    for name, rows in found.items():
+        if rows:
+            few = "" if len(rows) == demos else f" (n = {len(rows)})"
+            cells = [_cell([row[column] for row in rows]) for column in columns.values()]
+            lines.append(f"| {name}{few} | " + " | ".join(cells) + " |")
     return "\n".join(lines)
 
 
 def _cell(values: list[float]) -> str:
-    spread = f" ± {np.std(values, ddof=1):.3f}" if len(values) > 1 else ""
-    return f"{np.mean(values):.3f}{spread}"
+    spread = f" ± {np.std(values, ddof=1):.2f}" if len(values) > 1 else ""
+    return f"{np.mean(values):.2f}{spread}"
 
 
 def _by_fit(names: list[str]) -> list[list[str]]:
