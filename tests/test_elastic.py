@@ -16,7 +16,7 @@ from anofield.fit import decode
 from anofield.lattice import field_coordinates
 from anofield.pose import Pose
 from anofield.score import OWN_SCORES
-from helpers import QUICK, World, small_world
+from helpers import QUICK, World, make_prepared, small_world
 
 SIDE = 32
 
@@ -63,6 +63,14 @@ def test_a_lesion_that_no_displacement_explains_stays(folds: np.ndarray) -> None
 
 def test_outside_the_brain_nothing_pulls(folds: np.ndarray) -> None:
     assert not demons(folds, displaced(folds, 2.0), np.zeros(folds.shape, bool), np.ones(3)).any()
+
+
+def test_a_brain_one_voxel_thick_is_left_where_it_is() -> None:
+    prepared = make_prepared(0, 16)
+    brain = np.zeros_like(prepared.brain)
+    brain[4:9, 7, 3:12] = True
+    place = align(np.where(brain, 3, 0).astype(np.float32), replace(prepared, brain=brain), None, 7.0)
+    assert not place.shift.any()
 
 
 @pytest.mark.parametrize("stride", [1, 2])

@@ -81,7 +81,7 @@ def align(expected: FloatVolume, prepared: Prepared, pose: Pose | None, width_mm
     smoothness = width_mm / FWHM / (lattice.spacing * stride)
     shift = np.zeros((3, *brain.shape), dtype=np.float32)
     box = bounding_box(brain)
-    if box is not None:
+    if box is not None and min(brain[box].shape) > 1:  # a plane has no slope across itself
         shift[:, *box] = demons(moving[box], target[box], brain[box], smoothness)
     units = torch.from_numpy(shift * np.float32(2 * stride / lattice.resolution))
     return Elastic(units, pose, stride, lattice.resolution, prepared.recipe.lattice == "corner")
