@@ -586,6 +586,15 @@ def test_a_comparison_tells_which_run_is_better_and_what_is_not_clear(tmp_path: 
     assert "&lt;a&gt;" in html and "oracle (test labels)" in html and "https://" not in html
 
 
+def test_a_comparison_of_one_subject_says_why_nothing_is_clear(tmp_path: Path) -> None:
+    lone = {"value": 0.2, "ci": None, "p": None, "higher_is_worse": False}
+    changed = comparison(rules={"subjects": 1}, differences={"ap": lone, "auroc": lone})
+    (tmp_path / "comparison.json").write_text(json.dumps(changed))
+    html = write_comparison_report(tmp_path, tmp_path).read_text(encoding="utf-8")
+    assert "No intervals: they need two subjects or more." in html and "not clear" not in html
+    assert re.findall(r'<td>([^<]*)</td><td class="\w+">([^<]*)<', html) == [("–", "–")] * 2
+
+
 def test_what_is_no_comparison_is_refused(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match=r"no such file.*Remedy: .*evaluate --compare"):
         write_comparison_report(tmp_path, tmp_path / "out.html")
