@@ -242,7 +242,7 @@ class TestValidationThreshold:
         assert row["threshold_validation"] == chosen
         assert row["dice_validation_mean"] == pytest.approx(2 * (above & truth).sum() / (above.sum() + truth.sum()))
         assert row["dice_oracle"] >= row["dice_validation_mean"]
-        with pytest.raises(UsageError, match="test cases are validation cases too"):
+        with pytest.raises(UsageError, match="with the test"):
             evaluate(run, None, tmp_path / "x", Options(threshold_from=tmp_path / "validation"))
 
     @pytest.mark.parametrize("content", ["", "[]", "{}", '{"scores": {}, "labels": {}}'])

@@ -279,7 +279,7 @@ def test_a_run_without_threshold_or_run_json(run: Path) -> None:
 def test_max_cases_is_told_and_the_table_lists_all(run: Path) -> None:
     html = text(run, max_cases=1)
     assert html.count('<article class="card"') == 1
-    assert "The first 1 of 3 cases" in html and "sub-3" in html
+    assert "the first 1 of 3 cases" in html and "sub-3" in html
     assert text(run, max_cases=0).count("<article") == 0
 
 

@@ -10,6 +10,7 @@ from typing import Any, Literal
 
 import numpy as np
 
+from anofield._words import counted
 from anofield.cluster import Failure, Outcome, failures_of, map_cases
 from anofield.cohort import Case
 from anofield.errors import CohortError, UsageError
@@ -114,7 +115,7 @@ def gather(
     good = [outcome.case for outcome in pooled.outcomes if outcome.value is not None]
     if all(case in beside for case in good):
         why = failures_of(pooled.outcomes)[0].error
-        raise CohortError(f"none of {len(cases)} cases can be evaluated", where=run, why=why)
+        raise CohortError(f"none of {counted(len(cases), 'case')} can be evaluated", where=run, why=why)
     thresholds = {name: _thresholds(name, about, chosen, pooled.curves[name], options) for name in names}
     wanted = (about["score"], *about["baselines"]) if full else ()
     froc = {name: values for name, values in pooled.froc.items() if name in wanted}

@@ -12,6 +12,7 @@ from typing import Any
 
 import jinja2
 
+from anofield._words import counted
 from anofield.report import card as cards
 from anofield.report.cases import LESION_COLUMNS, draw_card, row_of
 from anofield.report.charts import Chart, Line, curve
@@ -153,7 +154,7 @@ def templates() -> jinja2.Environment:
     pages = jinja2.Environment(
         loader=loader, autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True
     )
-    pages.filters.update(number=number, ml=ml, duration=duration, decimal=decimal, value=value)
+    pages.filters.update(number=number, ml=ml, duration=duration, decimal=decimal, value=value, counted=counted)
     return pages
 
 
