@@ -7,6 +7,7 @@ import gzip
 import hashlib
 import json
 import re
+import tomllib
 import weakref
 from collections.abc import Callable
 from importlib import resources
@@ -449,6 +450,13 @@ def test_every_part_of_the_library_has_its_licence() -> None:
     for name, licence in packages.items():
         assert re.search(words[licence], texts[name]), name
     assert "TERMS AND CONDITIONS" in texts["Apache License, Version 2.0"]
+
+
+def test_the_package_names_the_licences_of_its_parts() -> None:
+    project = tomllib.loads((Path(__file__).parents[1] / "pyproject.toml").read_text())["project"]
+    listed = set(re.findall(r"^  \S.*? +\[([\w.-]+)\]", viewer.licences(), re.MULTILINE))
+    assert set(project["license"].split(" AND ")) == {"MIT"} | listed
+    assert f"src/anofield/report/vendor/{viewer.LICENCES}" in project["license-files"]
 
 
 def test_the_licences_are_in_the_wheel_and_in_every_page_that_has_the_library(run: Path) -> None:
