@@ -5,15 +5,24 @@ among the clipped ones), and must agree. Then the scores of 285 scans are made a
 process, whose peak memory is printed.
 
     python benchmarks/evaluate.py
+
+With --files, instead: a run folder of so many scans of 240 × 240 × 155 at 1 mm, float32 maps of two scores in
+compressed NIfTI files (six different scans, linked under further ids), and `anofield evaluate` on it from end to end,
+intervals included, whose peak memory and CPU time are printed.
+
+    python benchmarks/evaluate.py --files 285
 """
 
 from __future__ import annotations
 
 import argparse
+import json
+import os
 import re
 import statistics
 import subprocess
 import sys
+import tempfile
 import time
 from pathlib import Path
 
@@ -22,6 +31,11 @@ import numpy as np
 from anofield.metrics.pooled import PooledScores, count_case
 
 Arrays = tuple[np.ndarray, np.ndarray]
+SHAPE = (240, 240, 155)  # of the scans of BraTS, 1 mm
+HALF_AXES = (65, 82, 62)  # of the brain, mm
+DIFFERENT = 6  # scans in the run of files
+CALIBRATED = 2.5  # threshold of the run of files
+SCORES = {"deviation": "anomaly.nii.gz", "intensity": "score-intensity.nii.gz"}  # and the files of their maps
 SHARE = 0.01  # of the voxels are anomalous: a glioma of 40 ml in the grid of 4.1 litres
 
 
@@ -32,8 +46,16 @@ def main() -> None:
     parser.add_argument("--repeat", type=int, default=3)
     parser.add_argument("--many", type=int, default=285, help="scans of the memory test; 0 for none")
     parser.add_argument("--scores", type=int, default=2, help="scores per scan of the memory test")
+    parser.add_argument("--files", type=int, default=0, help="scans of the run evaluated from files, instead")
     parser.add_argument("--memory-only", action="store_true", help=argparse.SUPPRESS)
+    parser.add_argument("--write-only", type=Path, help=argparse.SUPPRESS)
     arguments = parser.parse_args()
+    if arguments.write_only:
+        _write_run(arguments.write_only, arguments.files)
+        return
+    if arguments.files:
+        _end_to_end(arguments.files)
+        return
     if arguments.memory_only:
         _stream(arguments.many, arguments.side, arguments.scores)
         return
@@ -104,6 +126,65 @@ def _stream(scans: int, side: int, scores: int) -> None:
     bounds = pooled[0].bounds(curves[0])
     for name, value in (("ap", curves[0].average_precision()), ("auroc", curves[0].roc_auc())):
         print(f"{name} {value:.7f}, proven to lie within [{bounds[name][0]:.7f}, {bounds[name][1]:.7f}]")
+
+
+def _end_to_end(scans: int) -> None:
+    with tempfile.TemporaryDirectory() as folder:
+        run, results = Path(folder) / "run", Path(folder) / "results"
+        # the folder is written by another process: the peak of a process begins with that of the one that starts it
+        subprocess.run([sys.executable, __file__, "--files", str(scans), "--write-only", str(run)], check=True)
+        command = [sys.executable, "-m", "anofield", "evaluate", "-p", str(run), "-o", str(results)]
+        start = time.perf_counter()
+        _, status, used = os.wait4(subprocess.Popen(command).pid, 0)
+        took = time.perf_counter() - start
+    print(f"anofield evaluate of {scans} scans × {len(SCORES)} scores: exit {os.waitstatus_to_exitcode(status)}")
+    cpu = used.ru_utime + used.ru_stime
+    print(f"peak memory {used.ru_maxrss / 1024:.0f} MiB, CPU {cpu:.0f} s, {took:.0f} s by the clock")
+
+
+def _write_run(run: Path, scans: int) -> None:
+    """A run folder: `DIFFERENT` scans, the others are hard links to their maps."""
+    inputs = run.parent / "inputs"
+    inputs.mkdir(parents=True)
+    for seed in range(min(DIFFERENT, scans)):
+        _write_case(inputs / str(seed), seed)
+    ids = [f"case{number:03d}" for number in range(scans)]
+    for number, case_id in enumerate(ids):
+        source, folder = inputs / str(number % DIFFERENT), run / case_id
+        folder.mkdir(parents=True)
+        for name in SCORES.values():
+            (folder / name).hardlink_to(source / name)
+        about = {"id": case_id, "image": str(source / "t2.nii.gz"), "mask": None, "label": str(source / "seg.nii.gz")}
+        about |= {"score": "deviation", "threshold": CALIBRATED, "volume_ml": 40.0, "case_score": 2.0 + number % 7}
+        (folder / "case.json").write_text(json.dumps(about))
+    threshold = {"value": CALIBRATED, "quantile": 0.995, "meaning": "made up"}
+    content = {"score": "deviation", "scores": list(SCORES), "baselines": ["intensity"], "cases": ids}
+    content |= {"threshold": threshold, "thresholds": dict.fromkeys(SCORES, CALIBRATED)}
+    (run / "run.json").write_text(json.dumps(content))
+
+
+def _write_case(folder: Path, seed: int) -> None:
+    """Scan, label and maps of one made-up head: a brain of 1.4 litres, a glioma of 39 ml and a lesion of 0.5 ml."""
+    import nibabel as nib
+    from scipy.ndimage import gaussian_filter
+
+    generator = np.random.default_rng(seed)
+    grid = np.meshgrid(*(np.arange(n, dtype=np.float32) - n / 2 for n in SHAPE), indexing="ij")
+    brain = sum((axis / half) ** 2 for axis, half in zip(grid, HALF_AXES, strict=True)) < 1
+    truth = np.zeros(SHAPE, bool)
+    for radius in (21, 5):
+        centre = generator.uniform(-0.5, 0.5, 3) * HALF_AXES
+        truth |= sum((axis - at) ** 2 for axis, at in zip(grid, centre, strict=True)) < radius**2
+
+    def smooth(fwhm: float) -> np.ndarray:
+        noise = gaussian_filter(generator.standard_normal(SHAPE, dtype=np.float32), fwhm / 2.355)
+        return noise / noise[brain].std()
+
+    folder.mkdir()
+    arrays = {"t2.nii.gz": ((500 + 50 * smooth(2)) * brain).astype(np.int16), "seg.nii.gz": truth.astype(np.uint8)}
+    arrays |= {name: (np.abs(smooth(4) + 2 * truth) * brain).astype(np.float32) for name in SCORES.values()}
+    for name, array in arrays.items():
+        nib.save(nib.Nifti1Image(array, np.eye(4)), folder / name)
 
 
 def _peak_mib() -> float:

@@ -24,12 +24,17 @@ def voxels(seed: int) -> tuple[Any, Any]:
     return scores.astype(np.float32), truth
 
 
-def evidence(seeds: list[int], froc: Any = None) -> Any:
+def evidence(seeds: list[int], froc: Any = None, subjects: list[str] | None = None) -> Any:
     """The parts of the evidence that bands need; found and false findings per threshold in `froc`."""
+    people = subjects or [str(place) for place in range(len(seeds))]
     found = {"s": [0.0] * len(froc[0])} if froc else {}
     return SimpleNamespace(
         pooled_cases=np.ones(len(seeds), bool),
-        scored=[SimpleNamespace(counts={"s": count_case(*voxels(seed))}) for seed in seeds],
+        ill=np.ones(len(seeds), bool),
+        scored=[
+            SimpleNamespace(counts={"s": count_case(*voxels(seed))}, subject=person)
+            for seed, person in zip(seeds, people, strict=True)
+        ],
         measured=[SimpleNamespace(froc={"s": f}, n_lesions=2) for f in froc or [[]] * len(seeds)],
         froc=found,
     )
@@ -51,7 +56,9 @@ def test_a_single_resample_is_the_curve_of_the_repeated_voxels(drawn: list[int])
 def test_scans_of_one_subject_have_no_band_and_more_subjects_a_narrower_one() -> None:
     def width(subjects: list[str], seeds: list[int]) -> float:
         weights = bootstrap.draw(subjects, 200, np.random.default_rng(0))
-        found = curve_bands(evidence(seeds), "s", weights)["precision_recall"]
+        found = curve_bands(evidence(seeds, subjects=subjects), "s", weights).get("precision_recall")
+        if found is None:
+            return 0.0
         assert (np.array(found["low"]) <= found["high"]).all()
         return float(np.mean(np.array(found["high"]) - found["low"]))
 
@@ -71,7 +78,8 @@ def test_the_froc_band_goes_along_the_points_as_they_are_drawn() -> None:
 
 
 def test_what_is_undefined_has_no_band() -> None:
-    none = evidence([1])
+    none = evidence([1, 1])
     scores, truth = voxels(1)
-    none.scored[0].counts["s"] = count_case(scores, np.zeros_like(truth))
-    assert curve_bands(none, "s", np.ones((3, 1))) == {}
+    for case in none.scored:
+        case.counts["s"] = count_case(scores, np.zeros_like(truth))
+    assert curve_bands(none, "s", np.ones((3, 2))) == {}

@@ -76,7 +76,7 @@ def test_the_published_procedure_is_given_as_few_people_as_the_row_beside_it(
             for name in methods_of(content)]  # fmt: skip
     assert runs[0] == runs[1]
     assert [row["n_cases"] for row in content["rows"]] == [1, 1]
-    assert "is given 1 people for calibration and 1 for the test" in table
+    assert "is given 1 person for calibration and 1 for the test" in table
 
 
 @pytest.mark.parametrize(

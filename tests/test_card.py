@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -54,6 +55,16 @@ def results(run: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, An
     return content
 
 
+def part_of(run: Path, out: Path, cases: list[Case], **facts: Any) -> Path:
+    """A run with some of the cases of another, whose `case.json` says something else."""
+    shutil.copytree(run, out)
+    ids = [case.id for case in cases]
+    (out / "run.json").write_text(json.dumps({**json.loads((out / "run.json").read_text()), "cases": ids}))
+    for file in (out / case_id / "case.json" for case_id in ids):
+        file.write_text(json.dumps({**json.loads(file.read_text()), **facts}))
+    return out
+
+
 def arrays(case: Case, run: Path, name: str = "deviation") -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Scan, truth and score of a case from its files."""
     score = run / case.id / ("anomaly.nii.gz" if name == "deviation" else f"score-{name}.nii.gz")
@@ -74,7 +85,8 @@ class TestCard:
         for metrics in results["card"].values():
             for key, row in metrics.items():
                 if row["ci"] is None:
-                    assert row["value"] is None
+                    assert row["value"] is None or key.startswith(("healthy_ml", "scan_auroc"))  # of one healthy scan
+                    assert row["resamples"] == 0
                 elif key in ("ap_scan", "dice_calibrated_mean", "lesion_recall_calibrated", "scan_auroc"):
                     assert row["ci"][0] - 1e-9 <= row["value"] <= row["ci"][1] + 1e-9
                 assert 0 <= row["resamples"] <= 60
@@ -230,7 +242,7 @@ class TestValidationThreshold:
         assert row["threshold_validation"] == chosen
         assert row["dice_validation_mean"] == pytest.approx(2 * (above & truth).sum() / (above.sum() + truth.sum()))
         assert row["dice_oracle"] >= row["dice_validation_mean"]
-        with pytest.raises(UsageError, match="test cases are validation cases too"):
+        with pytest.raises(UsageError, match="with the test"):
             evaluate(run, None, tmp_path / "x", Options(threshold_from=tmp_path / "validation"))
 
     @pytest.mark.parametrize("content", ["", "[]", "{}", '{"scores": {}, "labels": {}}'])
@@ -245,7 +257,10 @@ class TestCompare:
         found = compare(run, run, None, tmp_path, FEW)
         for key, row in found["differences"].items():
             if found["a"]["values"][key] == found["a"]["values"][key]:
-                assert (row["value"], row["ci"], row["p"]) == (0.0, [0.0, 0.0], 1.0), key
+                lone = key.startswith(("healthy_ml", "scan_auroc"))  # there is one healthy scan
+                assert row["value"] == 0.0
+                assert row["ci"] == (None if lone else [0.0, 0.0]), key
+                assert math.isnan(row["p"]) if lone else row["p"] == 1.0, key
         assert json.loads((tmp_path / "comparison.json").read_text())["n_cases"] == 3
         assert "AP, voxels pooled" in format_comparison(found)
 
@@ -272,6 +287,45 @@ class TestCompare:
         edit(label, np.zeros_like)
         with pytest.raises(UsageError, match="other labels"):
             compare(fewer, copy, None, tmp_path / "out", FEW)
+
+
+class TestOneSubject:
+    """Resamples of one subject are all the same: an interval of width 0 and a small p would be made up."""
+
+    def test_alone_has_neither_interval_nor_band(self, world: World, run: Path, tmp_path: Path) -> None:
+        lone = part_of(run, tmp_path / "run", [world.glioma[0]])
+        found = evaluate(lone, None, tmp_path / "out", FEW)
+        assert found["card"]["deviation"]["ap"]["value"] > 0
+        for rows in (*found["card"].values(), *found["margins"].values()):
+            assert {row["ci"] for row in rows.values()} == {None}
+        assert found["bands"] == {name: {} for name in SCORES}
+        assert "[0" not in format_table(found) and "[< 2 subjects]" in format_table(found)
+
+    def test_with_a_lesion_among_healthy_ones_has_none_but_for_what_all_share(
+        self, world: World, run: Path, tmp_path: Path
+    ) -> None:
+        lone = part_of(run, tmp_path / "run", [world.glioma[0], world.healthy[0]])
+        card = evaluate(lone, None, tmp_path / "out", FEW)["card"]["deviation"]
+        with_interval = {key for key, row in card.items() if row["ci"] is not None}
+        assert with_interval == {key for key in card if key.startswith("false_per_scan")}
+
+    def test_two_scans_of_one_person_are_one_subject(self, world: World, run: Path, tmp_path: Path) -> None:
+        both = part_of(run, tmp_path / "run", world.glioma, subject="one")
+        found = evaluate(both, None, tmp_path / "out", FEW)
+        assert found["rules"]["subjects"] == 1
+        assert {row["ci"] for row in found["card"]["deviation"].values()} == {None}
+
+    def test_is_compared_without_interval_and_p(self, world: World, run: Path, tmp_path: Path) -> None:
+        lone = part_of(run, tmp_path / "run", [world.glioma[0]])
+        other = make_run(world, tmp_path / "other", [world.glioma[0]], score="intensity", also=())
+        found = compare(lone, other, None, tmp_path / "out", FEW)
+        assert found["differences"]["ap"]["value"] != 0
+        for row in found["differences"].values():
+            assert row["ci"] is None and math.isnan(row["p"])
+        assert " –" in format_comparison(found) and "[< 2 subjects]" in format_comparison(found)
+        command = ["evaluate", "--compare", str(lone), str(other), "-o", str(tmp_path / "out")]
+        printed = CliRunner().invoke(app, command).output
+        assert "1 case, " in printed and "No intervals, which need two subjects." in printed
 
 
 class TestRefusals:
@@ -323,6 +377,22 @@ class TestRefusals:
             Options(min_lesion_ml=-1)
         with pytest.raises(UsageError, match="preset"):
             compare(run, run, None, tmp_path, Options(preset="ifl2021"))
+
+    @pytest.mark.parametrize(
+        "flag, given",
+        [
+            ("space", {"space": "brain"}),
+            ("threshold-from", {"threshold_from": "results"}),
+            ("healthy", {"healthy": "run"}),
+            ("min-lesion-ml", {"min_lesion_ml": 0.1}),
+            ("bootstrap", {"resamples": 10}),
+            ("seed", {"seed": 1}),
+        ],
+    )
+    def test_of_what_the_preset_would_not_heed(self, flag: str, given: dict[str, Any]) -> None:
+        with pytest.raises(UsageError, match=f"--preset ifl2021 with --{flag}"):
+            Options(preset="ifl2021", **given)
+        Options(preset="ifl2021", space="all", dataset="brats")
 
 
 class TestCommand:

@@ -313,7 +313,7 @@ def test_what_is_named_as_a_label_is_no_scan(name: str, is_label: bool, tmp_path
 
 
 def test_a_folder_of_labels_only_says_so(tmp_path: Path) -> None:
-    with pytest.raises(CohortError, match=r"all 2 files are named as labels.*a_seg"):
+    with pytest.raises(CohortError, match=r"2 files, all named as labels.*a_seg"):
         find_cases(plant(tmp_path, "a_seg.nii", "b_seg.nii"))
 
 

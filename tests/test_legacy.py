@@ -576,7 +576,7 @@ def test_cases_of_a_store_come_in_the_order_of_the_code_rows(folder: Path, tmp_p
     assert store.ids == ["case-2", "case-1", "case-0"]  # the last one has no row
     np.testing.assert_array_equal(store.classes(0), make_case(2).img)
     (folder / "7.nt").unlink()
-    with pytest.raises(CohortError, match=r"dict_cid\.k: gives rows to 1 cases.*case-2"):
+    with pytest.raises(CohortError, match=r"dict_cid\.k: gives rows to 1 case .*case-2"):
         import_store(folder, tmp_path / "other.zarr", HCP)
 
 

@@ -7,6 +7,7 @@ import gzip
 import hashlib
 import json
 import re
+import tomllib
 import weakref
 from collections.abc import Callable
 from importlib import resources
@@ -279,7 +280,7 @@ def test_a_run_without_threshold_or_run_json(run: Path) -> None:
 def test_max_cases_is_told_and_the_table_lists_all(run: Path) -> None:
     html = text(run, max_cases=1)
     assert html.count('<article class="card"') == 1
-    assert "The first 1 of 3 cases" in html and "sub-3" in html
+    assert "the first 1 of 3 cases" in html and "sub-3" in html
     assert text(run, max_cases=0).count("<article") == 0
 
 
@@ -451,6 +452,13 @@ def test_every_part_of_the_library_has_its_licence() -> None:
     assert "TERMS AND CONDITIONS" in texts["Apache License, Version 2.0"]
 
 
+def test_the_package_names_the_licences_of_its_parts() -> None:
+    project = tomllib.loads((Path(__file__).parents[1] / "pyproject.toml").read_text())["project"]
+    listed = set(re.findall(r"^  \S.*? +\[([\w.-]+)\]", viewer.licences(), re.MULTILINE))
+    assert set(project["license"].split(" AND ")) == {"MIT"} | listed
+    assert f"src/anofield/report/vendor/{viewer.LICENCES}" in project["license-files"]
+
+
 def test_the_licences_are_in_the_wheel_and_in_every_page_that_has_the_library(run: Path) -> None:
     wheel = pytest.importorskip("hatchling.builders.wheel", reason="the build backend is not installed")
     builder = wheel.WheelBuilder(str(Path(__file__).parents[1]))
@@ -584,6 +592,15 @@ def test_a_comparison_tells_which_run_is_better_and_what_is_not_clear(tmp_path: 
     assert list(found.values()) == ["better", "unclear", "worse"] and "False-positive rate" in list(found)[2]
     assert "0.800" in html and "0.600" in html and "[0.100, 0.300]" in html and "HD95" not in html
     assert "&lt;a&gt;" in html and "oracle (test labels)" in html and "https://" not in html
+
+
+def test_a_comparison_of_one_subject_says_why_nothing_is_clear(tmp_path: Path) -> None:
+    lone = {"value": 0.2, "ci": None, "p": None, "higher_is_worse": False}
+    changed = comparison(rules={"subjects": 1}, differences={"ap": lone, "auroc": lone})
+    (tmp_path / "comparison.json").write_text(json.dumps(changed))
+    html = write_comparison_report(tmp_path, tmp_path).read_text(encoding="utf-8")
+    assert "No intervals: they need two subjects or more." in html and "not clear" not in html
+    assert re.findall(r'<td>([^<]*)</td><td class="\w+">([^<]*)<', html) == [("–", "–")] * 2
 
 
 def test_what_is_no_comparison_is_refused(tmp_path: Path) -> None:

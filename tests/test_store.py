@@ -254,7 +254,7 @@ def test_too_few_complete_cases_are_an_experiment_error(
     store = create(tmp_path / "s.zarr", cases)
     store.write(2, prepared[2])
     assert store.require_cases() == [2]
-    with pytest.raises(ExperimentError, match=r"1 complete cases of 3.*Remedy"):
+    with pytest.raises(ExperimentError, match=r"1 complete case of 3.*Remedy"):
         store.require_cases(2)
 
 

@@ -19,6 +19,7 @@ import numpy as np
 
 from anofield import demo
 from anofield._progress import say
+from anofield._words import counted
 from anofield.baselines.registry import BUILT_IN, find_baseline
 from anofield.baselines.run import TrainedBaseline, baseline_options, load_baseline, make_settings, train_baseline
 from anofield.calibrate import calibrate
@@ -340,13 +341,15 @@ def format_markdown(rows: Sequence[Json], sizes: Sizes, failures: Mapping[str, s
         lines.append(f"| {row['method']} | {' | '.join([*cells, *times])} |")
     lines += [f"| {name} | failed |{' – |' * (len(headings) - 2)}" for name in failures]
     note = (
-        f"Phantom cohort: {plan.n_train} healthy people for training, {plan.n_calibration} for calibration, "
+        f"Phantom cohort: {counted(plan.n_train, 'healthy person', 'healthy people')} for training, "
+        f"{plan.n_calibration} for calibration, "
         f"{plan.n_test} with lesions for the test; lattice {plan.resolution}³; [95 % intervals over people]."
     )
     if any(row["method"] in SHORTENED for row in rows):
         note += (
-            f" `ifl2021`, the published procedure on the network of `anofield`, is given {sizes.few} people for "
-            f"calibration and {sizes.few} for the test: compare it with `{FEW}`, which is given the same."
+            f" `ifl2021`, the published procedure on the network of `anofield`, is given "
+            f"{counted(sizes.few, 'person', 'people')} for calibration and {sizes.few} for the test: "
+            f"compare it with `{FEW}`, which is given the same."
         )
     reasons = [f"`{name}` failed: {' '.join(text.split())}" for name, text in failures.items()]
     return "\n\n".join(["\n".join(lines), note, *reasons])

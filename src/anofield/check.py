@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 import nibabel as nib
 import numpy as np
 
+from anofield._words import counted
 from anofield.cluster import map_cases
 from anofield.cohort import Case
 from anofield.errors import ScanError
@@ -140,7 +141,7 @@ def format_rows(rows: Sequence[Row]) -> str:
     table = ["  ".join(_cut(cell, w).ljust(w) for cell, w in zip(row, widths, strict=True)).rstrip() for row in cells]
     said = [line for row in rows for line in _said(row)]
     bad, warned = sum(bool(row.problems) for row in rows), sum(bool(row.warnings) for row in rows)
-    total = f"{_count(len(rows), 'scan')}: {len(rows) - bad} usable, {bad} with problems, {warned} with warnings"
+    total = f"{counted(len(rows), 'scan')}: {len(rows) - bad} usable, {bad} with problems, {warned} with warnings"
     return "\n".join([*(line[:WIDTH] for line in table), "", *said, *([""] if said else []), total])
 
 
@@ -236,7 +237,7 @@ def _look_for_other_grids(rows: Sequence[Row]) -> None:
     for row in known if 2 * count > len(known) else ():
         if _grid(row) != most:
             row.warnings.append(
-                f"its grid is {_grid(row)}, that of {count} of {len(known)} scans {most}. "
+                f"its grid is {_grid(row)}, that of {count} of {counted(len(known), 'scan')} {most}. "
                 "Remedy: none is needed for the box recipe; see that it is the series you mean"
             )
 
@@ -302,10 +303,6 @@ def _short(value: float) -> str:
 
 def _percent(share: float) -> str:
     return f"{100 * share:.0f} %"
-
-
-def _count(number: int, word: str) -> str:
-    return f"{number} {word}{'' if number == 1 else 's'}"
 
 
 def _cells(row: Row) -> tuple[str, ...]:

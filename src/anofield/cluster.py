@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from typing import Any, Generic, TypeVar
 
 from anofield._progress import track
+from anofield._words import counted
 from anofield.cohort import Case
 from anofield.errors import AnofieldError, MachineError, UsageError
 from anofield.scan import write_json
@@ -67,7 +68,7 @@ def map_cases(
         UsageError: Fewer than one worker.
     """
     if workers < 1:
-        raise UsageError(f"{workers} workers", remedy="give 1 or more")
+        raise UsageError(counted(workers, "worker"), remedy="give 1 or more")
     if workers == 1 and scheduler is None:
         yield from track((_isolated(function, case) for case in cases), label, len(cases))
         return

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from anofield._progress import say
+from anofield._words import counted
 from anofield.calibrate import calibrate
 from anofield.cluster import Outcome, failures_of, map_cases
 from anofield.cohort import Case, find_cases
@@ -238,7 +239,9 @@ def all_done(outcomes: Sequence[Outcome[Any]]) -> None:
     """
     failures = failures_of(outcomes)
     if failures:
-        raise AnofieldError(f"{len(failures)} cases failed, the first: {failures[0].error}", remedy="report this")
+        raise AnofieldError(
+            f"{counted(len(failures), 'case')} failed, the first: {failures[0].error}", remedy="report this"
+        )
 
 
 @contextmanager

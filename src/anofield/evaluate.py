@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
+from anofield._words import counted
 from anofield.cohort import Case
 from anofield.errors import UsageError
 from anofield.histogram import Curve
@@ -100,7 +101,7 @@ def compare(a: PathLike, b: PathLike, labels: PathLike | None, out: PathLike, op
     for run, (_, failures) in zip(runs, sides, strict=True):
         if failures:
             raise UsageError(
-                f"{len(failures)} cases cannot be evaluated, the first: {failures[0].error}",
+                f"{counted(len(failures), 'case')} cannot be evaluated, the first: {failures[0].error}",
                 where=run,
                 why="both runs must be measured on the same cases",
                 remedy="mend or remove them in both runs",
@@ -265,7 +266,7 @@ def _refuse_unequal(runs: Sequence[Path], cases: Sequence[Sequence[Case]]) -> No
     for run, extra in zip(runs, (sorted(set(one) - set(other)), sorted(set(other) - set(one))), strict=True):
         if extra:
             raise UsageError(
-                f"{len(extra)} labelled cases are in this run only ({', '.join(extra[:3])})",
+                f"{counted(len(extra), 'labelled case')} in this run only ({', '.join(extra[:3])})",
                 where=run,
                 why="a paired comparison needs every case in both runs",
                 remedy="detect the same scans in both, or give -t a folder with the labels of the common cases",

@@ -28,6 +28,7 @@ from anofield._pickles import (
     write,
 )
 from anofield._progress import track
+from anofield._words import counted
 from anofield.classes import MAX_CLASSES
 from anofield.cohort import Case
 from anofield.errors import CohortError, ScanError, UsageError
@@ -206,7 +207,7 @@ def _by_row(found: list[_Entry], path: Path) -> list[_Entry]:
     lost = sorted(set(rows) - {entry.id for entry in found})
     if lost:
         raise CohortError(
-            f"gives rows to {len(lost)} cases that have no .nt file here (first: {', '.join(lost[:3])})",
+            f"gives rows to {counted(len(lost), 'case')} without a .nt file here (first: {', '.join(lost[:3])})",
             where=path,
             why="the cases after them would get the codes of others",
             remedy="bring the files back, or move it away if no training of 2021 is to go on with them",

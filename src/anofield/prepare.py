@@ -15,6 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, ValidationInfo, field_validator
 
+from anofield._words import counted
 from anofield.classes import MAX_CLASSES, PAPER_CENTERS, assign, assign_brain, fit_centers, mode_pool
 from anofield.cohort import Case
 from anofield.errors import ScanError, UsageError
@@ -171,7 +172,7 @@ def fit_cohort_centers(cases: Sequence[Case], recipe: Recipe, count: int, seed: 
     samples = list(_sampled_intensities(picked, recipe, seed, refused))
     if not samples:
         first = refused[0]
-        what = f"{first.what} (the first of {len(refused)} scans, of which none can be prepared)"
+        what = f"{first.what} (the first of {counted(len(refused), 'scan')}, of which none can be prepared)"
         raise ScanError(what, where=first.where, why=first.why, remedy=first.remedy)
     return fit_centers(np.concatenate(samples), count, seed)
 

@@ -324,7 +324,7 @@ def _row(table: Table, name: str) -> int:
     raise UsageError(
         f"no training case {name!r} (nearest: {near[0]!r})",
         why="only people of the training have a code",
-        remedy=f"give one of the {len(table.ids)} training cases, for example {', '.join(table.ids[:3])}",
+        remedy=f"give the id of a training case, for example {', '.join(table.ids[:3])}",
     )
 
 

@@ -14,6 +14,7 @@ from typing import Any
 import nibabel as nib
 import numpy as np
 
+from anofield._words import counted
 from anofield.errors import MachineError, ScanError
 from anofield.typing import Affine, FloatVolume, Json, Mask, PathLike, Volume
 
@@ -307,7 +308,7 @@ def _check_values(data: Volume, path: Path) -> None:
     if not (np.isfinite(low) and np.isfinite(high)):
         bad = int(np.count_nonzero(~np.isfinite(data)))
         raise ScanError(
-            f"{bad} voxels are NaN or infinite",
+            f"holds NaN or infinity in {counted(bad, 'voxel')}",
             where=path,
             why="they would spread through every filter",
             remedy="replace them (`numpy.nan_to_num`) after finding out which step made them",

@@ -38,7 +38,7 @@ class ScoreOptions(BaseModel):
         mean_mm: Width of the mean filter (published: 15 voxels); 0 for none.
         gaussian_mm: Full width at half maximum of the Gaussian filter; 0 for none.
         edge_mm: Window of the guided filter (He et al. 2013), last: the blurred map takes the edges of the scan,
-            so that a lesion ends where its intensity does; 0 for none (as before 2026 and in 2021).
+            so that a lesion ends where its intensity does; 0 for none (as in 2021).
         native_edge_mm: Window of the guided filter once more, on the scan's own voxels and intensities, for edges finer
             than the lattice; 0 for none.
         standardise: Subtract the voxel-wise healthy mean of the score and divide by its SD before filtering; needs a

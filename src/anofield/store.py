@@ -19,6 +19,7 @@ from typing import Any
 import numpy as np
 import zarr
 
+from anofield._words import counted
 from anofield.cluster import Outcome, map_cases
 from anofield.cohort import Case
 from anofield.errors import CohortError, ExperimentError, UsageError
@@ -197,7 +198,7 @@ class Store:
         done = self.done
         if len(done) < count:
             raise ExperimentError(
-                f"holds {len(done)} complete cases of {len(self.ids)}, {count} are needed",
+                f"holds {counted(len(done), 'complete case')} of {len(self.ids)}; needed: {count}",
                 where=self.path,
                 remedy="run `anofield prepare` again; it goes on where it stopped",
             )

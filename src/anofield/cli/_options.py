@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from anofield._progress import say
+from anofield._words import counted
 from anofield.errors import CohortError
 
 if TYPE_CHECKING:
@@ -81,8 +82,8 @@ def finish(result: Any, failures: Sequence[Failure], done: int, *, as_json: bool
     for failure in failures:
         say(f"failed {failure.id}: {failure.error}")
     if failures and not done:
-        raise CohortError(f"none of {len(failures)} cases could be used", remedy="mend the errors above")
+        raise CohortError(f"none of {counted(len(failures), 'case')} could be used", remedy="mend the errors above")
     sys.stdout.write((json.dumps(result, indent=2) if as_json else text) + "\n" if as_json or text else "")
     if failures:
-        say(f"{done} cases done, {len(failures)} failed (named above)")
+        say(f"{counted(done, 'case')} done, {len(failures)} failed (named above)")
         raise typer.Exit(3)

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from anofield._words import counted
 from anofield.cli._detection import (
     EdgeMm,
     GaussianMm,
@@ -77,7 +78,8 @@ def _train(
     made = train_baseline(context.obj, Store(store), output, settings, device=device, force=force)
     about = {"name": made.name, "folder": str(output), "cases": len(made.training_ids), "losses": list(made.losses),
              "seconds": made.training_seconds, "hash": made.hash}  # fmt: skip
-    text = f"{made.name}: {len(made.training_ids)} people, {made.training_seconds:.1f} s, written to {output}"
+    people = counted(len(made.training_ids), "person", "people")
+    text = f"{made.name}: {people}, {made.training_seconds:.1f} s, written to {output}"
     sys.stdout.write((json.dumps(about, indent=2) if json_ else text) + "\n")
 
 
@@ -151,7 +153,7 @@ def _detect(
     cases = find_cases(source, dataset=dataset.value, modality=modality, entities=entities, label=label, mask=mask)
     run, found, failures = run_cases(cases, opened, options, output, start=start, force=force, workers=workers,
                                      scheduler=scheduler)  # fmt: skip
-    text = f"{len(found)} cases written to {output}"
+    text = f"{counted(len(found), 'case')} written to {output}"
     finish({**run, "results": found}, failures, len(found), as_json=json_, text=text)
 
 

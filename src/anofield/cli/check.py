@@ -6,6 +6,7 @@ from typing import Annotated
 
 import typer
 
+from anofield._words import counted
 from anofield.cli._options import Dataset, DatasetOption, Filter, Json, Label, Mask, ModalityOption, Workers, finish
 from anofield.errors import CohortError
 
@@ -41,6 +42,8 @@ def command(
     }
     finish(result, (), len(rows) - bad, as_json=json_, text=format_rows(rows))
     if bad == len(rows):
-        raise CohortError(f"none of {bad} scans can be used", where=source, remedy="mend the problems listed above")
+        raise CohortError(
+            f"none of {counted(bad, 'scan')} can be used", where=source, remedy="mend the problems listed above"
+        )
     if bad:
         raise typer.Exit(3)

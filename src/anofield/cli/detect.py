@@ -5,10 +5,11 @@ from __future__ import annotations
 import time
 from enum import StrEnum
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
+from anofield._words import counted
 from anofield.cli._detection import (
     EdgeMm,
     ElasticMm,
@@ -114,12 +115,14 @@ def command(
     finish({**run, "results": found}, failures, len(found), as_json=json_, text=_text(found, output))
 
 
-def _text(found: list[dict[str, object]], output: Path) -> str:
+def _text(found: list[dict[str, Any]], output: Path) -> str:
     width = max([len(str(row["id"])) for row in found], default=0)
-    lines = [
-        f"{row['id']!s:{width}}  {row['lesions']:3} lesions  {row['volume_ml']:8.2f} ml"
-        if row["threshold"] is not None
-        else f"{row['id']!s:{width}}  anomaly map only: the model is not calibrated (anofield calibrate)"
-        for row in found
-    ]
+    lines = [f"{row['id']!s:{width}}  {_finding(row)}" for row in found]
     return "\n".join([*lines, f"written to {output}"])
+
+
+def _finding(row: dict[str, Any]) -> str:
+    if row["threshold"] is None:
+        return "anomaly map only: the model is not calibrated (anofield calibrate)"
+    number, noun = counted(row["lesions"], "lesion").split()
+    return f"{number:>3} {noun:7}  {row['volume_ml']:8.2f} ml"

@@ -8,9 +8,11 @@ from typing import Annotated, Any
 
 import typer
 
+from anofield._words import counted
 from anofield.cli._options import Dataset, DatasetOption, Json, finish
 from anofield.errors import UsageError
 
+LEAST_SUBJECTS = 2  # for any interval
 FEW_SUBJECTS = 10
 
 
@@ -36,8 +38,12 @@ def command(
     compare_: Annotated[
         tuple[Path, Path] | None, typer.Option("--compare", help="Two runs on the same cases, instead of -p.")
     ] = None,
-    space: Annotated[Space, typer.Option(help="Voxels that count; all: background included.")] = Space.brain,
-    preset: Annotated[Preset | None, typer.Option(help="ifl2021: the metrics of the 2021 notebook.")] = None,
+    space: Annotated[
+        Space | None, typer.Option(help="Voxels that count, default brain; all: background included.")
+    ] = None,
+    preset: Annotated[
+        Preset | None, typer.Option(help="ifl2021: the metrics of the 2021 notebook, over all voxels.")
+    ] = None,
     threshold_from: Annotated[
         Path | None, typer.Option(help="Results folder of a validation cohort: apply its best threshold.")
     ] = None,
@@ -60,7 +66,7 @@ def command(
         raise UsageError("a run or two runs are needed", remedy="give either -p RUN or --compare RUN_A RUN_B")
     options = Options(
         dataset=dataset.value,
-        space=space.value,
+        space=None if space is None else space.value,
         preset="ifl2021" if preset is Preset.ifl2021 else None,
         threshold_from=threshold_from,
         healthy=healthy,
@@ -81,9 +87,15 @@ def command(
 
 def _note(content: dict[str, Any]) -> str:
     rules = content["rules"]
-    parts = [f"{content['n_cases']} cases, {content['space']}."]
+    parts = [f"{counted(content['n_cases'], 'case')}, {content['space']}."]
     if not content.get("preset"):
-        few = f"; below {FEW_SUBJECTS} they are too narrow" if rules["subjects"] < FEW_SUBJECTS else ""
-        parts.append(f"Intervals: bootstrap over {rules['subjects']} subjects{few}.")
+        parts.append(_sureness(rules["subjects"]))
         parts.append("" if rules["surface"] else "HD95, ASSD: pip install 'anofield[metrics]'.")
     return " ".join([*filter(None, parts), "Rules: docs/explanation/metrics.md."])
+
+
+def _sureness(subjects: int) -> str:
+    if subjects < LEAST_SUBJECTS:
+        return "No intervals, which need two subjects."
+    few = f"; below {FEW_SUBJECTS} they are too narrow" if subjects < FEW_SUBJECTS else ""
+    return f"Intervals: bootstrap over {subjects} subjects{few}."

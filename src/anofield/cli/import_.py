@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from anofield._progress import say
+from anofield._words import counted
 from anofield.cli._options import Force, Json, finish
 from anofield.errors import UsageError
 
@@ -51,7 +52,9 @@ def command(
         store = import_store(source, output, wanted.model_copy(update={"resolution": None}), force=force)
         wanted = store.recipe
         say("the .nt files keep no affine: the store knows its cases' native voxels, not their place in the world")
-        text = f"{output}: {len(store.done)} cases at {store.resolution}³, {len(store.recipe.centers)} classes"
+        text = (
+            f"{output}: {counted(len(store.done), 'case')} at {store.resolution}³, {len(store.recipe.centers)} classes"
+        )
         finish(store.summary(), [], len(store.done), as_json=json_, text=text)
     if model is not None:
         from anofield.experiment import Experiment

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from anofield._words import counted
 from anofield.cli._options import (
     Dataset,
     DatasetOption,
@@ -105,7 +106,7 @@ def command(
     )
     failures = failures_of(outcomes)
     result = {**store.summary(), "failures": [vars(failure) for failure in failures]}
-    counts = f"{len(store.done)} of {len(store.ids)} cases"
+    counts = f"{len(store.done)} of {counted(len(store.ids), 'case')}"
     text = f"{output}: {counts} at {store.resolution}³, {len(store.recipe.centers)} classes"
     finish(result, failures, len(store.done), as_json=json_, text=text)
 

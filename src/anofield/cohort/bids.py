@@ -11,6 +11,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import NamedTuple
 
+from anofield._words import counted
 from anofield.cohort.case import Case
 from anofield.cohort.walk import entries_of
 from anofield.errors import CohortError, UsageError
@@ -128,7 +129,7 @@ def _nothing_in_bids(
         pairs = sorted({pair for file in of_suffix for pair in file.entities if pair[0] != "sub"})
         there = [f"{key} ({', '.join(v for _, v in some)})" for key, some in itertools.groupby(pairs, lambda p: p[0])]
         asked = ", ".join(f"{key}-{value}" for key, value in wanted.items())
-        what = f"none of {len(of_suffix)} {modality} scans has {asked}"
+        what = f"none of {counted(len(of_suffix), f'{modality} scan')} has {asked}"
         return CohortError(what, where=root, remedy=f"filter by what there is: {', '.join(there) or 'no entities'}")
     counts = Counter(file.suffix for file in files if file.suffix not in BIDS_MASKS)
     there = [f"{suffix} ({count})" for suffix, count in counts.most_common()]

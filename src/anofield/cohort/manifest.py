@@ -8,6 +8,7 @@ import re
 from collections.abc import Mapping
 from pathlib import Path
 
+from anofield._words import counted
 from anofield.cohort.case import Case
 from anofield.errors import CohortError
 from anofield.typing import PathLike
@@ -64,7 +65,7 @@ def _check_columns(columns: list[str], path: Path) -> None:
 
 def _manifest_case(columns: list[str], row: list[str], path: Path, line: int) -> Case:
     if len(row) > len(columns):
-        what = f"line {line}: {len(row)} cells in {len(columns)} columns"
+        what = f"line {line}: {counted(len(row), 'cell')} in {counted(len(columns), 'column')}"
         raise CohortError(what, where=path, remedy="remove the tabs that are too many")
     cells = {name: "" if cell.strip() == "n/a" else cell.strip() for name, cell in zip(columns, row, strict=False)}
     empty = [name for name in ("id", "image") if not cells.get(name)]
@@ -85,7 +86,7 @@ def _check_files(cases: Mapping[str, Case], at: Mapping[str, int], path: Path) -
         if missing:
             more = f" and {len(missing) - 3} more" if len(missing) > 3 else ""
             raise CohortError(
-                f"{len(missing)} of {len(files)} {what} files do not exist ({'; '.join(missing[:3])}{more})",
+                f"{len(missing)} of {counted(len(files), f'{what} file')} missing ({'; '.join(missing[:3])}{more})",
                 where=path,
                 remedy=f"paths count from {path.parent}; write n/a where there is none",
             )

@@ -7,6 +7,7 @@ import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+from anofield._words import counted
 from anofield.cohort.case import Case
 from anofield.errors import CohortError, UsageError
 from anofield.scan import SUFFIXES, stem
@@ -24,7 +25,7 @@ def by_pattern(cases: Sequence[Case], pattern: str, what: str, endings: Sequence
     found = [[p for p in paths if p.is_file() and p != case.image] for case, paths in zip(cases, tried, strict=True)]
     if not any(found):
         raise CohortError(
-            f"--{what} finds no file for any of {len(cases)} cases",
+            f"--{what} finds no file for any of {counted(len(cases), 'case')}",
             where=tried[0][0],
             why="this is the first path that was tried",
             remedy="check the pattern; {id}, {name} and {dir} stand for the case, the scan's name and its folder",

@@ -6,6 +6,7 @@ import re
 from collections.abc import Iterable
 from pathlib import Path
 
+from anofield._words import counted
 from anofield.cohort.case import Case
 from anofield.cohort.walk import files_below
 from anofield.errors import CohortError, UsageError
@@ -94,7 +95,7 @@ def loose_scans(paths: Iterable[Path], root: Path | None) -> list[Case]:
     kept = [Case(stem(p), p) for p in scans if not looks_like_a_label(p, root)]
     if scans and not kept:
         raise CohortError(
-            f"all {len(scans)} files are named as labels or masks ({scans[0].name})",
+            f"{counted(len(scans), 'file')}, all named as labels or masks ({scans[0].name})",
             where=root or scans[0].parent,
             remedy="give one of them by its own name, or list the scans in a manifest",
         )

@@ -7,7 +7,7 @@ from numpy.typing import NDArray
 
 from anofield.metrics import bootstrap
 from anofield.metrics.bootstrap import Weights
-from anofield.metrics.card import Evidence, froc_samples
+from anofield.metrics.card import LEAST_SUBJECTS, Evidence, froc_samples, rests_on
 from anofield.metrics.pooled import stack_counts
 from anofield.typing import Json
 
@@ -21,7 +21,7 @@ def curve_bands(evidence: Evidence, name: str, weights: Weights) -> Json:
     """Bands of a score's curves, each as `x`, `low` and `high`; those of undefined curves are left out.
 
     Cases are pooled in the bins of 0.4 % that are kept of each, for some resamples at a time, so that memory does not
-    grow with voxels. Bands of few subjects are too narrow, as all such intervals.
+    grow with voxels. Bands of few subjects are too narrow, as all such intervals, and of fewer than two there are none.
 
     Args:
         evidence: What the curves were measured on.
@@ -32,6 +32,8 @@ def curve_bands(evidence: Evidence, name: str, weights: Weights) -> Json:
         `precision_recall` (precision at a recall), `roc` (sensitivity at a false-positive rate) and `froc` (lesion
         recall at so many false findings per scan).
     """
+    if rests_on(evidence, name, "ap") < LEAST_SUBJECTS:
+        return {}
     own = weights * evidence.pooled_cases
     counts = stack_counts([case.counts[name] for case in evidence.scored])
     chunks = [_heights(pooled) for pooled in bootstrap.pooled_chunks(counts, own)]

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from typing import cast
 
 import numpy as np
 from numpy.typing import NDArray
@@ -22,6 +23,7 @@ KIND_WORDS: dict[Kind, str] = {
     "validation": "validation",
     "oracle": "oracle (test labels)",
 }
+LEAST_SUBJECTS = 2  # below, resamples of the subjects do not differ: no interval and no p
 HIGHER_IS_WORSE = ("fpr95", "hd95", "assd", "false_per_scan", "healthy_ml")
 
 Column = NDArray[np.float64]
@@ -92,14 +94,34 @@ def draw(evidence: Evidence, resamples: int, seed: int) -> Weights:
 
 
 def figures(evidence: Evidence, name: str, weights: Weights) -> tuple[dict[str, float], dict[str, Samples]]:
-    """Every metric of a score: its value, and its value in every resample."""
+    """Every metric of a score: its value, and its value in every resample; NaN where `rests_on` is too little."""
     once = np.ones((1, len(evidence.scored)))
     values = {key: float(sample[0]) for key, sample in _metrics(evidence, name, once).items()}
     samples = _metrics(evidence, name, weights)
     for key, exact in voxel_values(evidence.curves[name]).items():
         samples[key] = samples[key] + (exact - values[key])  # resamples are binned by 0.4 %: centre them
         values[key] = exact
+    for key in (key for key in samples if rests_on(evidence, name, key) < LEAST_SUBJECTS):
+        samples[key] = np.full(len(weights), np.nan)
     return values, samples
+
+
+def rests_on(evidence: Evidence, name: str, key: str) -> int:
+    """Number of subjects behind a metric: those with a lesion, or the rarer kind where two are compared."""
+
+    def count(cases: NDArray[np.bool_]) -> int:
+        return len({case.subject for case, counts in zip(evidence.scored, cases, strict=True) if counts})
+
+    if key.startswith("healthy_ml"):
+        return count(evidence.healthy)
+    if key.startswith("false_per_scan"):
+        return count(evidence.pooled_cases)
+    if key.startswith("scan_auroc"):
+        return min(count(evidence.ill), count(evidence.healthy))
+    if key.startswith(("hd95", "assd")):  # scans in which nothing was found are left out
+        distance, kind = key.split("_")
+        return count(np.isfinite(evidence.column(name, cast(Kind, kind), distance)) & evidence.pooled_cases)
+    return count(evidence.ill)
 
 
 def voxel_values(curve: Curve) -> dict[str, float]:

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
 
+from anofield._words import counted
 from anofield.cluster import Failure, Outcome, failures_of, map_cases
 from anofield.cohort import Case
 from anofield.errors import CohortError, UsageError
@@ -42,8 +43,9 @@ class Options:
 
     Attributes:
         dataset: Layout of the labels.
-        space: Inside the brain, or all voxels of the scan's grid.
-        preset: `ifl2021`: the metrics of the 2021 notebook and no others, in space `all`.
+        space: Inside the brain, or all voxels of the scan's grid; None for the preset's, else the brain.
+        preset: `ifl2021`: the metrics of the 2021 notebook and no others, in space `all`; refused with all else but
+            the layout.
         threshold_from: Results folder of a validation cohort, whose best threshold is applied.
         healthy: Run of healthy people, for false positives and the AUROC of scans.
         min_lesion_ml: Smaller components do not count; None takes the run's own.
@@ -52,7 +54,7 @@ class Options:
     """
 
     dataset: str = "auto"
-    space: Space = "brain"
+    space: Space | None = None
     preset: Preset | None = None
     threshold_from: PathLike | None = None
     healthy: PathLike | None = None
@@ -65,6 +67,16 @@ class Options:
             raise UsageError(f"{self.resamples} bootstrap resamples", remedy="give 1 or more, 1000 for intervals")
         if self.min_lesion_ml is not None and self.min_lesion_ml < 0:
             raise UsageError(f"a minimum lesion of {self.min_lesion_ml} ml", remedy="give 0 or more")
+        if self.preset:
+            self._refuse_unheeded()
+
+    def _refuse_unheeded(self) -> None:
+        """The notebook of 2021 knows one space, its own threshold, no lesions, no healthy run and no intervals."""
+        given = [field.name for field in fields(self) if getattr(self, field.name) != field.default]
+        changed = [name for name in given if name not in ("dataset", "preset", "space" if self.space == "all" else "")]
+        if changed:
+            flag = {"resamples": "bootstrap"}.get(changed[0], changed[0].replace("_", "-"))
+            raise UsageError(f"--preset {self.preset} with --{flag}", remedy="leave out one of them")
 
 
 @dataclass(frozen=True)
@@ -103,7 +115,7 @@ def gather(
     good = [outcome.case for outcome in pooled.outcomes if outcome.value is not None]
     if all(case in beside for case in good):
         why = failures_of(pooled.outcomes)[0].error
-        raise CohortError(f"none of {len(cases)} cases can be evaluated", where=run, why=why)
+        raise CohortError(f"none of {counted(len(cases), 'case')} can be evaluated", where=run, why=why)
     thresholds = {name: _thresholds(name, about, chosen, pooled.curves[name], options) for name in names}
     wanted = (about["score"], *about["baselines"]) if full else ()
     froc = {name: values for name, values in pooled.froc.items() if name in wanted}
@@ -155,7 +167,8 @@ def _both(first: Sequence[Outcome[Scored]], second: Sequence[Outcome[Measured]])
 def _rules_of(about: Json, options: Options) -> Rules:
     own = (about.get("options") or {}).get("filters", {}).get("min_lesion_ml", Rules.min_lesion_ml)
     least = own if options.min_lesion_ml is None else options.min_lesion_ml
-    return Rules("all" if options.preset else options.space, least, surface=available() and not options.preset)
+    space: Space = "all" if options.preset else options.space or "brain"
+    return Rules(space, least, surface=available() and not options.preset)
 
 
 def _thresholds(name: str, about: Json, chosen: dict[str, float], curve: Curve, options: Options) -> dict[Kind, float]:

@@ -7,6 +7,7 @@ import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+from anofield._words import counted
 from anofield.cohort import Case, find_cases
 from anofield.detect import read_case
 from anofield.errors import CohortError, UsageError
@@ -81,7 +82,7 @@ def healthy_cases(run: PathLike | None, about: Json, taken: Sequence[Case]) -> l
     shared = sorted({case.id for case in taken} & set(beside["cases"]))
     if shared:
         raise UsageError(
-            f"shares {len(shared)} cases with the run evaluated ({', '.join(shared[:3])})",
+            f"shares {counted(len(shared), 'case')} with the run evaluated ({', '.join(shared[:3])})",
             where=run,
             why="the same scan would count as ill and as healthy",
             remedy="give a run of healthy people only",
@@ -106,7 +107,7 @@ def validation_thresholds(results: PathLike | None, names: Sequence[str], cases:
     shared = sorted(set(content["labels"]) & set(cases))
     if shared:
         raise UsageError(
-            f"{len(shared)} test cases are validation cases too ({', '.join(shared[:3])})",
+            f"shares {counted(len(shared), 'case')} with the test ({', '.join(shared[:3])})",
             where=results,
             why="a threshold chosen on the test labels is the oracle's, which is reported anyway",
             remedy="evaluate a cohort of other people and give its results folder",

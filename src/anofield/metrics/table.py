@@ -6,11 +6,13 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from anofield._words import counted
 from anofield.metrics.card import KIND_WORDS
 from anofield.metrics.case import Kind
 from anofield.typing import Json
 
 NONE = "–"
+NO_INTERVAL = "[< 2 subjects]"
 COMPARED = {  # metric: words
     "ap": "AP, voxels pooled",
     "ap_scan": "AP, mean over scans",
@@ -133,7 +135,7 @@ def _details(results: Json) -> str:
         lines.append(f"lesions found by size ({results['score']}, {KIND_WORDS[kind]}): {' · '.join(cells)}")
     healthy = results["healthy"]
     if "above_ml_mean" in healthy:
-        scans = "1 scan" if healthy["scans"] == 1 else f"{healthy['scans']} scans"
+        scans = counted(healthy["scans"], "scan")
         text = f"{scans} without lesion: {healthy['above_ml_mean']:.1f} ml above the threshold on average"
         promised = healthy["promised_ml_mean"]
         lines.append(text if np.isnan(promised) else f"{text}, {promised:.1f} ml promised")
@@ -177,7 +179,9 @@ def _with_ci(row: Json, digits: int = 3, signed: bool = False) -> str:
 
 
 def _ci(row: Json, digits: int = 3) -> str:
-    return "" if row["ci"] is None else f"[{row['ci'][0]:.{digits}f}, {row['ci'][1]:.{digits}f}]"
+    if row["ci"] is None:
+        return "" if np.isnan(row["value"]) else NO_INTERVAL
+    return f"[{row['ci'][0]:.{digits}f}, {row['ci'][1]:.{digits}f}]"
 
 
 def _digits(value: float, digits: int = 3) -> str:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from typing import Any
 
+from anofield._words import counted
 from anofield.report.charts import Chart, Line, area, svg_path
 from anofield.report.folder import section
 from anofield.report.numerals import DASH, decimal, finite, ml, number
@@ -137,7 +138,7 @@ def band(results: Json, name: str, curve: str, *, right: float = 1.0) -> str:
 
 def band_words(results: Json) -> str:
     """What the bands of the curves are; empty if the results have none."""
-    if not section(results, "bands"):
+    if not any(section(results, "bands").values()):
         return ""
     subjects = section(results, "rules").get("subjects")
     few = isinstance(subjects, int) and subjects < FEW_SUBJECTS
@@ -151,15 +152,20 @@ def healthy(found: Json) -> str:
         return ""
     promised = finite(found.get("promised_ml_mean"))
     against = "" if promised is None else f"; the calibration promised {ml(promised)} ml"
-    return f"{found['scans']} scans without lesion: {ml(mean)} ml above the threshold on average{against}."
+    return f"{counted(found['scans'], 'scan')} without lesion: {ml(mean)} ml above the threshold on average{against}."
 
 
-def sureness(rules: Json) -> str:
-    """How the intervals were made, and when they are too narrow."""
-    subjects = rules.get("subjects")
-    words = f"{rules.get('interval', 'Intervals')}: {subjects} subjects, {rules.get('resamples')} resamples."
+def sureness(rules: Json, metrics: Iterable[Json]) -> str:
+    """How the intervals of metrics were made, when they are too narrow, and why some are missing."""
+    subjects, known = rules.get("subjects"), [row for row in metrics if finite(row.get("value")) is not None]
+    if known and not any(row.get("ci") for row in known):
+        return "No intervals: they need two subjects or more."
+    people = counted(subjects, "subject") if isinstance(subjects, int) else "subjects"
+    words = f"{rules.get('interval', 'Intervals')}: {people}, {rules.get('resamples')} resamples."
     few = isinstance(subjects, int) and subjects < FEW_SUBJECTS
-    return words + (" With so few subjects such intervals are too narrow." if few else "")
+    words += " With so few subjects such intervals are too narrow." if few else ""
+    missing = any(not row.get("ci") for row in known)
+    return words + (" A figure without one rests on fewer than two subjects." if missing else "")
 
 
 def _known(point: Json) -> bool:

@@ -7,7 +7,7 @@ from pathlib import Path
 from anofield.errors import UsageError
 from anofield.report.card import KINDS, interval, rows, sureness, verdict
 from anofield.report.folder import read_json, section
-from anofield.report.numerals import decimal, finite, number
+from anofield.report.numerals import DASH, decimal, finite, number
 from anofield.report.page import flat, templates
 from anofield.report.viewer import script
 from anofield.typing import Json, PathLike
@@ -31,7 +31,7 @@ def render_comparison(comparison: PathLike, *, title: str) -> str:
     content: Json = read_json(path, dict)
     if not all(isinstance(content.get(key), dict) for key in ("a", "b", "differences")):
         raise UsageError("is no comparison of two runs", where=path, remedy=remedy)
-    rules = section(content, "rules")
+    rules, found = section(content, "rules"), section(content, "differences")
     return (
         templates()
         .get_template("compare.html.j2")
@@ -41,7 +41,7 @@ def render_comparison(comparison: PathLike, *, title: str) -> str:
             sides=[(side.upper(), *_side(content[side])) for side in "ab"],
             kinds=KINDS,
             rows=differences(content),
-            sureness=sureness(rules),
+            sureness=sureness(rules, found.values()),
             n_cases=content.get("n_cases"),
             space=str(content.get("space") or ""),
             settings=[
@@ -71,7 +71,7 @@ def differences(content: Json) -> list[Json]:
             "p": number(figure.get("p"), 2),
             "sort": figure.get("value"),
             "verdict": verdict(figure),
-            "says": WORDS[verdict(figure)],
+            "says": WORDS[verdict(figure)] if figure.get("ci") else DASH,
             "forest": [HALF * end / reach for end in _ends(figure)] if digits == UNIT_DIGITS else [],
         }
         for (key, words, kind, digits), figure in known

@@ -12,6 +12,7 @@ from typing import Any
 
 import jinja2
 
+from anofield._words import counted
 from anofield.report import card as cards
 from anofield.report.cases import LESION_COLUMNS, draw_card, row_of
 from anofield.report.charts import Chart, Line, curve
@@ -133,14 +134,16 @@ def _index(run: Run, notes: str, link: dict[int, str]) -> Json:
 def _figures(run: Run, names: Sequence[str]) -> Json | None:
     """The metric card and what goes with it, None if the results have none."""
     results = run.results
-    table = cards.card_table(section(results, "card"), names, _baselines(run))
+    card = section(results, "card")
+    table = cards.card_table(card, names, _baselines(run))
+    metrics = [row for name in names for row in section(card, name).values()]
     return table and {
         **table,
         "margins": cards.margins(section(results, "margins")),
         "by_size": cards.by_size(section(results, "by_size")),
         "thresholds": cards.thresholds(section(results, "thresholds"), names),
         "healthy": cards.healthy(section(results, "healthy")),
-        "sureness": cards.sureness(section(results, "rules")),
+        "sureness": cards.sureness(section(results, "rules"), metrics),
         "rules": section(results, "rules"),
     }
 
@@ -151,7 +154,7 @@ def templates() -> jinja2.Environment:
     pages = jinja2.Environment(
         loader=loader, autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True
     )
-    pages.filters.update(number=number, ml=ml, duration=duration, decimal=decimal, value=value)
+    pages.filters.update(number=number, ml=ml, duration=duration, decimal=decimal, value=value, counted=counted)
     return pages
 
 

@@ -12,6 +12,7 @@ import numpy as np
 from torch import Tensor
 
 from anofield import __version__, sample
+from anofield._words import counted
 from anofield.errors import AnofieldError
 from anofield.experiment import Specs
 from anofield.model import Model, load_model
@@ -89,7 +90,7 @@ def render_training(history: History, *, data: PathLike | None, title: str, peop
 def _state(history: History) -> str:
     done, planned = history.epoch, history.specs.num_epochs
     if done >= planned:
-        return f"finished: {planned} epochs"
+        return f"finished: {counted(planned, 'epoch')}"
     return f"epoch {done} of {planned}: not finished" if done else "no epoch finished yet"
 
 
@@ -118,7 +119,11 @@ def _facts(history: History) -> list[tuple[str, str, str]]:
         ("Network", DASH if size is None else f"{size:,}".replace(",", " "), "parameters"),
         ("Code", f"{specs.code_length}", "numbers" + (f", norm ≤ {specs.code_bound:g}" if specs.code_bound else "")),
         ("Classes", f"{network.dim_out}", ""),
-        ("Step", f"{specs.scenes_per_batch} people", f"of {specs.samples_per_scene} points"),
+        (
+            "Step",
+            counted(specs.scenes_per_batch, "person", "people"),
+            f"of {counted(specs.samples_per_scene, 'point')}",
+        ),
     ]
     return [fact for fact in facts if fact[1] != DASH]
 
