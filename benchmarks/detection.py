@@ -150,7 +150,7 @@ def cohorts(out: Path, demo: Path) -> dict[str, list[Case]]:
                 write_case(folder, "brats", size, seed, number, kind, "T2w")
         found[name] = find_cases(folder, dataset="brats", modality="T2w")[:count]
     found["glioma"] = find_cases(demo / "cohort" / "test", dataset="brats", modality="T2w")[:GLIOMAS]
-    found["displaced"] = [_displaced(c, out / demo.name / "displaced", seed) for c in found["glioma"][:DISPLACED]]
+    found["displaced"] = [displaced(c, out / demo.name / "displaced", seed) for c in found["glioma"][:DISPLACED]]
     return found
 
 
@@ -255,7 +255,7 @@ class _Judge:
         return Seen(final[brain], truth, brain, top_mean(final[brain], scan.voxel_ml))
 
 
-def _displaced(case: Case, folder: Path, seed: int) -> Case:
+def displaced(case: Case, folder: Path, seed: int) -> Case:
     """The same scan, lying elsewhere in the world: only its affine changes."""
     number = int("".join(filter(str.isdigit, case.id))[-5:])
     generator = np.random.default_rng([seed, number])
