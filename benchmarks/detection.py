@@ -203,7 +203,7 @@ def _rows(columns: dict[str, str], found: dict[str, list[dict[str, float]]], dem
 
 
 def _cell(values: list[float]) -> str:
-    spread = f" ± {np.std(values, ddof=1):.2f}" if len(values) > 1 else ""
+    spread = f"\u00a0±\u00a0{np.std(values, ddof=1):.2f}" if len(values) > 1 else ""
     return f"{np.mean(values):.2f}{spread}"
 
 
