@@ -75,7 +75,12 @@ def test_means_leave_out_what_is_unknown() -> None:
 
 
 def test_sign_share_is_small_only_where_the_sign_is_sure_and_never_zero() -> None:
-    assert bootstrap.sign_share(np.zeros(1000)) == 1.0
-    assert bootstrap.sign_share(np.ones(999)) == pytest.approx(2 / 1000)
-    assert bootstrap.sign_share(np.r_[np.ones(500), -np.ones(500)]) == 1.0
-    assert np.isnan(bootstrap.sign_share(np.array([np.nan])))
+    assert bootstrap.sign_share(np.zeros(1000), 20) == 1.0
+    assert bootstrap.sign_share(np.ones(999), 20) == pytest.approx(2 / 1000)
+    assert bootstrap.sign_share(np.r_[np.ones(500), -np.ones(500)], 20) == 1.0
+    assert np.isnan(bootstrap.sign_share(np.array([np.nan]), 20))
+
+
+@pytest.mark.parametrize(("subjects", "least"), [(2, 0.5), (4, 0.125), (6, 0.03125)])
+def test_sign_share_is_no_smaller_than_that_of_all_sign_flips(subjects: int, least: float) -> None:
+    assert bootstrap.sign_share(np.ones(999), subjects) == least

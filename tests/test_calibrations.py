@@ -134,3 +134,13 @@ def test_the_place_depends_on_the_settings_alone(tmp_path: Path) -> None:
 def test_settings_are_told_by_the_nearest_preset(options: DetectOptions, told: str) -> None:
     assert described({**options.settings, "recipe": {"recipe": "box"}}, "box") == told
     assert described({**options.settings, "recipe": {"recipe": "x"}}, "box") == f"{told}, recipe x"
+
+
+@pytest.mark.parametrize("value", [float("nan"), "x", None, True])
+def test_a_threshold_that_is_no_number_is_damage(tmp_path: Path, value: object) -> None:
+    path = calibration_path(tmp_path, settings())
+    path.parent.mkdir(parents=True)
+    content = {"quantile": 0.9, "thresholds": {"crps": value}, "meaning": "", "options": settings(), "model_hash": "m"}
+    path.write_text(json.dumps(content))
+    with pytest.raises(ExperimentError, match="threshold of crps"):
+        read_calibrations(tmp_path, "box").pick(settings(), "m")

@@ -202,7 +202,7 @@ class TestRefusals:
 
     def test_of_a_single_person(self, tmp_path: Path) -> None:
         alone = make_store(tmp_path / "alone.zarr", people=1)
-        with pytest.raises(ExperimentError, match="2 are needed"):
+        with pytest.raises(ExperimentError, match="needed: 2"):
             train(Experiment.create(tmp_path / "experiment", tiny_specs()), alone, device="cpu")
 
     @pytest.mark.parametrize(

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
@@ -148,7 +149,16 @@ def _read(path: Path, recipe: str) -> Calibration:
     if missing or not all(isinstance(part, dict) for part in content["options"].values()):
         lacking = ", ".join(missing) or "options by part"
         raise ExperimentError(f"lacks {lacking}", where=path, why="it is damaged", remedy=remedy)
+    wrong = [name for name, value in content["thresholds"].items() if not _finite(value)]
+    if wrong:
+        raise ExperimentError(
+            f"has no number as threshold of {wrong[0]}", where=path, why="it is damaged", remedy=remedy
+        )
     return Calibration(path, {**content, "options": {"recipe": {"recipe": recipe}, **content["options"]}})
+
+
+def _finite(value: object) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
 
 
 def read_object(path: Path, remedy: str) -> Json:

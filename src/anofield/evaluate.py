@@ -114,6 +114,7 @@ def compare(a: PathLike, b: PathLike, labels: PathLike | None, out: PathLike, op
         )
     weights = card.draw(one, options.resamples, options.seed)
     found = [card.figures(evidence, evidence.score, weights) for evidence in (one, other)]
+    people = {key: card.rests_on(one, one.score, key) for key in found[0][0]}
     content = {
         "space": SPACES[one.rules.space],
         "rules": _rules(one, options),
@@ -123,7 +124,7 @@ def compare(a: PathLike, b: PathLike, labels: PathLike | None, out: PathLike, op
             side: {"run": e.run, "score": e.score, "thresholds": e.thresholds[e.score], "values": values}
             for side, e, (values, _) in zip("ab", (one, other), found, strict=True)
         },
-        "differences": card.differences(*found),
+        "differences": card.differences(found[0], found[1], people),
     }
     write_json(Path(out) / "comparison.json", plain(content))
     return content

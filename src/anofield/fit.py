@@ -72,7 +72,7 @@ class FitOptions(BaseModel):
     margin: int = Value(default=2, ge=0)
     pose: PoseKind = "similarity"
     intensity: IntensityKind = "none"
-    elastic_mm: float = Value(default=0.0, ge=0)
+    elastic_mm: float = Value(default=0.0, ge=0, le=200)
     samples: int = Value(default=0, ge=0)
     seed: int = Value(default=0, ge=0)
     procedure: Procedure = "anofield"

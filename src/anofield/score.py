@@ -20,6 +20,7 @@ from anofield.typing import Affine, FloatVolume, Mask
 
 GROUP = "anofield.scores"  # entry points: name = "package.module:function" with the signature of `deviation`
 CONNECTIVITY = np.ones((3, 3, 3), dtype=bool)  # 26 neighbours
+WIDEST_MM = 200.0  # a filter wider than a head is a slip of the pen
 DEVIATION_FLOOR = 1.0  # classes; better than 0.5 and 0.25 on the phantom (AP +0.01), and steadier where SD is tiny
 EDGE_NOISE = 3e-4  # ε of the guided filter, variance of normalised intensity: 1e-3 and 1e-4 differ by 0.003 AP
 NATIVE_EDGE_NOISE = 1e-3  # on the scan's own, noisier voxels; 3e-3 costs 0.005 AP
@@ -50,14 +51,14 @@ class ScoreOptions(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     tail: Tail = "bright"
-    rim_mm: float = Field(default=0.0, ge=0)
-    minimum_mm: float = Field(default=9.0, ge=0)
-    mean_mm: float = Field(default=0.0, ge=0)
-    gaussian_mm: float = Field(default=7.0, ge=0)
-    edge_mm: float = Field(default=15.0, ge=0)
-    native_edge_mm: float = Field(default=10.0, ge=0)
+    rim_mm: float = Field(default=0.0, ge=0, le=WIDEST_MM)
+    minimum_mm: float = Field(default=9.0, ge=0, le=WIDEST_MM)
+    mean_mm: float = Field(default=0.0, ge=0, le=WIDEST_MM)
+    gaussian_mm: float = Field(default=7.0, ge=0, le=WIDEST_MM)
+    edge_mm: float = Field(default=15.0, ge=0, le=WIDEST_MM)
+    native_edge_mm: float = Field(default=10.0, ge=0, le=WIDEST_MM)
     standardise: bool = False
-    min_lesion_ml: float = Field(default=0.1, ge=0)
+    min_lesion_ml: float = Field(default=0.1, ge=0, allow_inf_nan=False)
     procedure: Literal["anofield", "ifl2021"] = "anofield"
 
 

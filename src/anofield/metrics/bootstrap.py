@@ -40,16 +40,17 @@ def interval(samples: Samples) -> list[float] | None:
     return [float(low), float(high)]
 
 
-def sign_share(differences: Samples) -> float:
+def sign_share(differences: Samples, subjects: int) -> float:
     """Twice the share of resamples on the rarer side of 0, ties to both: read like a two-sided p-value.
 
-    The value itself counts as one resample on the rarer side, so that 0 is never claimed.
+    The value itself counts as one resample on the rarer side, so that 0 is never claimed; and it is never below
+    2^(1 − n), the least that an exact sign-flip test of n paired subjects can give.
     """
     known = differences[~np.isnan(differences)]
     if not known.size:
         return float("nan")
     rarer = min(int((known <= 0).sum()), int((known >= 0).sum()))
-    return min(1.0, 2 * (rarer + 1) / (known.size + 1))
+    return min(1.0, max(2 * (rarer + 1) / (known.size + 1), 2.0 ** (1 - subjects)))
 
 
 def mean(values: NDArray[np.float64], weights: Weights) -> Samples:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import cast
@@ -142,18 +142,27 @@ def make_card(evidence: Evidence, weights: Weights) -> tuple[Json, Json]:
         for name, (values, samples) in found.items()
     }
     rivals = [name for name in evidence.baselines if name in found and name != evidence.score]
-    return card, {name: differences(found[evidence.score], found[name]) for name in rivals}
+    people = {key: rests_on(evidence, evidence.score, key) for key in found[evidence.score][0]}
+    return card, {name: differences(found[evidence.score], found[name], people) for name in rivals}
 
 
 def differences(
-    one: tuple[dict[str, float], dict[str, Samples]], other: tuple[dict[str, float], dict[str, Samples]]
+    one: tuple[dict[str, float], dict[str, Samples]],
+    other: tuple[dict[str, float], dict[str, Samples]],
+    people: Mapping[str, int],
 ) -> Json:
-    """First minus second for every metric that both have, over the same resamples."""
+    """First minus second for every metric that both have, over the same resamples.
+
+    Args:
+        one, other: From `figures`.
+        people: Subjects that every metric rests on.
+    """
     result = {}
     for key in (key for key in one[0] if key in other[0]):
         samples = one[1][key] - other[1][key]
         row = bootstrap.summary(one[0][key] - other[0][key], samples)
-        result[key] = {**row, "p": bootstrap.sign_share(samples), "higher_is_worse": key.startswith(HIGHER_IS_WORSE)}
+        p = bootstrap.sign_share(samples, people[key])
+        result[key] = {**row, "p": p, "higher_is_worse": key.startswith(HIGHER_IS_WORSE)}
     return result
 
 

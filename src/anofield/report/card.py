@@ -13,6 +13,7 @@ from anofield.typing import Json
 
 KINDS = {"calibrated": "healthy-calibrated", "validation": "validation", "oracle": "oracle (test labels)"}
 FEW_SUBJECTS = 10  # below some ten subjects percentile intervals are too narrow (docs/explanation/metrics.md)
+LARGEST_P = 0.05  # above it a difference is called unclear
 MAX_FALSE = 8.0  # false findings per scan at the right edge of the FROC
 METRICS = {  # key, or its beginning before the threshold's kind: (words, digits)
     "ap": ("Average precision, voxels pooled", 3),
@@ -79,9 +80,12 @@ def margins(found: Json) -> list[Json]:
 
 
 def verdict(row: Json) -> str:
-    """`better`, `worse` or `unclear`: whether a difference's interval excludes 0, and on which side."""
+    """`better`, `worse` or `unclear`: whether a difference's interval excludes 0, and on which side.
+
+    With so few subjects that chance alone could do it (p above 0.05), an interval that excludes 0 is too narrow.
+    """
     low, high = (finite(end) for end in row.get("ci") or (None, None))
-    if low is None or high is None or low <= 0 <= high:
+    if low is None or high is None or low <= 0 <= high or (finite(row.get("p")) or 0.0) > LARGEST_P:
         return "unclear"
     return "worse" if (low > 0) == bool(row.get("higher_is_worse")) else "better"
 
