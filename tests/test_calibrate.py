@@ -72,6 +72,13 @@ def test_a_failing_scan_is_recorded_and_left_out(world: World, model: Model, tmp
     assert [outcome.failure is None for outcome in outcomes] == [False, True]
 
 
+def test_people_with_a_lesion_label_are_left_out(world: World, model: Model) -> None:
+    content, outcomes = calibrate([*world.healthy, world.glioma[0]], model, QUICK)
+    assert world.glioma[0].id not in content["cases"]
+    (failure,) = [outcome.failure for outcome in outcomes if outcome.failure is not None]
+    assert "lesion label" in failure.error
+
+
 def test_where_every_scan_fails_the_first_are_named(model: Model, tmp_path: Path) -> None:
     with pytest.raises(CohortError, match=r"none of 2 healthy scans.*(?i:away): .*gone: "):
         calibrate([Case(name, tmp_path / f"{name}.nii.gz") for name in ("gone", "away")], model, QUICK)

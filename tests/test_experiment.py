@@ -314,7 +314,7 @@ class TestCheckpoints:
         for epoch in (1, 2):
             experiment.save(make_checkpoint(epoch), [str(epoch)])
         shutil.copy(experiment.file("LatentCodes", "1"), experiment.file("LatentCodes", "2"))
-        with pytest.raises(ExperimentError, match="ModelParameters 2; LatentCodes 1; OptimizerParameters 2"):
+        with pytest.raises(ExperimentError, match="ModelParameters 1, 2; LatentCodes 1; OptimizerParameters 1, 2"):
             experiment.load("2")
 
     def test_a_model_without_its_optimiser_opens(self, experiment: Experiment) -> None:

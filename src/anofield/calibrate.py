@@ -17,7 +17,7 @@ from anofield.calibrations import calibration_path, changes, maps_path
 from anofield.cluster import Outcome, failures_of, map_cases
 from anofield.cohort import Case
 from anofield.detect import DetectOptions
-from anofield.errors import CohortError, UsageError
+from anofield.errors import CohortError, ScanError, UsageError
 from anofield.examine import Examined, examine_with, native_map
 from anofield.experiment import Experiment
 from anofield.fit import Fit
@@ -25,7 +25,7 @@ from anofield.histogram import ScoreHistogram
 from anofield.metrics import bootstrap
 from anofield.model import Model, read_recipe
 from anofield.reference import Moments, Standard, write_reference
-from anofield.scan import write_json
+from anofield.scan import read_labels, write_json
 from anofield.score import SCORES
 from anofield.scorer import RunOptions, Scorer
 from anofield.thresholds import calibrated_settings
@@ -150,6 +150,13 @@ class _Healthy:
         """Fit, and count the scores or add them to the moments."""
         examined = self._examine(case)
         prepared = examined.prepared
+        if case.label is not None and (read_labels(case.label, prepared.scan) > 0).any():
+            raise ScanError(
+                "has a lesion label",
+                where=case.label,
+                why="a threshold must come from healthy people",
+                remedy="calibrate on people without lesions",
+            )
         brain_ml = float(prepared.native_brain.sum()) * prepared.scan.voxel_ml
         if examined.fit is not None:
             self.fits[case.id], self.diagnostics[case.id] = examined.fit, diagnostics(examined.fit, brain_ml)

@@ -317,6 +317,7 @@ class Experiment:
             shared = set.intersection(*(set(stamps) for stamps in found))
             if shared:
                 return [stamps[max(shared)] for stamps in found]
+        found = [self._stamped(part, self.names()) for part in parts]
         raise ExperimentError(
             f"has no whole checkpoint {name!r}",
             where=self.path,

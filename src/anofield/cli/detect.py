@@ -112,7 +112,7 @@ def command(
                                      workers=workers, scheduler=scheduler)  # fmt: skip
     if naming is Naming.bids:
         write_derivatives(output, part_of(cases, part)[0])
-    finish({**run, "results": found}, failures, len(found), as_json=json_, text=_text(found, output))
+    finish({**run, "results": found}, failures, len(found), as_json=json_, text=_text(found, folder))
 
 
 def _text(found: list[dict[str, Any]], output: Path) -> str:
