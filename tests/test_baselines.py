@@ -265,6 +265,15 @@ class TestFolder:
         with pytest.raises(ExperimentError, match="damaged"):
             load_baseline(tmp_path / "a")
 
+    def test_a_recipe_without_a_key_is_refused(self, store: Store, tmp_path: Path) -> None:
+        trained("zscore", store, tmp_path)
+        about = json.loads((tmp_path / "baseline.json").read_text())
+        del about["recipe"]["centers"]
+        (tmp_path / "baseline.json").write_text(json.dumps(about))
+        with pytest.raises(ExperimentError, match=r"recipe\.centers") as caught:
+            load_baseline(tmp_path)
+        assert caught.value.exit_code == 5 and caught.value.remedy
+
     def test_state_that_would_run_code_is_refused(self, store: Store, tmp_path: Path) -> None:
         trained("zscore", store, tmp_path)
         torch.save({"mean": Path("x")}, tmp_path / "state.pth")

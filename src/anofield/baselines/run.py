@@ -22,6 +22,7 @@ from anofield.calibrations import CALIBRATIONS, SINGLE_FILE, Calibrations, read_
 from anofield.errors import ExperimentError, UsageError
 from anofield.model import pick_device
 from anofield.prepare import Prepared, Recipe
+from anofield.recipes import missing_keys
 from anofield.reference import REFERENCE_FILE
 from anofield.scan import file_hash, write_json, writing
 from anofield.score import ScoreOptions
@@ -219,6 +220,7 @@ def _read_about(folder: Path) -> Json:
         recipe, keys = about["recipe"], ("name", "settings", "cases", "losses", "seconds", "format")
         missing = [key for key in keys if key not in about]
         Recipe.model_validate(recipe)
+        missing += [f"recipe.{key}" for key in missing_keys(recipe)]
     except FileNotFoundError as error:
         raise ExperimentError(
             "holds no trained baseline", where=folder, remedy="train one with `anofield baseline NAME train`"
