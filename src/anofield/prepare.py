@@ -209,7 +209,7 @@ def read_centers(
         raise UsageError(
             f"class centres cannot be read ({str(error).splitlines()[0]})",
             where=source,
-            remedy="give fit, fit:K, paper, or a text file of increasing numbers between 0 and 1",
+            remedy="give fit, fit:K, paper, a store, or a text file of increasing numbers between 0 and 1",
         ) from error
 
 
