@@ -20,6 +20,7 @@ from anofield.baselines.base import Baseline, Settings, State
 from anofield.baselines.registry import find_baseline
 from anofield.calibrations import CALIBRATIONS, SINGLE_FILE, Calibrations, read_calibrations
 from anofield.errors import ExperimentError, UsageError
+from anofield.experiment import save_file
 from anofield.model import pick_device
 from anofield.prepare import Prepared, Recipe
 from anofield.recipes import missing_keys
@@ -137,7 +138,7 @@ def train_baseline(
         for stale in (ABOUT_FILE, SINGLE_FILE, REFERENCE_FILE):
             (folder / stale).unlink(missing_ok=True)
         shutil.rmtree(folder / CALIBRATIONS, ignore_errors=True)  # what is left holds for no other state
-    _write_state(folder / STATE_FILE, method.state())
+    save_file(folder / STATE_FILE, dict(method.state()))
     about = {
         "format": FORMAT,
         **wanted,
@@ -257,13 +258,6 @@ def _read_state(path: Path) -> State:
             "the state cannot be read", where=path, why=type(error).__name__, remedy="train the baseline again"
         ) from error
     return state
-
-
-def _write_state(path: Path, state: State) -> None:
-    partial = path.with_name(f".partial-{path.name}")
-    with writing(path, partial):
-        torch.save(state, partial)
-        partial.replace(path)
 
 
 def _hash(about: Json, state: Path) -> str:
