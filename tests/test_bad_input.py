@@ -211,6 +211,29 @@ def test_a_value_that_makes_no_sense_is_2(options: tuple[str, str], anofield: Ru
     assert not (tmp_path / "s.zarr").exists()
 
 
+def test_held_out_people_of_other_centres_are_2_and_the_remedy_helps(
+    anofield: Run, scans: Path, tmp_path: Path
+) -> None:
+    own, other = tmp_path / "own.zarr", tmp_path / "other.zarr"
+    prepare = ("prepare", "-i", scans, "--res", "8", "-o")
+    assert (
+        anofield(*prepare, own, "--centers", "fit:4").code == anofield(*prepare, other, "--centers", "fit:5").code == 0
+    )
+    folder = experiment(
+        tmp_path / "e", NetworkSpecs={"dims": [16, 16], "dim_out": 4, "latent_in": [], "norm_layers": []}
+    )
+    train = ("train", "-e", folder, "--data", own, "--held-out", other, "-d", "cpu")
+    assert_told(anofield(*train), 2, "held-out people", "other centers", f"--centers {own}")
+    assert anofield(*prepare, other, "--force", "--centers", own).code == 0
+    assert Store(other).recipe == Store(own).recipe
+    assert anofield(*train).code == 0
+
+
+def test_centres_from_a_folder_that_is_no_store_are_refused(anofield: Run, scans: Path, tmp_path: Path) -> None:
+    ended = anofield("prepare", "-i", scans, "-o", tmp_path / "a.zarr", "--res", "8", "--centers", scans)
+    assert_told(ended, 4, scans, "not a store")
+
+
 def test_a_store_of_another_recipe_is_2_and_force_replaces_it(anofield: Run, scans: Path, tmp_path: Path) -> None:
     command = ("prepare", "-i", scans, "-o", tmp_path / "s.zarr", "--centers", "paper")
     assert anofield(*command, "--res", 8).code == 0

@@ -5,7 +5,9 @@ from __future__ import annotations
 import importlib.util
 import json
 import pickle
+import resource
 import shutil
+import signal
 from dataclasses import replace
 from importlib.metadata import EntryPoint
 from pathlib import Path
@@ -264,6 +266,29 @@ class TestFolder:
         (tmp_path / "a" / "baseline.json").write_text("{}")
         with pytest.raises(ExperimentError, match="damaged"):
             load_baseline(tmp_path / "a")
+
+    def test_a_full_disk_is_named_and_leaves_nothing_half_written(self, store: Store, tmp_path: Path) -> None:
+        """The process may write files of 2 kB at most: every state is larger."""
+        limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+        ignored = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+        try:
+            resource.setrlimit(resource.RLIMIT_FSIZE, (2_000, limits[1]))
+            with pytest.raises(MachineError, match=r"state\.pth.*cannot be written") as caught:
+                trained("zscore", store, tmp_path)
+        finally:
+            resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+            signal.signal(signal.SIGXFSZ, ignored)
+        assert caught.value.exit_code == 6 and not list(tmp_path.iterdir())
+        assert trained("zscore", store, tmp_path).name == "zscore"
+
+    def test_a_recipe_without_a_key_is_refused(self, store: Store, tmp_path: Path) -> None:
+        trained("zscore", store, tmp_path)
+        about = json.loads((tmp_path / "baseline.json").read_text())
+        del about["recipe"]["centers"]
+        (tmp_path / "baseline.json").write_text(json.dumps(about))
+        with pytest.raises(ExperimentError, match=r"recipe\.centers") as caught:
+            load_baseline(tmp_path)
+        assert caught.value.exit_code == 5 and caught.value.remedy
 
     def test_state_that_would_run_code_is_refused(self, store: Store, tmp_path: Path) -> None:
         trained("zscore", store, tmp_path)

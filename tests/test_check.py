@@ -108,8 +108,12 @@ def test_one_brain_in_five_formats_is_one_brain_five_times(brain_data: np.ndarra
         (lambda image: nib.Nifti1Image(np.zeros((9, 9, 9)), image.affine), ("every voxel is 0",)),
         (lambda image: nib.Nifti1Image(np.ones((9, 9, 9, 2)), image.affine), ("3-D",)),
         (lambda image: scaled(image, 1, 0.1), ("less than any brain",)),
+        (
+            lambda image: nib.Nifti1Image((np.asarray(image.dataobj) != 0).astype(np.uint8), image.affine),
+            ("every brain voxel has the same intensity (1)", "mask"),
+        ),
     ],
-    ids=["not stripped", "nan", "constant", "4-D", "tiny"],
+    ids=["not stripped", "nan", "constant", "4-D", "tiny", "its mask"],
 )
 def test_a_scan_that_cannot_be_used_is_a_problem_with_a_remedy_and_keeps_its_geometry(
     change: Callable[[nib.Nifti1Image], nib.Nifti1Image], words: tuple[str, ...], cohort: list[Case]

@@ -404,6 +404,11 @@ def test_a_manifest_lists_the_cases(tmp_path: Path) -> None:
     assert find_cases(path, label="seg.nii")[1].label == tmp_path / "s/seg.nii"
 
 
+@pytest.mark.parametrize("name", ["a" * 200, "running.json", "sub-1.run"])
+def test_a_manifest_may_have_any_other_id(name: str, tmp_path: Path) -> None:
+    assert [case.id for case in find_cases(manifest(tmp_path, "id image", f"{name} s/a.nii"))] == [name]
+
+
 def test_a_manifest_may_leave_cells_and_columns_out_and_order_them_at_will(tmp_path: Path) -> None:
     assert find_cases(manifest(tmp_path, "image id group", "s/a.nii one")) == [Case("one", tmp_path / "s/a.nii")]
 
@@ -419,6 +424,11 @@ def test_a_manifest_may_leave_cells_and_columns_out_and_order_them_at_will(tmp_p
         (("id image", "1"), ("line 2", "no image")),
         (("id image", "n/a s/a.nii"), ("line 2", "no id")),
         (("id image", "../1 s/a.nii"), ("line 2", "'../1'", "folder")),
+        (("id image", "run.json s/a.nii"), ("line 2", "'run.json'", "folder")),
+        (("id image", "results.json s/a.nii"), ("line 2", "'results.json'", "folder")),
+        (("id image", "Failures-1-of-2.json s/a.nii"), ("line 2", "'Failures-1-of-2.json'", "folder")),
+        (("id image", f"{'a' * 201} s/a.nii"), ("line 2", "'aaa", "201 bytes", "use 200")),
+        (("id image", f"{'ä' * 101} s/a.nii"), ("line 2", "202 bytes")),
         (("id image", "1 s/a.nii x"), ("line 2", "3 cells in 2 columns")),
         (("id image label", "1 s/a.nii s/seg.nii", "2 s/b.nii s/c.nii"), ("1 of 2 label files", "line 3", "s/c.nii")),
         (("id image",), ("no scans found",)),

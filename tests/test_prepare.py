@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import nibabel as nib
@@ -284,7 +285,14 @@ def test_the_box_does_not_see_the_order_of_storage(
     assert share_that_differs(first, other) < 1e-3
 
 
-@pytest.mark.parametrize("factor", [1e-3, 0.37, 5000.0])
+def test_a_brain_of_one_value_is_refused(people: list[Person], tmp_path: Path) -> None:
+    path = save_person(tmp_path / "a.nii", replace(people[0], image=(people[0].image != 0) * np.float32(7)))
+    with pytest.raises(ScanError, match=r"every brain voxel has the same intensity .*Remedy") as caught:
+        prepare_case(Case("a", path), BOX)
+    assert caught.value.where == str(path)
+
+
+@pytest.mark.parametrize("factor", [1e-9, 1e-3, 0.37, 5000.0])
 def test_the_box_does_not_see_the_unit_of_intensity(factor: float, people: list[Person], tmp_path: Path) -> None:
     first = prepare_case(Case("a", save_person(tmp_path / "a.nii", people[0])), BOX)
     other = prepare_case(Case("b", save_person(tmp_path / "b.nii", people[0], factor=factor)), BOX)

@@ -15,9 +15,9 @@ import torch
 
 from anofield import prepare
 from anofield.classes import PAPER_CENTERS
-from anofield.errors import UsageError
+from anofield.errors import ExperimentError, UsageError
 from anofield.experiment import Experiment
-from anofield.model import RECIPE_FILE, load_model, write_recipe
+from anofield.model import RECIPE_FILE, load_model, read_recipe, write_recipe
 from anofield.phantom import layouts, write_cohort
 from anofield.prepare import Recipe, recipe_for
 from anofield.recipes import FIELD_VALUES, recipe_in_place
@@ -88,6 +88,7 @@ class TestWhatMayChange:
 
     @pytest.mark.parametrize(("content", "words"), [
         (None, "neither the name of a recipe nor a file"), ("{", "Invalid JSON"), ('{"name": "boxes"}', "'name': "),
+        ('{"name": "ifl2021-brats"}', "lacks resolution, box_mm, normalise, centers, mode_pool, lattice"),
     ])  # fmt: skip
     def test_what_is_no_recipe_is_named(self, content: str | None, words: str, tmp_path: Path) -> None:
         path = tmp_path / "recipe.json"
@@ -96,6 +97,24 @@ class TestWhatMayChange:
         with pytest.raises(UsageError, match=words) as caught:
             recipe_in_place(OWN, str(path))
         assert "ifl2021-brats" in caught.value.remedy and caught.value.where == str(path)
+
+
+class TestStored:
+    """The recipe of an experiment: whole, or refused."""
+
+    @pytest.mark.parametrize("key", [key for key in Recipe.model_fields if key != "label_resampling"])
+    def test_a_missing_key_is_named_and_never_replaced_by_its_default(self, key: str, tmp_path: Path) -> None:
+        (tmp_path / RECIPE_FILE).write_text(BOX.model_dump_json(exclude={key}))
+        with pytest.raises(ExperimentError, match=f"{RECIPE_FILE} lacks {key}\\.") as caught:
+            read_recipe(tmp_path)
+        assert caught.value.exit_code == 5 and caught.value.remedy
+
+    def test_an_empty_one_lacks_all_and_one_from_before_label_resampling_is_read(self, tmp_path: Path) -> None:
+        (tmp_path / RECIPE_FILE).write_text("{}")
+        with pytest.raises(ExperimentError, match=r"lacks name, resolution, .*lattice"):
+            read_recipe(tmp_path)
+        (tmp_path / RECIPE_FILE).write_text(BOX.model_dump_json(exclude={"label_resampling"}))
+        assert read_recipe(tmp_path) == BOX
 
 
 class TestDetection:

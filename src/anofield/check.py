@@ -20,6 +20,7 @@ from anofield.scan import (
     Geometry,
     Scan,
     brain_mask,
+    check_contrast,
     file_hash,
     read_geometry,
     read_labels,
@@ -96,6 +97,7 @@ def check_case(case: Case) -> Row:
         brain = brain_mask(scan, case.mask)
         row.brain_ml = np.count_nonzero(brain) * scan.voxel_ml
         row.percentiles = tuple(float(value) for value in np.percentile(scan.data[brain], PERCENTILES))
+        check_contrast(scan.data[brain], case.image)
     except ScanError as error:
         row.problems.append(str(error))
     try:

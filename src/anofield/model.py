@@ -18,7 +18,7 @@ from anofield.experiment import DECODER, LATEST, Checkpoint, Experiment, Specs
 from anofield.field import Decoder, FieldModule, FrozenField, Progressive
 from anofield.fields import installed_field
 from anofield.prepare import Recipe
-from anofield.recipes import recipe_in_place
+from anofield.recipes import missing_keys, recipe_in_place
 from anofield.scan import write_json
 from anofield.typing import PathLike
 
@@ -170,7 +170,7 @@ def read_recipe(path: Path) -> Recipe:
     """The recipe of an experiment.
 
     Raises:
-        ExperimentError: There is none, or it cannot be read.
+        ExperimentError: There is none, it cannot be read, or it lacks keys.
     """
     remedy = "copy recipe.json from the experiment's backup, or go on training from the store, which writes it"
     if not (path / RECIPE_FILE).is_file():
@@ -178,9 +178,18 @@ def read_recipe(path: Path) -> Recipe:
             f"has no {RECIPE_FILE}", where=path, why="scans must be prepared as in training", remedy=remedy
         )
     try:
-        return Recipe.model_validate(read_object(path / RECIPE_FILE, remedy))
+        content = read_object(path / RECIPE_FILE, remedy)
+        recipe = Recipe.model_validate(content)
     except ValidationError as error:
         raise ExperimentError(f"its {RECIPE_FILE} is damaged", where=path, why=str(error), remedy=remedy) from error
+    if lacking := missing_keys(content):
+        raise ExperimentError(
+            f"its {RECIPE_FILE} lacks {', '.join(lacking)}",
+            where=path,
+            why="scans must be prepared as in training, and a default may be another value",
+            remedy=remedy,
+        )
+    return recipe
 
 
 def check_recipe(path: Path, recipe: Recipe) -> None:

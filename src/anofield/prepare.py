@@ -20,7 +20,7 @@ from anofield.classes import MAX_CLASSES, PAPER_CENTERS, assign, assign_brain, f
 from anofield.cohort import Case
 from anofield.errors import ScanError, UsageError
 from anofield.lattice import Convention, Lattice, box_lattice, brain_to_lattice, surroundings, to_lattice, zoom_cube
-from anofield.scan import Scan, brain_mask, file_hash, read_labels, read_scan
+from anofield.scan import Scan, brain_mask, check_contrast, file_hash, read_labels, read_scan
 from anofield.typing import Affine, Classes, FloatVolume, Mask, Shape3, Volume
 
 BOX_MM = 200.0  # adult brains reach about 190 mm from frontal to occipital pole; 5 mm stay free on both sides
@@ -140,6 +140,7 @@ def prepare_case(case: Case, recipe: Recipe) -> Prepared:
     """
     scan = read_scan(case.image, dtype=np.float32 if recipe.name == "box" else np.float64)
     brain = brain_mask(scan, case.mask)
+    check_contrast(scan.data[brain], case.image)
     label = None if case.label is None else read_labels(case.label, scan)
     return prepare_scan(scan, brain, label, recipe, file_hash(case.image))
 
@@ -209,7 +210,7 @@ def read_centers(
         raise UsageError(
             f"class centres cannot be read ({str(error).splitlines()[0]})",
             where=source,
-            remedy="give fit, fit:K, paper, or a text file of increasing numbers between 0 and 1",
+            remedy="give fit, fit:K, paper, a store, or a text file of increasing numbers between 0 and 1",
         ) from error
 
 
@@ -220,14 +221,15 @@ def normalise_robust(values: NDArray[np.float32]) -> tuple[float, float]:
         values: Brain intensities of one scan, any number.
     """
     low, middle, high = np.percentile(values, (25.0, 50.0, 75.0))
-    b = max(float(high - low), 1e-6 * max(abs(float(middle)), 1.0)) / ROBUST_SCALE
+    least = 1e-6 * (abs(float(middle)) or float(np.abs(values).max()) or 1.0)  # by the scan's own unit
+    b = max(float(high - low), least) / ROBUST_SCALE
     return float(middle) - ROBUST_CENTER * b, b
 
 
 def normalise_clip_minmax(values: NDArray[np.floating]) -> tuple[float, float]:
     """(a, b) so that (x − a)/b maps the 2nd and 98th percentile to 0 and 1 (published)."""
     low, high = np.percentile(values, CLIP_PERCENTILES)
-    return float(low), max(float(high - low), 1e-12)
+    return float(low), float(high - low) or 1e-12
 
 
 def _sampled_intensities(

@@ -9,9 +9,20 @@ from pydantic import ValidationError
 
 from anofield.errors import UsageError
 from anofield.prepare import Recipe, RecipeName
+from anofield.typing import Json
 
 FIELD_VALUES = ("resolution", "box_mm", "normalise", "centers", "mode_pool", "lattice")  # what a field has learned by
 NAMES: tuple[str, ...] = get_args(RecipeName)
+LATER = {"label_resampling"}  # came after the first recipes were written, which all took the nearest label
+
+
+def missing_keys(content: Json) -> list[str]:
+    """Keys that a stored recipe must have and lacks: a default in place of one would prepare scans in another way.
+
+    >>> missing_keys(Recipe().model_dump(exclude={"centers", "label_resampling"}))
+    ['centers']
+    """
+    return [key for key in Recipe.model_fields if key not in content and key not in LATER]
 
 
 def recipe_in_place(own: Recipe, given: str) -> Recipe:
@@ -51,7 +62,7 @@ def recipe_in_place(own: Recipe, given: str) -> Recipe:
 def _read(path: Path) -> Recipe:
     remedy = f"give {', '.join(NAMES)} or a recipe.json"
     try:
-        return Recipe.model_validate_json(path.read_bytes())
+        found = Recipe.model_validate_json(path.read_bytes())
     except OSError as error:
         raise UsageError("is neither the name of a recipe nor a file of one", where=path, remedy=remedy) from error
     except ValidationError as error:
@@ -59,6 +70,10 @@ def _read(path: Path) -> Recipe:
         key = ".".join(str(part) for part in first["loc"])
         why = f"{key!r}: {first['msg']}" if key else first["msg"]
         raise UsageError("holds no recipe", where=path, why=why, remedy=remedy) from error
+    if lacking := [key for key in Recipe.model_fields if key not in found.model_fields_set | LATER]:
+        why = "a default in its place may be another value than meant"
+        raise UsageError(f"lacks {', '.join(lacking)}", where=path, why=why, remedy=remedy)
+    return found
 
 
 def _shown(value: object) -> str:

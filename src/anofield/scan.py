@@ -178,6 +178,25 @@ def brain_mask(scan: Scan, mask: PathLike | None = None) -> Mask:
     return np.asarray(brain, dtype=np.bool_)
 
 
+def check_contrast(values: Volume, path: PathLike) -> None:
+    """Refuse a brain of one value, which is no scan but a mask or what a broken conversion left.
+
+    Args:
+        values: Intensities of the brain's voxels, any shape.
+        path: The scan.
+
+    Raises:
+        ScanError: They are all the same.
+    """
+    if values.min() == values.max():
+        raise ScanError(
+            f"every brain voxel has the same intensity ({float(values.flat[0]):g})",
+            where=path,
+            why="there is nothing to see in it",
+            remedy="see that it is the scan and not its mask; check the conversion that wrote it",
+        )
+
+
 def write_like(scan: Scan, array: Volume, path: PathLike, *, description: str = "anofield") -> None:
     """Write an array on the voxels of `scan`, with its affine, sform, qform, their codes and units.
 

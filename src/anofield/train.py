@@ -237,11 +237,16 @@ def _checked_recipe(experiment: Experiment, store: Store, held_out: Store | None
         raise UsageError(
             "the held-out people were prepared otherwise than the training people",
             where=held_out.path,
-            remedy=f"prepare them with --recipe-from {store.path}",
+            why=f"they have other {', '.join(_differing(store.recipe, held_out.recipe))}, so classes mean other things",
+            remedy=f"prepare them with --centers {store.path}, and the other options as for the training people",
         )
     recipe = store.recipe.model_copy(update={"lattice": specs.lattice} if specs.lattice else {})
     check_recipe(experiment.path, recipe)
     return recipe
+
+
+def _differing(one: Recipe, other: Recipe) -> list[str]:
+    return [name for name in Recipe.model_fields if getattr(one, name) != getattr(other, name)]
 
 
 def _record_start(run: Run, experiment: Experiment, store: Store, recipe: Recipe) -> None:

@@ -20,8 +20,10 @@ from anofield.baselines.base import Baseline, Settings, State
 from anofield.baselines.registry import find_baseline
 from anofield.calibrations import CALIBRATIONS, SINGLE_FILE, Calibrations, read_calibrations
 from anofield.errors import ExperimentError, UsageError
+from anofield.experiment import save_file
 from anofield.model import pick_device
 from anofield.prepare import Prepared, Recipe
+from anofield.recipes import missing_keys
 from anofield.reference import REFERENCE_FILE
 from anofield.scan import file_hash, write_json, writing
 from anofield.score import ScoreOptions
@@ -136,7 +138,7 @@ def train_baseline(
         for stale in (ABOUT_FILE, SINGLE_FILE, REFERENCE_FILE):
             (folder / stale).unlink(missing_ok=True)
         shutil.rmtree(folder / CALIBRATIONS, ignore_errors=True)  # what is left holds for no other state
-    _write_state(folder / STATE_FILE, method.state())
+    save_file(folder / STATE_FILE, dict(method.state()))
     about = {
         "format": FORMAT,
         **wanted,
@@ -219,6 +221,7 @@ def _read_about(folder: Path) -> Json:
         recipe, keys = about["recipe"], ("name", "settings", "cases", "losses", "seconds", "format")
         missing = [key for key in keys if key not in about]
         Recipe.model_validate(recipe)
+        missing += [f"recipe.{key}" for key in missing_keys(recipe)]
     except FileNotFoundError as error:
         raise ExperimentError(
             "holds no trained baseline", where=folder, remedy="train one with `anofield baseline NAME train`"
@@ -255,13 +258,6 @@ def _read_state(path: Path) -> State:
             "the state cannot be read", where=path, why=type(error).__name__, remedy="train the baseline again"
         ) from error
     return state
-
-
-def _write_state(path: Path, state: State) -> None:
-    partial = path.with_name(f".partial-{path.name}")
-    with writing(path, partial):
-        torch.save(state, partial)
-        partial.replace(path)
 
 
 def _hash(about: Json, state: Path) -> str:

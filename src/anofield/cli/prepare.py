@@ -64,7 +64,8 @@ def command(
     recipe: Annotated[RecipeName | None, typer.Option("--recipe", help="Default: box; with --cluster_centers or "
         "--mode_pool the published one of the data set.")] = None,
     res: Annotated[str, typer.Option("--res", help="Lattice voxels per axis; full (published recipes).")] = "96",
-    centers: Annotated[str, typer.Option("--centers", help="Class centres: fit, fit:K, paper or a file.")] = "fit",
+    centers: Annotated[str, typer.Option("--centers", help="Class centres: fit, fit:K, paper, a file, or "
+        "a store, whose centres are taken.")] = "fit",
     cluster_centers: Annotated[Path | None, typer.Option("--cluster_centers", hidden=True)] = None,
     normalise: Annotated[Normalise | None, typer.Option("--normalise", help="Default: robust for box, clip-minmax "
         "(2 to 98 %) for the published recipes, which know no other.")] = None,
@@ -135,9 +136,12 @@ def _with_normalisation(recipe: Recipe, normalise: Normalise) -> Recipe:
 
 
 def _with_centers(recipe: Recipe, source: str, cases: Sequence[Case], seed: int, before: Recipe | None) -> Recipe:
-    """The recipe with the class centres named on the command line; `.cp` is the pickle of 2021."""
+    """The recipe with the class centres named on the command line; `.cp` is the pickle of 2021, a folder a store."""
     from anofield.prepare import read_centers
+    from anofield.store import Store
 
+    if Path(source).is_dir():
+        return recipe.model_copy(update={"centers": Store(source).recipe.centers})
     if source.endswith(".cp"):
         from anofield.legacy import read_centers_pickle
 

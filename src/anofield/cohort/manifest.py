@@ -13,6 +13,8 @@ from anofield.cohort.case import Case
 from anofield.errors import CohortError
 from anofield.typing import PathLike
 
+OWN_FILES = r"(run|results|failures.*)\.json"  # of a run, beside the folders of its cases
+LONGEST_ID = 200  # bytes; file systems take 255 in a name, and temporary files add to it
 MANIFEST_COLUMNS = ("id", "image", "label", "mask", "group", "subject")
 
 
@@ -71,12 +73,23 @@ def _manifest_case(columns: list[str], row: list[str], path: Path, line: int) ->
     empty = [name for name in ("id", "image") if not cells.get(name)]
     if empty:
         raise CohortError(f"line {line}: no {empty[0]}", where=path, remedy="fill the cell in, or remove the line")
-    if re.search(r"[/\\]|^\.", cells["id"]):
-        what = f"line {line}: the id {cells['id']!r} cannot name a folder"
-        raise CohortError(what, where=path, remedy="use no slashes and no leading dot")
+    _check_id(cells["id"], path, line)
     label, mask = (path.parent / cells[key] if cells.get(key) else None for key in ("label", "mask"))
     subject, group = cells.get("subject", ""), cells.get("group") or None
     return Case(cells["id"], path.parent / cells["image"], label, mask, subject, group)
+
+
+def _check_id(name: str, path: Path, line: int) -> None:
+    short = name if len(name) <= 40 else f"{name[:40]}..."
+    what, remedy = f"line {line}: the id {short!r} cannot name a folder", ""
+    if re.search(r"[/\\\0]|^\.", name):
+        remedy = "use no slashes and no leading dot"
+    elif re.fullmatch(OWN_FILES, name, re.IGNORECASE):
+        remedy = "choose another: a run has a file of that name"
+    elif len(name.encode()) > LONGEST_ID:
+        what, remedy = f"{what}: it has {len(name.encode())} bytes", f"use {LONGEST_ID} at most"
+    if remedy:
+        raise CohortError(what, where=path, remedy=remedy)
 
 
 def _check_files(cases: Mapping[str, Case], at: Mapping[str, int], path: Path) -> None:
