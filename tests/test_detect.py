@@ -152,6 +152,14 @@ class TestResume:
         assert all(after[name] > before[1][name] for name in before[1])
         assert [outcome.value["id"] for outcome in outcomes] == [case.id for case in world.glioma]
 
+    @pytest.mark.parametrize("content", ["{}", "[]", "null", '{"id": "a", "key": 5}', "{"])
+    def test_redoes_a_case_whose_json_says_nothing(self, world: World, copy: Path, content: str) -> None:
+        case = world.glioma[0]
+        (copy / case.id / "case.json").write_text(content)
+        (outcome,) = detect_cases([case], world.model, QUICK, copy)
+        assert outcome.failure is None
+        assert json.loads((copy / case.id / "case.json").read_text())["id"] == case.id
+
     def test_redoes_a_case_whose_scan_changed(self, world: World, copy: Path, tmp_path: Path) -> None:
         case = world.glioma[0]
         changed = tmp_path / case.image.name

@@ -297,12 +297,13 @@ def _one(
 
 
 def read_case(folder: Path) -> Json | None:
-    """Content of a case's `case.json`; None if the case is not finished."""
+    """Content of a case's `case.json`; None if the case is not finished, or the file does not say which case it is."""
     try:
         content: Json = json.loads((folder / CASE_FILE).read_text())
     except (OSError, ValueError):
         return None
-    return content
+    usable = isinstance(content, dict) and all(isinstance(content.get(name), str) for name in ("id", "key"))
+    return content if usable else None
 
 
 def _precision(model: Model | Scorer) -> str:
