@@ -160,6 +160,16 @@ class TestResume:
         assert outcome.failure is None
         assert json.loads((copy / case.id / "case.json").read_text())["id"] == case.id
 
+    @pytest.mark.parametrize("name", ["anomaly.nii.gz", "mask.nii.gz", "restoration.nii.gz", "score-crps.nii.gz"])
+    def test_redoes_a_case_with_a_missing_or_an_empty_file(self, world: World, copy: Path, name: str) -> None:
+        first, second = (copy / case.id for case in world.glioma)
+        expected = voxels(first / name), voxels(second / name)
+        (first / name).unlink()
+        (second / name).write_bytes(b"")
+        detect_cases(world.glioma, world.model, QUICK, copy)
+        for folder, values in zip((first, second), expected, strict=True):
+            np.testing.assert_array_equal(voxels(folder / name), values)
+
     def test_redoes_a_case_whose_scan_changed(self, world: World, copy: Path, tmp_path: Path) -> None:
         case = world.glioma[0]
         changed = tmp_path / case.image.name

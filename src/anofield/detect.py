@@ -32,6 +32,7 @@ from anofield.typing import FloatVolume, Json, Mask, PathLike
 from anofield.view import view
 
 CASE_FILE = "case.json"
+OUTPUTS = ("anomaly.nii.gz", "mask.nii.gz", "lesions.tsv", "restoration.nii.gz", "uncertainty.nii.gz")
 SMALL_LESIONS: dict[str, Json] = {  # no filter that a lesion of 4 mm would not survive: docs/explanation/detection.md
     "fit": {"elastic_mm": 7.0},
     "filters": {
@@ -199,10 +200,8 @@ def save(
     start = time.perf_counter()
     with writing(folder):
         folder.mkdir(parents=True, exist_ok=True)
-        for old in (CASE_FILE, "mask.nii.gz", "lesions.tsv", "restoration.nii.gz", "uncertainty.nii.gz"):
+        for old in (CASE_FILE, *_outputs(folder)):
             (folder / old).unlink(missing_ok=True)
-        for score in folder.glob("score-*.nii.gz"):
-            score.unlink()
     anomaly = detection.maps[options.score]
     write_like(detection.scan, anomaly, folder / "anomaly.nii.gz", description=f"anofield {options.score}")
     for name in options.names[1:]:
@@ -223,6 +222,7 @@ def save(
         _write_lesions(lesions, folder / "lesions.tsv")
     seconds = {**detection.seconds, "write": time.perf_counter() - start}
     content = _case_json(detection, options, threshold, lesions, seconds, key, healthy or {})
+    content["files"] = _outputs(folder)
     write_json(folder / CASE_FILE, content)
     return content
 
@@ -290,7 +290,7 @@ def _one(
     calibrated = calibrated_values(model, options)
     key = _key(case, model, options, threshold, calibrated)
     done = None if force else read_case(folder)
-    if done is not None and done["key"] == key:
+    if done is not None and done["key"] == key and _whole(folder, done):
         return done
     healthy = calibrated.get("fit", {}) if threshold is not None else {}
     return save(detect_case(case, model, options), folder, options, threshold, key, healthy)
@@ -304,6 +304,19 @@ def read_case(folder: Path) -> Json | None:
         return None
     usable = isinstance(content, dict) and all(isinstance(content.get(name), str) for name in ("id", "key"))
     return content if usable else None
+
+
+def _outputs(folder: Path) -> list[str]:
+    """Names of the files of a detection in its folder, `case.json` aside."""
+    return [name for name in OUTPUTS if (folder / name).exists()] + sorted(p.name for p in folder.glob("score-*.nii.gz"))
+
+
+def _whole(folder: Path, content: Json) -> bool:
+    """Whether no file that a case was written with is missing or empty; what they hold is not looked at."""
+    listed = content.get("files")  # not in a case of an earlier version
+    least = OUTPUTS[:1] if content.get("threshold") is None else OUTPUTS[:3]
+    paths = [folder / str(name) for name in (*least, *(listed if isinstance(listed, list) else ()))]
+    return all(path.is_file() and path.stat().st_size > 0 for path in paths)
 
 
 def _precision(model: Model | Scorer) -> str:
