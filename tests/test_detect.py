@@ -214,6 +214,19 @@ def test_a_failing_case_is_recorded_and_the_others_are_done(world: World, tmp_pa
     assert json.loads((tmp_path / "run" / "run.json").read_text()) == written
 
 
+def test_a_scan_that_was_damaged_since_is_no_longer_among_the_cases(world: World, run: Path, tmp_path: Path) -> None:
+    copy, (case, other) = shutil.copytree(run, tmp_path / "run"), world.glioma
+    damaged = tmp_path / case.image.name
+    damaged.write_bytes(case.image.read_bytes()[:4000])
+    cases = [replace(case, image=damaged), other]
+    outcomes = detect_cases(cases, world.model, QUICK, copy)
+    assert [outcome.case.id for outcome in outcomes if outcome.failure] == [case.id]
+    assert write_run(copy, world.model, QUICK, outcomes, 1.0, "test", others=cases)["cases"] == [other.id]
+    assert {path.name for path in (copy / case.id).iterdir()} == FILES - {"case.json"}
+    outcomes = detect_cases(world.glioma, world.model, QUICK, copy)
+    assert len(write_run(copy, world.model, QUICK, outcomes, 1.0, "test")["cases"]) == 2
+
+
 class TestThreshold:
     @pytest.mark.parametrize(
         ("part", "changes"),

@@ -157,6 +157,8 @@ def detect_cases(
 ) -> list[Outcome[Json]]:
     """Detect in every case and write `out/<case id>/`; finished cases are skipped, failing ones recorded.
 
+    A failing case that an earlier start had finished loses its `case.json`, so that nothing takes it for done.
+
     Args:
         cases: The cohort.
         model: From `load_model`.
@@ -173,7 +175,13 @@ def detect_cases(
     with writing(out):
         Path(out).mkdir(parents=True, exist_ok=True)
     work = partial(_one, model=model, options=options, threshold=threshold, out=Path(out), force=force)
-    return list(map_cases(work, cases, workers=workers, scheduler=scheduler, label="detect"))
+    outcomes = []
+    for outcome in map_cases(work, cases, workers=workers, scheduler=scheduler, label="detect"):
+        outcomes.append(outcome)
+        if outcome.failure is not None:  # what an earlier start found is not of this scan, or not by these options
+            with writing(out):
+                (Path(out) / outcome.case.id / CASE_FILE).unlink(missing_ok=True)
+    return outcomes
 
 
 def save(
