@@ -316,7 +316,8 @@ def read_case(folder: Path) -> Json | None:
 
 def _outputs(folder: Path) -> list[str]:
     """Names of the files of a detection in its folder, `case.json` aside."""
-    return [name for name in OUTPUTS if (folder / name).exists()] + sorted(p.name for p in folder.glob("score-*.nii.gz"))
+    scores = sorted(path.name for path in folder.glob("score-*.nii.gz"))
+    return [name for name in OUTPUTS if (folder / name).exists()] + scores
 
 
 def _whole(folder: Path, content: Json) -> bool:
