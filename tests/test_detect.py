@@ -227,6 +227,22 @@ def test_a_scan_that_was_damaged_since_is_no_longer_among_the_cases(world: World
     assert len(write_run(copy, world.model, QUICK, outcomes, 1.0, "test")["cases"]) == 2
 
 
+def test_cases_of_another_procedure_in_the_same_folder_are_not_listed(
+    world: World, run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    copy, (first, second) = shutil.copytree(run, tmp_path / "run"), world.glioma
+    listed = write_run(copy, world.model, QUICK, [], 1.0, "test", others=world.glioma)["cases"]
+    assert listed == sorted([first.id, second.id]) and not capsys.readouterr().err
+    (copy / second.id / "anomaly.nii.gz").unlink()
+    assert write_run(copy, world.model, QUICK, [], 1.0, "test", others=world.glioma)["cases"] == [first.id]
+    other = QUICK.model_copy(update={"score": "intensity", "also": ()})
+    outcomes = detect_cases([second], world.model, other, copy)
+    capsys.readouterr()
+    assert write_run(copy, world.model, other, outcomes, 1.0, "test", others=world.glioma)["cases"] == [second.id]
+    assert "1 finished case of another procedure" in capsys.readouterr().err
+    assert write_run(copy, world.model, QUICK, [], 1.0, "test", others=world.glioma)["cases"] == [first.id]
+
+
 class TestThreshold:
     @pytest.mark.parametrize(
         ("part", "changes"),

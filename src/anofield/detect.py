@@ -20,6 +20,8 @@ from anofield.baselines import BASELINES
 from anofield.cluster import Outcome, map_cases
 from anofield.cohort import Case
 from anofield.examine import examine_with, native_map, on_lattice, restored, to_brain
+from anofield.finished import CASE_FILE, finished_cases, outputs, whole
+from anofield.finished import read_case as read_case
 from anofield.fit import Fit, FitOptions
 from anofield.model import Model
 from anofield.scan import Scan, file_hash, write_json, write_like, writing
@@ -31,8 +33,6 @@ from anofield.trust import diagnostics, verdict
 from anofield.typing import FloatVolume, Json, Mask, PathLike
 from anofield.view import view
 
-CASE_FILE = "case.json"
-OUTPUTS = ("anomaly.nii.gz", "mask.nii.gz", "lesions.tsv", "restoration.nii.gz", "uncertainty.nii.gz")
 SMALL_LESIONS: dict[str, Json] = {  # no filter that a lesion of 4 mm would not survive: docs/explanation/detection.md
     "fit": {"elastic_mm": 7.0},
     "filters": {
@@ -208,7 +208,7 @@ def save(
     start = time.perf_counter()
     with writing(folder):
         folder.mkdir(parents=True, exist_ok=True)
-        for old in (CASE_FILE, *_outputs(folder)):
+        for old in (CASE_FILE, *outputs(folder)):
             (folder / old).unlink(missing_ok=True)
     anomaly = detection.maps[options.score]
     write_like(detection.scan, anomaly, folder / "anomaly.nii.gz", description=f"anofield {options.score}")
@@ -230,7 +230,7 @@ def save(
         _write_lesions(lesions, folder / "lesions.tsv")
     seconds = {**detection.seconds, "write": time.perf_counter() - start}
     content = _case_json(detection, options, threshold, lesions, seconds, key, healthy or {})
-    content["files"] = _outputs(folder)
+    content["files"] = outputs(folder)
     write_json(folder / CASE_FILE, content)
     return content
 
@@ -254,11 +254,13 @@ def write_run(
         outcomes: Of its cases.
         seconds: Wall time.
         command: As typed.
-        others: Cases that other parts of the same run do; those that are finished count.
+        others: Cases that other parts of the same run do; those that are finished by the same procedure count.
     """
-    finished = {outcome.case.id for outcome in outcomes if outcome.value is not None}
-    finished |= {case.id for case in others if read_case(Path(out) / case.id) is not None}
     threshold, calibrated = threshold_of(model, options), calibrated_values(model, options)
+    finished = {outcome.case.id for outcome in outcomes if outcome.value is not None}
+    mine = {outcome.case.id for outcome in outcomes}
+    key_of = partial(_key, model=model, options=options, threshold=threshold, calibrated=calibrated)
+    finished |= finished_cases(Path(out), [case for case in others if case.id not in mine], key_of)
     content: Json = {
         "anofield": __version__,
         "created": time.strftime("%Y-%m-%dT%H:%M:%S%z"),
@@ -298,34 +300,10 @@ def _one(
     calibrated = calibrated_values(model, options)
     key = _key(case, model, options, threshold, calibrated)
     done = None if force else read_case(folder)
-    if done is not None and done["key"] == key and _whole(folder, done):
+    if done is not None and done["key"] == key and whole(folder, done):
         return done
     healthy = calibrated.get("fit", {}) if threshold is not None else {}
     return save(detect_case(case, model, options), folder, options, threshold, key, healthy)
-
-
-def read_case(folder: Path) -> Json | None:
-    """Content of a case's `case.json`; None if the case is not finished, or the file does not say which case it is."""
-    try:
-        content: Json = json.loads((folder / CASE_FILE).read_text())
-    except (OSError, ValueError):
-        return None
-    usable = isinstance(content, dict) and all(isinstance(content.get(name), str) for name in ("id", "key"))
-    return content if usable else None
-
-
-def _outputs(folder: Path) -> list[str]:
-    """Names of the files of a detection in its folder, `case.json` aside."""
-    scores = sorted(path.name for path in folder.glob("score-*.nii.gz"))
-    return [name for name in OUTPUTS if (folder / name).exists()] + scores
-
-
-def _whole(folder: Path, content: Json) -> bool:
-    """Whether no file that a case was written with is missing or empty; what they hold is not looked at."""
-    listed = content.get("files")  # not in a case of an earlier version
-    least = OUTPUTS[:1] if content.get("threshold") is None else OUTPUTS[:3]
-    paths = [folder / str(name) for name in (*least, *(listed if isinstance(listed, list) else ()))]
-    return all(path.is_file() and path.stat().st_size > 0 for path in paths)
 
 
 def _precision(model: Model | Scorer) -> str:
