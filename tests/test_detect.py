@@ -152,6 +152,24 @@ class TestResume:
         assert all(after[name] > before[1][name] for name in before[1])
         assert [outcome.value["id"] for outcome in outcomes] == [case.id for case in world.glioma]
 
+    @pytest.mark.parametrize("content", ["{}", "[]", "null", '{"id": "a", "key": 5}', "{"])
+    def test_redoes_a_case_whose_json_says_nothing(self, world: World, copy: Path, content: str) -> None:
+        case = world.glioma[0]
+        (copy / case.id / "case.json").write_text(content)
+        (outcome,) = detect_cases([case], world.model, QUICK, copy)
+        assert outcome.failure is None
+        assert json.loads((copy / case.id / "case.json").read_text())["id"] == case.id
+
+    @pytest.mark.parametrize("name", ["anomaly.nii.gz", "mask.nii.gz", "restoration.nii.gz", "score-crps.nii.gz"])
+    def test_redoes_a_case_with_a_missing_or_an_empty_file(self, world: World, copy: Path, name: str) -> None:
+        first, second = (copy / case.id for case in world.glioma)
+        expected = voxels(first / name), voxels(second / name)
+        (first / name).unlink()
+        (second / name).write_bytes(b"")
+        detect_cases(world.glioma, world.model, QUICK, copy)
+        for folder, values in zip((first, second), expected, strict=True):
+            np.testing.assert_array_equal(voxels(folder / name), values)
+
     def test_redoes_a_case_whose_scan_changed(self, world: World, copy: Path, tmp_path: Path) -> None:
         case = world.glioma[0]
         changed = tmp_path / case.image.name
@@ -194,6 +212,35 @@ def test_a_failing_case_is_recorded_and_the_others_are_done(world: World, tmp_pa
     written = write_run(tmp_path / "run", world.model, QUICK, outcomes, 1.0, "test")
     assert written["cases"] == [case.id]
     assert json.loads((tmp_path / "run" / "run.json").read_text()) == written
+
+
+def test_a_scan_that_was_damaged_since_is_no_longer_among_the_cases(world: World, run: Path, tmp_path: Path) -> None:
+    copy, (case, other) = shutil.copytree(run, tmp_path / "run"), world.glioma
+    damaged = tmp_path / case.image.name
+    damaged.write_bytes(case.image.read_bytes()[:4000])
+    cases = [replace(case, image=damaged), other]
+    outcomes = detect_cases(cases, world.model, QUICK, copy)
+    assert [outcome.case.id for outcome in outcomes if outcome.failure] == [case.id]
+    assert write_run(copy, world.model, QUICK, outcomes, 1.0, "test", others=cases)["cases"] == [other.id]
+    assert {path.name for path in (copy / case.id).iterdir()} == FILES - {"case.json"}
+    outcomes = detect_cases(world.glioma, world.model, QUICK, copy)
+    assert len(write_run(copy, world.model, QUICK, outcomes, 1.0, "test")["cases"]) == 2
+
+
+def test_cases_of_another_procedure_in_the_same_folder_are_not_listed(
+    world: World, run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    copy, (first, second) = shutil.copytree(run, tmp_path / "run"), world.glioma
+    listed = write_run(copy, world.model, QUICK, [], 1.0, "test", others=world.glioma)["cases"]
+    assert listed == sorted([first.id, second.id]) and not capsys.readouterr().err
+    (copy / second.id / "anomaly.nii.gz").unlink()
+    assert write_run(copy, world.model, QUICK, [], 1.0, "test", others=world.glioma)["cases"] == [first.id]
+    other = QUICK.model_copy(update={"score": "intensity", "also": ()})
+    outcomes = detect_cases([second], world.model, other, copy)
+    capsys.readouterr()
+    assert write_run(copy, world.model, other, outcomes, 1.0, "test", others=world.glioma)["cases"] == [second.id]
+    assert "1 finished case of another procedure" in capsys.readouterr().err
+    assert write_run(copy, world.model, QUICK, [], 1.0, "test", others=world.glioma)["cases"] == [first.id]
 
 
 class TestThreshold:

@@ -143,6 +143,23 @@ class TestRefusals:
         with pytest.raises(CohortError, match="no label belongs to any case"):
             evaluate(run, world.root / "train", tmp_path / "results")
 
+    @pytest.mark.parametrize("content", ["{}", "[]", "null", '{"cases": 5}', '{"cases": ["a"], "score": 1}'])
+    def test_of_a_damaged_run(self, run: Path, tmp_path: Path, content: str) -> None:
+        copy = shutil.copytree(run, tmp_path / "run")
+        (copy / "run.json").write_text(content)
+        told = r"run.json: is damaged.*Remedy: run `anofield detect` again"
+        with pytest.raises(CohortError, match=told):
+            evaluate(copy, None, tmp_path / "results")
+        with pytest.raises(CohortError, match=told):
+            write_report(copy, tmp_path / "report.html")
+
+    @pytest.mark.parametrize("key", ["score", "scores", "baselines", "threshold", "thresholds", "options"])
+    def test_of_a_run_that_lacks_a_key(self, run: Path, tmp_path: Path, key: str) -> None:
+        about = json.loads((run / "run.json").read_text())
+        (tmp_path / "run.json").write_text(json.dumps({name: value for name, value in about.items() if name != key}))
+        with pytest.raises(CohortError, match=rf"run.json: is damaged. Missing or of another type: {key}. Remedy"):
+            evaluate(tmp_path, None, tmp_path / "results")
+
     @pytest.mark.parametrize("damage", ["unfinished", "other voxels", "truncated"])
     def test_of_one_case_leaves_the_others(self, world: World, run: Path, tmp_path: Path, damage: str) -> None:
         copy, case = shutil.copytree(run, tmp_path / "run"), world.glioma[0]

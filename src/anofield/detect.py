@@ -20,6 +20,8 @@ from anofield.baselines import BASELINES
 from anofield.cluster import Outcome, map_cases
 from anofield.cohort import Case
 from anofield.examine import examine_with, native_map, on_lattice, restored, to_brain
+from anofield.finished import CASE_FILE, finished_cases, outputs, whole
+from anofield.finished import read_case as read_case
 from anofield.fit import Fit, FitOptions
 from anofield.model import Model
 from anofield.scan import Scan, file_hash, write_json, write_like, writing
@@ -31,7 +33,6 @@ from anofield.trust import diagnostics, verdict
 from anofield.typing import FloatVolume, Json, Mask, PathLike
 from anofield.view import view
 
-CASE_FILE = "case.json"
 SMALL_LESIONS: dict[str, Json] = {  # no filter that a lesion of 4 mm would not survive: docs/explanation/detection.md
     "fit": {"elastic_mm": 7.0},
     "filters": {
@@ -156,6 +157,8 @@ def detect_cases(
 ) -> list[Outcome[Json]]:
     """Detect in every case and write `out/<case id>/`; finished cases are skipped, failing ones recorded.
 
+    A failing case that an earlier start had finished loses its `case.json`, so that nothing takes it for done.
+
     Args:
         cases: The cohort.
         model: From `load_model`.
@@ -172,7 +175,13 @@ def detect_cases(
     with writing(out):
         Path(out).mkdir(parents=True, exist_ok=True)
     work = partial(_one, model=model, options=options, threshold=threshold, out=Path(out), force=force)
-    return list(map_cases(work, cases, workers=workers, scheduler=scheduler, label="detect"))
+    outcomes = []
+    for outcome in map_cases(work, cases, workers=workers, scheduler=scheduler, label="detect"):
+        outcomes.append(outcome)
+        if outcome.failure is not None:  # what an earlier start found is not of this scan, or not by these options
+            with writing(out):
+                (Path(out) / outcome.case.id / CASE_FILE).unlink(missing_ok=True)
+    return outcomes
 
 
 def save(
@@ -199,10 +208,8 @@ def save(
     start = time.perf_counter()
     with writing(folder):
         folder.mkdir(parents=True, exist_ok=True)
-        for old in (CASE_FILE, "mask.nii.gz", "lesions.tsv", "restoration.nii.gz", "uncertainty.nii.gz"):
+        for old in (CASE_FILE, *outputs(folder)):
             (folder / old).unlink(missing_ok=True)
-        for score in folder.glob("score-*.nii.gz"):
-            score.unlink()
     anomaly = detection.maps[options.score]
     write_like(detection.scan, anomaly, folder / "anomaly.nii.gz", description=f"anofield {options.score}")
     for name in options.names[1:]:
@@ -223,6 +230,7 @@ def save(
         _write_lesions(lesions, folder / "lesions.tsv")
     seconds = {**detection.seconds, "write": time.perf_counter() - start}
     content = _case_json(detection, options, threshold, lesions, seconds, key, healthy or {})
+    content["files"] = outputs(folder)
     write_json(folder / CASE_FILE, content)
     return content
 
@@ -246,11 +254,13 @@ def write_run(
         outcomes: Of its cases.
         seconds: Wall time.
         command: As typed.
-        others: Cases that other parts of the same run do; those that are finished count.
+        others: Cases that other parts of the same run do; those that are finished by the same procedure count.
     """
-    finished = {outcome.case.id for outcome in outcomes if outcome.value is not None}
-    finished |= {case.id for case in others if read_case(Path(out) / case.id) is not None}
     threshold, calibrated = threshold_of(model, options), calibrated_values(model, options)
+    finished = {outcome.case.id for outcome in outcomes if outcome.value is not None}
+    mine = {outcome.case.id for outcome in outcomes}
+    key_of = partial(_key, model=model, options=options, threshold=threshold, calibrated=calibrated)
+    finished |= finished_cases(Path(out), [case for case in others if case.id not in mine], key_of)
     content: Json = {
         "anofield": __version__,
         "created": time.strftime("%Y-%m-%dT%H:%M:%S%z"),
@@ -290,19 +300,10 @@ def _one(
     calibrated = calibrated_values(model, options)
     key = _key(case, model, options, threshold, calibrated)
     done = None if force else read_case(folder)
-    if done is not None and done["key"] == key:
+    if done is not None and done["key"] == key and whole(folder, done):
         return done
     healthy = calibrated.get("fit", {}) if threshold is not None else {}
     return save(detect_case(case, model, options), folder, options, threshold, key, healthy)
-
-
-def read_case(folder: Path) -> Json | None:
-    """Content of a case's `case.json`; None if the case is not finished."""
-    try:
-        content: Json = json.loads((folder / CASE_FILE).read_text())
-    except (OSError, ValueError):
-        return None
-    return content
 
 
 def _precision(model: Model | Scorer) -> str:

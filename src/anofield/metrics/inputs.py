@@ -14,6 +14,15 @@ from anofield.errors import CohortError, UsageError
 from anofield.scan import stem
 from anofield.typing import Json, PathLike
 
+RUN_KEYS: dict[str, type | tuple[type, ...]] = {
+    "cases": list,
+    "score": str,
+    "scores": list,
+    "baselines": list,
+    "threshold": (dict, type(None)),
+    "thresholds": dict,
+    "options": (dict, type(None)),
+}  # of `run.json`, as far as it is read again
 LABEL_ENDINGS = ("", "_seg", "_mask", "_lesion_mask", "_label-lesion_mask", "_label", "_truth")
 
 
@@ -21,17 +30,48 @@ def read_run(run: Path) -> Json:
     """Content of `run.json`.
 
     Raises:
-        CohortError: No run, or no finished case in it.
+        CohortError: No run, `run.json` is damaged, or no finished case in it.
     """
     try:
-        about: Json = json.loads((run / "run.json").read_text())
+        about = json.loads((run / "run.json").read_text())
     except (OSError, ValueError) as error:
         raise CohortError(
             "is not a finished run", where=run, why=str(error), remedy="run `anofield detect` with this folder as -o"
         ) from error
-    if not about["cases"]:
+    content = checked_run(about, run / "run.json")
+    if not content["cases"]:
         raise CohortError("has no finished case", where=run, remedy="look into failures.json")
-    return about
+    return content
+
+
+def checked_run(about: object, path: Path, needed: Sequence[str] = tuple(RUN_KEYS)) -> Json:
+    """Content of a `run.json`, once it is known to hold what is read from it.
+
+    Args:
+        about: What the file holds.
+        path: The file.
+        needed: Keys that may not be missing.
+
+    Raises:
+        CohortError: It holds no object, a key is missing, or its value is of another type.
+    """
+    if not isinstance(about, dict):
+        why = f"it holds no JSON object but {about!r:.40}"
+    else:
+        wrong = [key for key in RUN_KEYS if not _has(about, key, needed)]
+        if not wrong:
+            return about
+        why = f"missing or of another type: {', '.join(wrong)}"
+    raise CohortError("is damaged", where=path, why=why, remedy="run `anofield detect` again: finished cases are kept")
+
+
+def _has(about: Json, key: str, needed: Sequence[str]) -> bool:
+    """Whether a key has a value of its type; lists are of names."""
+    if key not in about:
+        return key not in needed
+    value = about[key]
+    names = not isinstance(value, list) or all(isinstance(name, str) for name in value)
+    return isinstance(value, RUN_KEYS[key]) and names
 
 
 def labelled_cases(run: Path, cases: Sequence[str], labels: PathLike | None, dataset: str = "auto") -> list[Case]:

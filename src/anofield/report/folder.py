@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from anofield.errors import CohortError, UsageError
+from anofield.metrics.inputs import checked_run
 from anofield.typing import Json, PathLike
 
 
@@ -67,15 +68,15 @@ def read_run(run: PathLike, results: PathLike | None = None) -> Run:
     """Read a run folder and, if given, its results folder.
 
     Raises:
-        CohortError: No such folder, or no finished case in it.
-        UsageError: A JSON file is damaged, or the results folder holds no `results.json`.
+        CohortError: No such folder, no finished case in it, or its `run.json` is damaged.
+        UsageError: Another JSON file is damaged, or the results folder holds no `results.json`.
     """
     path = Path(run)
     if not path.is_dir():
         raise CohortError("no such run folder", where=path, remedy="give the output folder of `anofield detect`")
     measured = {} if results is None else _results(Path(results))
-    info = _optional(path / "run.json", {})
-    cases = [_case(folder, section(measured, "labels")) for folder in _finished(path, info.get("cases") or [])]
+    info = _info(path / "run.json")
+    cases = [_case(folder, section(measured, "labels")) for folder in _finished(path, info.get("cases", []))]
     if not cases:
         raise CohortError(
             "holds no finished case",
@@ -84,6 +85,11 @@ def read_run(run: PathLike, results: PathLike | None = None) -> Run:
             remedy="give the output folder of `anofield detect`, or run it again: it resumes where it stopped",
         )
     return Run(path, info, cases, _optional(path / "failures.json", []), measured)
+
+
+def _info(path: Path) -> Json:
+    """Content of `run.json`; empty for a run that has not ended."""
+    return checked_run(read_json(path, object), path, ["cases"]) if path.is_file() else {}
 
 
 def _finished(path: Path, order: list[str]) -> list[Path]:
