@@ -618,3 +618,17 @@ def test_the_command_takes_a_comparison_alone(tmp_path: Path, anofield: Callable
     assert ended.code == 0 and Path(ended.out.strip()) == tmp_path / "compare.html"
     ended = anofield("report", "--compare", file, "-p", tmp_path, "-o", tmp_path)
     assert ended.code == 2 and "--compare together with" in ended.err
+
+
+@pytest.mark.parametrize(
+    "change", [{"score": "crps"}, {"thresholds": {"deviation": {"calibrated": 4.5}}}], ids=["score", "threshold"]
+)
+def test_results_of_another_run_are_refused(tmp_path: Path, run: Path, change: dict[str, Any]) -> None:
+    add_results(tmp_path / "others", ["a"], **change)
+    with pytest.raises(UsageError, match=r"results of another run.*anofield evaluate"):
+        write_report(run, tmp_path / "r.html", results=tmp_path / "others")
+
+
+def test_results_at_the_runs_own_threshold_are_not(tmp_path: Path, run: Path) -> None:
+    add_results(tmp_path / "own", ["a"], thresholds={"deviation": {"calibrated": 1.0, "oracle": 4.5}})
+    assert write_report(run, tmp_path / "r.html", results=tmp_path / "own").is_file()

@@ -50,7 +50,7 @@ class Row:
         dtype: Stored type of the voxels.
         brain_ml: Volume of the brain.
         percentiles: `PERCENTILES` of its intensities.
-        label_ml, label_values: Volume of the non-zero label and the values it has.
+        label_ml, label_values: Volume of the label above 0 and the values it has there.
         mask: Where the brain was taken from, `file` or `non-zero`.
         hash, data_hash: SHA-256 of the file, and of its voxels whatever their stored type, compression and header.
         problems: Why the case cannot be used, each with its remedy.
@@ -186,7 +186,7 @@ def _forms_apart(header: nib.Nifti1Header, shape: tuple[int, ...]) -> float | No
 
 def _look_at_label(row: Row, case: Case, scan: Scan, brain: Mask | None) -> None:
     label = read_labels(case.label or "", scan)
-    inside = label != 0
+    inside = label > 0  # as evaluate counts
     count = int(np.count_nonzero(inside))
     row.label_ml = count * scan.voxel_ml
     row.label_values = tuple(int(value) for value in np.unique(label[inside]))

@@ -76,6 +76,7 @@ def read_run(run: PathLike, results: PathLike | None = None) -> Run:
         raise CohortError("no such run folder", where=path, remedy="give the output folder of `anofield detect`")
     measured = {} if results is None else _results(Path(results))
     info = _info(path / "run.json")
+    _check_belong(measured, info, results or path)
     cases = [_case(folder, section(measured, "labels")) for folder in _finished(path, info.get("cases", []))]
     if not cases:
         raise CohortError(
@@ -85,6 +86,19 @@ def read_run(run: PathLike, results: PathLike | None = None) -> Run:
             remedy="give the output folder of `anofield detect`, or run it again: it resumes where it stopped",
         )
     return Run(path, info, cases, _optional(path / "failures.json", []), measured)
+
+
+def _check_belong(measured: Json, info: Json, where: PathLike) -> None:
+    """Refuse results of another run: of another score, or at another calibrated threshold."""
+    score, own = measured.get("score"), section(info, "threshold").get("value")
+    used = section(section(measured, "thresholds"), str(score)).get("calibrated")
+    other_score = bool(score and info.get("score")) and score != info["score"]
+    if other_score or (used is not None and own is not None and used != own):
+        raise UsageError(
+            f"are results of another run: {score} above {used}, not {info.get('score')} above {own}",
+            where=where,
+            remedy="give the output folder of `anofield evaluate` on this run",
+        )
 
 
 def _info(path: Path) -> Json:
