@@ -37,12 +37,13 @@ from anofield.baselines.statistics import ZScore
 from anofield.baselines.untrained import Asymmetry, mirror
 from anofield.calibrate import calibrate
 from anofield.cohort import Case
-from anofield.detect import detect_case, detect_cases, threshold_of, write_run
+from anofield.detect import detect_case, detect_cases, write_run
 from anofield.errors import ExperimentError, MachineError, UsageError
 from anofield.evaluate import evaluate
 from anofield.histogram import exact_curve
 from anofield.prepare import Prepared, Recipe, prepare_case
 from anofield.store import Store
+from anofield.thresholds import threshold_of
 from helpers import CENTERS, World, make_prepared, make_store, small_world, with_lesion
 
 INSTALLED = {name for name in ("monai",) if importlib.util.find_spec(name)}

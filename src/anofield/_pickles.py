@@ -116,11 +116,13 @@ class _Unpickler(pickle.Unpickler):
         self._path, self._kind = path, kind
 
     def find_class(self, module: str, name: str) -> type[Call]:
+        """What a name of the pickle stands for: a record of the call, never the function itself."""
         if (module, name) not in _ALLOWED:
             raise _refusal(f"{module}.{name}", self._path, self._kind)
         return _ALLOWED[module, name]
 
     def persistent_load(self, pid: object) -> object:
+        """Always refused: such an object lies outside the file."""
         raise _refusal("an object outside the file (persistent id)", self._path, self._kind)
 
 
@@ -219,6 +221,11 @@ def _bytes(value: object) -> bytes:
 
 
 def as_number(value: object) -> float:
+    """A number of a pickle, plain or a scalar of numpy.
+
+    Raises:
+        ValueError: It is none.
+    """
     if isinstance(value, _Scalar):
         dtype, raw = value.args
         value = np.frombuffer(_bytes(raw), _dtype(dtype), count=1)[0].item()
@@ -255,19 +262,23 @@ def _pickled_call(module: str, name: str, *arguments: bytes) -> bytes:
 
 
 def pickled_name(module: str, name: str) -> bytes:
+    """Opcodes of a global name."""
     return pickle.GLOBAL + f"{module}\n{name}\n".encode()
 
 
 def pickled_tuple(*items: bytes) -> bytes:
+    """Opcodes of a tuple of things that are opcodes already."""
     return pickle.MARK + b"".join(items) + pickle.TUPLE
 
 
 def pickled_text(text: str) -> bytes:
+    """Opcodes of a string."""
     data = text.encode()
     return pickle.BINUNICODE + struct.pack("<I", len(data)) + data
 
 
 def pickled_integer(number: int) -> bytes:
+    """Opcodes of an integer of 32 bits."""
     return pickle.BININT + struct.pack("<i", number)
 
 

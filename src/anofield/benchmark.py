@@ -25,10 +25,11 @@ from anofield.baselines.run import TrainedBaseline, baseline_options, load_basel
 from anofield.calibrate import calibrate
 from anofield.calibrations import CALIBRATIONS, SINGLE_FILE
 from anofield.cohort import Case
-from anofield.detect import DetectOptions, detect_cases, read_case, write_run
+from anofield.detect import DetectOptions, detect_cases, write_run
 from anofield.errors import AnofieldError, UsageError
 from anofield.evaluate import evaluate, plain
 from anofield.experiment import Experiment
+from anofield.finished import read_case
 from anofield.model import Model, load_model
 from anofield.scan import write_json, writing
 from anofield.scorer import RunOptions, Scorer

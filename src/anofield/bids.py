@@ -13,7 +13,7 @@ from pathlib import Path
 
 from anofield import __version__
 from anofield.cohort import Case
-from anofield.detect import read_case
+from anofield.finished import read_case
 from anofield.scan import stem, write_json, writing
 from anofield.typing import Json, PathLike
 

@@ -20,15 +20,13 @@ from anofield.baselines import BASELINES
 from anofield.cluster import Outcome, map_cases
 from anofield.cohort import Case
 from anofield.examine import examine_with, native_map, on_lattice, restored, to_brain
-from anofield.finished import CASE_FILE, finished_cases, outputs, whole
-from anofield.finished import read_case as read_case
+from anofield.finished import CASE_FILE, finished_cases, outputs, read_case, whole
 from anofield.fit import Fit, FitOptions
 from anofield.model import Model
 from anofield.scan import Scan, file_hash, write_json, write_like, writing
 from anofield.score import SCORES, Lesion, ScoreOptions, find_lesions
 from anofield.scorer import RunOptions, Scorer
-from anofield.thresholds import calibrated_values, reference_of
-from anofield.thresholds import threshold_of as threshold_of
+from anofield.thresholds import calibrated_values, reference_of, threshold_of
 from anofield.trust import diagnostics, verdict
 from anofield.typing import FloatVolume, Json, Mask, PathLike
 from anofield.view import view
@@ -314,7 +312,7 @@ def _precision(model: Model | Scorer) -> str:
 def _key(case: Case, model: Model | Scorer, options: RunOptions, threshold: float | None, calibrated: Json) -> str:
     """Hash of all that a case's result depends on; of calibrations, the one in use alone."""
     parts = [file_hash(path) if path and path.is_file() else "" for path in (case.image, case.mask)]
-    parts += [json.dumps({name: calibrated.get(name) for name in ("fit", "limits", "reference")})]
+    parts += [json.dumps({name: calibrated.get(name) for name in ("fit", "reference")})]
     parts += [model.hash, model.recipe.model_dump_json(), options.model_dump_json(), repr(threshold), __version__]
     parts += [_precision(model)]
     return hashlib.sha256("\n".join(parts).encode()).hexdigest()

@@ -16,10 +16,11 @@ import numpy as np
 
 from anofield.cluster import Outcome, map_cases
 from anofield.cohort import Case
-from anofield.detect import DetectOptions, detect_case, threshold_of, top_mean
+from anofield.detect import DetectOptions, detect_case, top_mean
 from anofield.errors import ExperimentError
 from anofield.model import Model
 from anofield.scan import write_like, writing
+from anofield.thresholds import threshold_of
 from anofield.typing import FloatVolume, PathLike
 
 Task = Literal["pixel", "sample"]

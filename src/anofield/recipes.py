@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Container
 from pathlib import Path
 from typing import get_args
 
@@ -9,14 +10,13 @@ from pydantic import ValidationError
 
 from anofield.errors import UsageError
 from anofield.prepare import Recipe, RecipeName
-from anofield.typing import Json
 
 FIELD_VALUES = ("resolution", "box_mm", "normalise", "centers", "mode_pool", "lattice")  # what a field has learned by
 NAMES: tuple[str, ...] = get_args(RecipeName)
 LATER = {"label_resampling"}  # came after the first recipes were written, which all took the nearest label
 
 
-def missing_keys(content: Json) -> list[str]:
+def missing_keys(content: Container[str]) -> list[str]:
     """Keys that a stored recipe must have and lacks: a default in place of one would prepare scans in another way.
 
     >>> missing_keys(Recipe().model_dump(exclude={"centers", "label_resampling"}))
@@ -70,7 +70,7 @@ def _read(path: Path) -> Recipe:
         key = ".".join(str(part) for part in first["loc"])
         why = f"{key!r}: {first['msg']}" if key else first["msg"]
         raise UsageError("holds no recipe", where=path, why=why, remedy=remedy) from error
-    if lacking := [key for key in Recipe.model_fields if key not in found.model_fields_set | LATER]:
+    if lacking := missing_keys(found.model_fields_set):
         why = "a default in its place may be another value than meant"
         raise UsageError(f"lacks {', '.join(lacking)}", where=path, why=why, remedy=remedy)
     return found

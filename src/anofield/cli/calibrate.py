@@ -7,6 +7,7 @@ from typing import Annotated
 
 import typer
 
+from anofield._words import counted
 from anofield.cli._detection import (
     EdgeMm,
     ElasticMm,
@@ -86,7 +87,8 @@ def command(
     cases = find_cases(source, dataset=dataset.value, modality=modality, entities=entities, mask=mask)
     content, outcomes = calibrate(cases, loaded, options, quantile=quantile)
     thresholds = "\n".join(f"  {name:14} {value:.4f}" for name, value in content["thresholds"].items())
-    text = f"Thresholds from {len(content['cases'])} healthy scans:\n{thresholds}\nMeaning: {content['meaning']}"
+    scans = counted(len(content["cases"]), "healthy scan")
+    text = f"Thresholds from {scans}:\n{thresholds}\nMeaning: {content['meaning']}"
     text += _spread(content["kept"]["interval"], len(content["cases"]))
     text += f"\nWritten to {calibration_path(loaded.path, calibrated_settings(options, loaded))}."
     finish(content, failures_of(outcomes), len(content["cases"]), as_json=json_, text=text)

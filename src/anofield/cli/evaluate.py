@@ -12,9 +12,6 @@ from anofield._words import counted
 from anofield.cli._options import Dataset, DatasetOption, Json, finish
 from anofield.errors import UsageError
 
-LEAST_SUBJECTS = 2  # for any interval
-FEW_SUBJECTS = 10
-
 
 class Space(StrEnum):
     """Which voxels count."""
@@ -95,6 +92,8 @@ def _note(content: dict[str, Any]) -> str:
 
 
 def _sureness(subjects: int) -> str:
+    from anofield.metrics.bootstrap import FEW_SUBJECTS, LEAST_SUBJECTS
+
     if subjects < LEAST_SUBJECTS:
         return "No intervals, which need two subjects."
     few = f"; below {FEW_SUBJECTS} they are too narrow" if subjects < FEW_SUBJECTS else ""

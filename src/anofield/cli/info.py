@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from anofield import __version__
+from anofield._words import counted
 from anofield.cli._options import Json
 
 if TYPE_CHECKING:
@@ -40,9 +41,9 @@ def _calibration_lines(content: dict[str, Any]) -> list[str]:
     if not content["calibrations"] and not content["damaged"]:
         return [f"{content['model']}: not calibrated"]
     count = len(content["calibrations"])
-    lines = [f"{content['model']}: {count} calibration{'' if count == 1 else 's'}"]
+    lines = [f"{content['model']}: {counted(count, 'calibration')}"]
     for one in content["calibrations"]:
-        about = [f"{one['people']} people", f"quantile {one['quantile']}", one["date"], one["file"]]
+        about = [counted(one["people"], "person", "people"), f"quantile {one['quantile']}", one["date"], one["file"]]
         about += [] if one["holds"] else ["of another checkpoint"]
         lines.append(f"  {one['settings']}: {' · '.join(about)}")
     return [*lines, *(f"  damaged: {error}" for error in content["damaged"])]

@@ -8,6 +8,7 @@ from typing import Annotated
 
 import typer
 
+from anofield._words import counted
 from anofield.cli._detection import PrecisionOption
 from anofield.cli._options import Device, Experiment, Json, Precision, finish
 
@@ -38,4 +39,10 @@ def command(
     loaded = load_model(model, device=device, precision=precision.value)
     outcomes = run_mood(find_cases(source), loaded, DetectOptions(also=()), output, task.value)
     paths = [str(outcome.value) for outcome in outcomes if outcome.value is not None]
-    finish({"files": paths}, failures_of(outcomes), len(paths), as_json=json_, text=f"{output}: {len(paths)} files")
+    finish(
+        {"files": paths},
+        failures_of(outcomes),
+        len(paths),
+        as_json=json_,
+        text=f"{output}: {counted(len(paths), 'file')}",
+    )

@@ -7,7 +7,7 @@ from numpy.typing import NDArray
 
 from anofield.metrics import bootstrap
 from anofield.metrics.bootstrap import Weights
-from anofield.metrics.card import LEAST_SUBJECTS, Evidence, froc_samples, rests_on
+from anofield.metrics.card import Evidence, froc_samples, rests_on
 from anofield.metrics.pooled import stack_counts
 from anofield.typing import Json
 
@@ -32,7 +32,7 @@ def curve_bands(evidence: Evidence, name: str, weights: Weights) -> Json:
         `precision_recall` (precision at a recall), `roc` (sensitivity at a false-positive rate) and `froc` (lesion
         recall at so many false findings per scan).
     """
-    if rests_on(evidence, name, "ap") < LEAST_SUBJECTS:
+    if rests_on(evidence, name, "ap") < bootstrap.LEAST_SUBJECTS:
         return {}
     own = weights * evidence.pooled_cases
     counts = stack_counts([case.counts[name] for case in evidence.scored])

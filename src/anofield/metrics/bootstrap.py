@@ -11,6 +11,8 @@ from anofield.typing import Json
 
 RESAMPLES = 1000
 LEVEL = 0.95
+LEAST_SUBJECTS = 2  # below, resamples of the subjects do not differ: no interval and no p
+FEW_SUBJECTS = 10  # below some ten subjects percentile intervals are too narrow (docs/explanation/metrics.md)
 CHUNK = 50  # resamples of pooled counts at a time: 50 × 2 × some thousand bins
 
 Weights = NDArray[np.float64]  # (resample, case), how often each case was drawn

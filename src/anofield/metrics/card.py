@@ -23,7 +23,6 @@ KIND_WORDS: dict[Kind, str] = {
     "validation": "validation",
     "oracle": "oracle (test labels)",
 }
-LEAST_SUBJECTS = 2  # below, resamples of the subjects do not differ: no interval and no p
 HIGHER_IS_WORSE = ("fpr95", "hd95", "assd", "false_per_scan", "healthy_ml")
 
 Column = NDArray[np.float64]
@@ -101,7 +100,7 @@ def figures(evidence: Evidence, name: str, weights: Weights) -> tuple[dict[str, 
     for key, exact in voxel_values(evidence.curves[name]).items():
         samples[key] = samples[key] + (exact - values[key])  # resamples are binned by 0.4 %: centre them
         values[key] = exact
-    for key in (key for key in samples if rests_on(evidence, name, key) < LEAST_SUBJECTS):
+    for key in (key for key in samples if rests_on(evidence, name, key) < bootstrap.LEAST_SUBJECTS):
         samples[key] = np.full(len(weights), np.nan)
     return values, samples
 

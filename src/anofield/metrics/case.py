@@ -11,8 +11,8 @@ from typing import Literal
 import numpy as np
 
 from anofield.cohort import Case
-from anofield.detect import read_case
 from anofield.errors import ScanError
+from anofield.finished import read_case
 from anofield.histogram import exact_curve
 from anofield.metrics.lesions import OVERLAP, Components, Match, components, match
 from anofield.metrics.pooled import CaseCounts, PooledScores, count_case

@@ -9,8 +9,8 @@ from pathlib import Path
 
 from anofield._words import counted
 from anofield.cohort import Case, find_cases
-from anofield.detect import read_case
 from anofield.errors import CohortError, UsageError
+from anofield.finished import read_case
 from anofield.scan import stem
 from anofield.typing import Json, PathLike
 

@@ -6,13 +6,13 @@ from collections.abc import Iterable, Sequence
 from typing import Any
 
 from anofield._words import counted
+from anofield.metrics.bootstrap import FEW_SUBJECTS
 from anofield.report.charts import Chart, Line, area, svg_path
 from anofield.report.folder import section
 from anofield.report.numerals import DASH, decimal, finite, ml, number
 from anofield.typing import Json
 
 KINDS = {"calibrated": "healthy-calibrated", "validation": "validation", "oracle": "oracle (test labels)"}
-FEW_SUBJECTS = 10  # below some ten subjects percentile intervals are too narrow (docs/explanation/metrics.md)
 LARGEST_P = 0.05  # above it a difference is called unclear
 MAX_FALSE = 8.0  # false findings per scan at the right edge of the FROC
 METRICS = {  # key, or its beginning before the threshold's kind: (words, digits)
