@@ -114,7 +114,7 @@ def kept(people: Sequence[Highest], threshold: float) -> Json:
     """How far the promise can be trusted with this many people.
 
     The quantile of all voxels together is right on average over calibrations, but a few people hold most of what lies
-    above it: with 16 people, nine in ten calibrations of the phantom kept between 0.4 and 1.9 times what they promised.
+    above it: with 16 people, nine in ten calibrations of the phantom kept, on ten others, 0.4 to 1.9 times the promise.
 
     Args:
         people: Of the calibration.
