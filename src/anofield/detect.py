@@ -31,7 +31,7 @@ from anofield.trust import diagnostics, verdict
 from anofield.typing import FloatVolume, Json, Mask, PathLike
 from anofield.view import view
 
-SMALL_LESIONS: dict[str, Json] = {  # no filter that a lesion of 4 mm would not survive: docs/explanation/detection.md
+SMALL_LESIONS: dict[str, Json] = {  # no filter that a lesion of 5 mm would not survive: docs/explanation/detection.md
     "fit": {"elastic_mm": 7.0},
     "filters": {
         "rim_mm": 3.0,
@@ -63,7 +63,7 @@ class DetectOptions(RunOptions):
 
     @classmethod
     def small_lesions(cls) -> DetectOptions:
-        """For lesions of 4 to 12 mm: elastic alignment, standardised score, hardly any filter."""
+        """For lesions of 5 to 12 mm: elastic alignment, standardised score, hardly any filter."""
         return cls.model_validate(SMALL_LESIONS)
 
     @classmethod

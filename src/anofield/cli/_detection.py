@@ -74,7 +74,7 @@ class Preset(StrEnum):
 
 PresetOption = Annotated[
     Preset,
-    typer.Option("--preset", help="small-lesions: for lesions of 4 to 12 mm; ifl2021: fit, score and filters "
+    typer.Option("--preset", help="small-lesions: for lesions of 5 to 12 mm; ifl2021: fit, score and filters "
                  "as published."),
 ]  # fmt: skip
 PrecisionOption = Annotated[Precision, typer.Option("--precision", help="auto: bfloat16 where fast.")]
