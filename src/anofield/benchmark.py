@@ -62,13 +62,6 @@ class Sizes:
     steps: int
     few: int
 
-    def cases(self, name: str) -> int:
-        """People that a method is calibrated and tested on."""
-        plan = self.cohort
-        if name in SHORTENED:
-            return min(self.few, plan.n_calibration) + min(self.few, plan.n_test)
-        return plan.n_calibration + plan.n_test
-
 
 FULL = Sizes(demo.FULL, steps=1500, few=4)
 QUICK = Sizes(demo.QUICK, steps=1000, few=2)
@@ -119,10 +112,10 @@ def run_benchmark(
     failures = _failures_before(out)
     wanted = [name for name in method_names() if name in methods or not methods]
     waiting = [name for name in wanted if not bench.row_path(name).is_file()]
-    say(f"benchmark: {len(waiting)} of {len(wanted)} methods to run, {_minutes(waiting, bench)} on two cores")
+    say(f"benchmark: {len(waiting)} of {len(wanted)} methods to run")
     found = _write_results(bench, failures)
-    for number, name in enumerate(waiting):
-        say(f"benchmark: {name} ({number + 1} of {len(waiting)}, {_minutes(waiting[number:], bench)} left)")
+    for number, name in enumerate(waiting, start=1):
+        say(f"benchmark: {name} ({number} of {len(waiting)})")
         failures.pop(name, None)
         error = _attempt(bench, name)
         if error is not None:
@@ -166,42 +159,6 @@ def _write_results(bench: Bench, failures: dict[str, str]) -> tuple[Json, str]:
     _write(bench.out / "table.md", table + "\n")
     _write(bench.out / "table.tsv", format_tsv(rows, failures))
     return content, table
-
-
-# Seconds of training, and per person for calibration and test, of `FULL` on two cores: one thread's CPU time on smaller
-# slices, by the number of pixels and divided by 1.5 for the second core
-COSTS: dict[str, tuple[float, float]] = {
-    **dict.fromkeys(["random", "intensity", "equalised", "asymmetry", "zscore", "pca"], (2.0, 0.15)),
-    "ae-spatial": (90.0, 0.15),
-    **dict.fromkeys(["ae-dense", "vae-dense"], (110.0, 0.15)),
-    **dict.fromkeys(["vae-restore", "gmvae"], (120.0, 3.5)),
-    "dae": (225.0, 0.4),
-    "vae-spatial": (280.0, 0.4),
-    "anofield": (60.0, 1.4),
-    FEW: (0.0, 1.4),
-    "ifl2021": (0.0, 55.0),
-}
-COHORT_SECONDS, EVALUATION_SECONDS = 60.0, 5.0  # of `FULL`: making and preparing people; evaluating one method
-
-
-def estimate(name: str, sizes: Sizes) -> float:
-    """Seconds that a method takes on two cores, roughly: the cost of `FULL` by the amount of work."""
-    training, case = COSTS[name]
-    plan, full = sizes.cohort, FULL.cohort
-    side = plan.resolution / full.resolution
-    people = sizes.cases(name)
-    if name in METHODS:  # random points, whatever the lattice
-        share = plan.n_train * plan.epochs * plan.points / (full.n_train * full.epochs * full.points)
-        return training * share + case * people
-    return training * side**2 * sizes.steps / FULL.steps + case * people * side**3
-
-
-def _minutes(names: Sequence[str], bench: Bench) -> str:
-    """What is left to do, as text."""
-    size = bench.sizes.cohort.n_train / FULL.cohort.n_train
-    made = (bench.out / "train.zarr").exists()
-    seconds = sum(estimate(name, bench.sizes) + EVALUATION_SECONDS * size for name in names)
-    return f"about {max(1, round((seconds + (0 if made else COHORT_SECONDS * size)) / 60))} min"
 
 
 @dataclass(frozen=True)
