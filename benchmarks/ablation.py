@@ -52,12 +52,9 @@ ROWS: dict[str, Row] = {
     "default": Row(),
     "L 10 (published)": Row(specs={"L": 10}),
     "L 5": Row(specs={"L": 5}),
-    "progressive octaves": Row(specs={"ProgressiveEpochs": 80}),
     "corner lattice (published)": Row(specs={"Lattice": "corner"}, timed=False),
     "BrainFraction 0 (published)": Row(specs={"BrainFraction": 0.0}, timed=False),
     "BrainFraction 0.5": Row(specs={"BrainFraction": 0.5}, timed=False),
-    "ordinal loss 0.5": Row(specs={"OrdinalWeight": 0.5}),
-    "ordinal loss 2": Row(specs={"OrdinalWeight": 2.0}),
     "dropout 0.2 (published)": Row(specs={"NetworkSpecs": {"dropout": [0, 1, 2, 3, 4], "dropout_prob": 0.2}}),
     "CodeBound 1 (published)": Row(specs={"CodeBound": 1.0, "CodeInitStdDev": 1.0}),
     "all published": Row(
@@ -109,8 +106,6 @@ def run_row(folder: Path, name: str, seed: int, kinds: tuple[str, ...]) -> dict[
     base, specs = demo_specs(row.plan, seed), specs_of(row, seed, row.plan.epochs)
     cost = epoch_cost(specs, base, people) if row.timed and specs != base else 1.0
     specs = specs_of(row, seed, max(1, round(row.plan.epochs / cost)))
-    if specs.progressive_epochs:
-        specs = specs.model_copy(update={"progressive_epochs": specs.num_epochs // 2})
     experiment = Experiment.create(out / "experiment", specs)
     train(experiment, people, resume="auto", precision="auto", held_out=held_out)
     options = DetectOptions()

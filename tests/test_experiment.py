@@ -120,6 +120,12 @@ class TestSpecs:
         assert f"nearest known: '{nearest}'" in str(caught.value)
         assert caught.value.where.endswith("specs.json")
 
+    @pytest.mark.parametrize("key", ["OrdinalWeight", "ProgressiveEpochs"])
+    def test_a_removed_key_is_refused_like_any_unknown_one(self, tmp_path: Path, key: str) -> None:
+        (tmp_path / "specs.json").write_text(json.dumps({**PUBLISHED, key: 0}))
+        with pytest.raises(UsageError, match=f"unknown key '{key}'"):
+            Experiment(tmp_path)
+
     @pytest.mark.parametrize(
         ("changes", "key", "value"),
         [

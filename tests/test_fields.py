@@ -43,12 +43,6 @@ class Wave(nn.Module):
         joined = torch.cat((3 * points, codes[:, None].expand(-1, points.shape[1], -1)), dim=-1)
         return self.last(torch.sin(self.module(joined)))
 
-class Banded(Wave):
-    share = None
-
-    def set_band(self, share):
-        self.share = share
-
 def short(specs):
     field = Wave(specs)
     field.code_length = 2
@@ -67,7 +61,7 @@ def text(specs):
 
 NUMBER = 3
 '''
-NAMES = ("Wave", "Banded", "short", "flat", "bare", "text", "NUMBER", "missing")
+NAMES = ("Wave", "short", "flat", "bare", "text", "NUMBER", "missing")
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -136,12 +130,6 @@ class TestAFieldOfAnotherPackage:
         assert not any(parameter.requires_grad for parameter in model.field.decoder.parameters())
         assert unlearned_octaves(model, canvas_of(model.recipe, 64)) == ""  # it has no octaves to warn of
 
-    def test_lets_its_octaves_in_if_it_can(self, world: World, tmp_path: Path) -> None:
-        specs = Specs.model_validate(wave_specs(world) | {"NetworkArch": "banded", "ProgressiveEpochs": 4})
-        experiment = Experiment.create(tmp_path / "e", specs)
-        train(experiment, Store(world.root / "train.zarr"), device="cpu")
-        assert load_model(experiment.path, device="cpu").field.decoder.share == 0.5  # type: ignore[attr-defined]
-
     def test_is_not_taken_for_a_preset(self, world: World, tmp_path: Path) -> None:
         store = Store(world.root / "train.zarr")
         specs = start_experiment(tmp_path / "e", "default", store).specs.dump()
@@ -185,10 +173,6 @@ class TestNames:
     def test_a_field_that_cannot_be_used_is_refused_with_a_reason(self, name: str, words: str) -> None:
         with pytest.raises(UsageError, match=words):
             build_field(tiny_specs(NetworkArch=name))
-
-    def test_octaves_cannot_be_let_into_a_field_without(self) -> None:
-        with pytest.raises(UsageError, match="'wave' has no set_band"):
-            build_field(tiny_specs(NetworkArch="wave", ProgressiveEpochs=3))
 
     def test_an_experiment_of_an_uninstalled_field_says_what_is_missing(
         self, world: World, anofield: Run, tmp_path: Path

@@ -88,7 +88,8 @@ class TestWhatMayChange:
 
     @pytest.mark.parametrize(("content", "words"), [
         (None, "neither the name of a recipe nor a file"), ("{", "Invalid JSON"), ('{"name": "boxes"}', "'name': "),
-        ('{"name": "ifl2021-brats"}', "lacks resolution, box_mm, normalise, centers, mode_pool, lattice"),
+        ('{"name": "ifl2021-brats"}',
+         "lacks resolution, box_mm, normalise, centers, mode_pool, lattice, label_resampling"),
     ])  # fmt: skip
     def test_what_is_no_recipe_is_named(self, content: str | None, words: str, tmp_path: Path) -> None:
         path = tmp_path / "recipe.json"
@@ -102,19 +103,17 @@ class TestWhatMayChange:
 class TestStored:
     """The recipe of an experiment: whole, or refused."""
 
-    @pytest.mark.parametrize("key", [key for key in Recipe.model_fields if key != "label_resampling"])
+    @pytest.mark.parametrize("key", list(Recipe.model_fields))
     def test_a_missing_key_is_named_and_never_replaced_by_its_default(self, key: str, tmp_path: Path) -> None:
         (tmp_path / RECIPE_FILE).write_text(BOX.model_dump_json(exclude={key}))
         with pytest.raises(ExperimentError, match=f"{RECIPE_FILE} lacks {key}\\.") as caught:
             read_recipe(tmp_path)
         assert caught.value.exit_code == 5 and caught.value.remedy
 
-    def test_an_empty_one_lacks_all_and_one_from_before_label_resampling_is_read(self, tmp_path: Path) -> None:
+    def test_an_empty_one_lacks_all(self, tmp_path: Path) -> None:
         (tmp_path / RECIPE_FILE).write_text("{}")
-        with pytest.raises(ExperimentError, match=r"lacks name, resolution, .*lattice"):
+        with pytest.raises(ExperimentError, match=r"lacks name, resolution, .*lattice, label_resampling"):
             read_recipe(tmp_path)
-        (tmp_path / RECIPE_FILE).write_text(BOX.model_dump_json(exclude={"label_resampling"}))
-        assert read_recipe(tmp_path) == BOX
 
 
 class TestDetection:

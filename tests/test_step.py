@@ -34,12 +34,9 @@ def gradients(run: Run) -> list[Tensor]:
 
 
 @pytest.mark.parametrize("part", [1, 60, 10_000])
-@pytest.mark.parametrize("ordinal", [0.0, 0.7])
-def test_gradients_taken_in_parts_are_those_of_the_published_loss(
-    monkeypatch: pytest.MonkeyPatch, part: int, ordinal: float
-) -> None:
+def test_gradients_taken_in_parts_are_those_of_the_published_loss(monkeypatch: pytest.MonkeyPatch, part: int) -> None:
     monkeypatch.setattr(module, "PART_POINTS", part)
-    run, rows, points = run_of(OrdinalWeight=ordinal), torch.tensor([4, 0, 3]), batch(3)
+    run, rows, points = run_of(), torch.tensor([4, 0, 3]), batch(3)
     loss = batch_loss(run, *points, rows, 50)
     loss.backward()
     expected = gradients(run)
@@ -59,7 +56,7 @@ def test_a_field_of_another_package_takes_the_steps_of_plain_autograd(
     monkeypatch: pytest.MonkeyPatch, part: int
 ) -> None:
     monkeypatch.setattr(module, "PART_POINTS", part)
-    changes = {"OrdinalWeight": 0.7, "GradientClipNorm": 1.0, "NetworkSpecs": tiny_specs().network_specs.model_dump()}
+    changes = {"GradientClipNorm": 1.0, "NetworkSpecs": tiny_specs().network_specs.model_dump()}
     fast, slow = run_of(**changes), run_of(**changes)  # with dropout
     slow.field.__class__ = Plain
     assert folded_weights(fast.field) and not folded_weights(slow.field)
@@ -97,21 +94,6 @@ def test_bfloat16_gradients_are_close() -> None:
         train_step(run, batch(4, 500), torch.arange(4), 1, 4)
         results.append(torch.cat([gradient.flatten() for gradient in gradients(run)]))
     assert functional.cosine_similarity(*results, dim=0) > 0.999
-
-
-def test_the_ordinal_loss_is_the_score_of_the_ordered_distribution() -> None:
-    run = run_of()
-    points, targets = batch(2)
-    codes = torch.zeros(2, run.specs.code_length)
-    plain, both = (point_loss(run.field, points, targets, codes, run.field.fold(), weight) for weight in (0.0, 0.5))
-    p = run.field.logits(points, codes).softmax(dim=-1).detach()
-    expected = 0.0
-    for case in range(2):
-        for point in range(30):
-            for k in range(CLASSES):
-                below = float(p[case, point, : k + 1].sum())
-                expected += (below - float(k >= int(targets[case, point]))) ** 2
-    assert float((both - plain).detach()) == pytest.approx(0.5 * expected, rel=1e-4)
 
 
 class TestReluDropout:
@@ -157,7 +139,7 @@ def test_the_compiled_loss_is_the_loss() -> None:
     """What CUDA takes; traced and differentiated by torch.compile, run without its code generator."""
     results = []
     for compiled in (False, True):
-        run = run_of(OrdinalWeight=0.3)
+        run = run_of()
         if compiled:
             run.point_loss = torch.compile(point_loss, backend="aot_eager")
         loss = train_step(run, batch(3), torch.arange(3), 1, 3)

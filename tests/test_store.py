@@ -240,6 +240,19 @@ def test_a_damaged_store_is_named(damage: str, cases: list[Case], tmp_path: Path
     assert str(tmp_path / "s.zarr") in str(caught.value)
 
 
+@pytest.mark.parametrize("key", list(Recipe.model_fields))
+def test_a_missing_key_of_the_recipe_is_named_and_never_replaced_by_its_default(
+    key: str, cases: list[Case], tmp_path: Path
+) -> None:
+    create(tmp_path / "s.zarr", cases)
+    metadata = tmp_path / "s.zarr" / "zarr.json"
+    content = json.loads(metadata.read_text())
+    del content["attributes"]["recipe"][key]
+    metadata.write_text(json.dumps(content))
+    with pytest.raises(CohortError, match=rf"lacks recipe\.{key}\."):
+        Store(tmp_path / "s.zarr")
+
+
 @pytest.mark.parametrize("place", ["file", "file/s.zarr"])
 def test_a_place_that_cannot_be_written_is_a_machine_error(place: str, cases: list[Case], tmp_path: Path) -> None:
     (tmp_path / "file").write_text("x")

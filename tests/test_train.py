@@ -21,7 +21,7 @@ from anofield._lock import exclusive
 from anofield.cohort import Case
 from anofield.errors import ExperimentError, Interrupted, MachineError, UsageError
 from anofield.experiment import Experiment, Logs
-from anofield.model import load_model, pick_device
+from anofield.model import pick_device
 from anofield.provenance import read_provenance
 from anofield.scan import write_json
 from anofield.step import batch_loss, start_run
@@ -350,16 +350,6 @@ class TestWatching:
     def test_an_unknown_tracker_is_refused(self, tmp_path: Path, store: Store) -> None:
         with pytest.raises(UsageError, match="tensorboard"):
             train(Experiment.create(tmp_path, tiny_specs()), store, device="cpu", track="wandb")
-
-
-def test_octaves_are_let_in_one_after_the_other(tmp_path: Path, store: Store) -> None:
-    experiment = Experiment.create(tmp_path, tiny_specs(L=4, ProgressiveEpochs=4, NumEpochs=2, SnapshotFrequency=1))
-    train(experiment, store, device="cpu")
-    half = load_model(tmp_path, device="cpu").field.decoder
-    assert half.band is not None
-    torch.testing.assert_close(half.band, torch.tensor([1.0, 1.0, 1.0, 0.0]))
-    train(longer(experiment, 4), store, resume="latest", device="cpu")
-    assert load_model(tmp_path, device="cpu").field.decoder.band is None
 
 
 def longer(experiment: Experiment, epochs: int) -> Experiment:

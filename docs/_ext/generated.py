@@ -35,8 +35,6 @@ MEANINGS = {  # of every key of specs.json; a new key without one stops the buil
     "EncodeImage": "unused",
     "BrainFraction": "share of points drawn in the brain, the others anywhere",
     "Lattice": "place of a voxel in the field; null takes the store's, `corner` as published",
-    "OrdinalWeight": "of the continuous ranked probability score beside cross-entropy",
-    "ProgressiveEpochs": "over which the octaves are let in, the low ones first",
     "HeldOutSource": "store of healthy people to measure and not to train on",
     "HeldOutFrequency": "every how many epochs",
     "Seed": "of everything random",

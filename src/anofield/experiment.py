@@ -125,10 +125,8 @@ class Specs(_Strict):
 
     Added keys, each with the published behaviour as its default: `NetworkArch` (the decoder, or a field of another
     package), `BrainFraction` (share of training points drawn in the brain), `Lattice` (place of a voxel in the field,
-    published: `corner`; null takes the store's), `OrdinalWeight` (of the continuous ranked probability score beside
-    cross-entropy), `ProgressiveEpochs` (over which the octaves are let in, the low ones first), `HeldOutSource` and
-    `HeldOutFrequency` (healthy people that are not trained on, and how often to measure them), `Seed`, and the `Cosine`
-    rate.
+    published: `corner`; null takes the store's), `HeldOutSource` and `HeldOutFrequency` (healthy people that are not
+    trained on, and how often to measure them), `Seed`, and the `Cosine` rate.
     """
 
     description: str | list[str] = ""
@@ -153,8 +151,6 @@ class Specs(_Strict):
     encode_image: bool = False
     brain_fraction: float = Field(default=0.0, ge=0, le=1)
     lattice: Literal["center", "corner"] | None = None
-    ordinal_weight: float = Field(default=0.0, ge=0)
-    progressive_epochs: int = Field(default=0, ge=0)
     held_out_source: str | None = None
     held_out_frequency: int = Field(default=100, ge=1)
     seed: int = Field(default=0, ge=0)

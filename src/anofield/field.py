@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from typing import Any, Protocol, runtime_checkable
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor, nn
@@ -15,7 +15,6 @@ from torch.nn import functional
 
 from anofield.errors import UsageError
 
-FIRST_OCTAVES = 2  # let through from the start of a progressive training
 INTEGERS = {2: torch.int16, 4: torch.int32, 8: torch.int64}  # by bytes of the float type
 
 
@@ -46,14 +45,6 @@ class FieldModule(nn.Module):
     def logits(self, points: Tensor, codes: Tensor) -> Tensor:
         """As `Field.logits`, with gradients for the weights and the codes."""
         raise NotImplementedError
-
-
-@runtime_checkable
-class Progressive(Protocol):
-    """A field whose octaves can be let in one by one."""
-
-    def set_band(self, share: float) -> None:
-        """Let a share of the octaves through, the low ones first."""
 
 
 def fourier_features(points: Tensor, frequencies: Tensor) -> Tensor:
@@ -177,7 +168,6 @@ class Decoder(FieldModule):
         self.dropout_layers, self.dropout_prob, self.latent_dropout = set(dropout), dropout_prob, latent_dropout
         frequencies = (math.pi * 2.0 ** torch.arange(octaves)).reshape(1, 1, octaves) if octaves else None
         self.register_buffer("L_mult", frequencies)
-        self.band: Tensor | None = None
         self.point_size = 6 * octaves if octaves else 3
         joined = code_length + self.point_size
         widths = [joined, *dims, classes if octaves else classes + 1]
@@ -233,20 +223,8 @@ class Decoder(FieldModule):
         return [getattr(self, f"lin{layer}").weight for layer in range(self.hidden + 1)]
 
     def features(self, points: Tensor) -> Tensor:
-        """(case, point, 3) → (case, point, feature), higher octaves faded while `band` says so."""
-        if self.L_mult is None:
-            return points
-        features = fourier_features(points, self.L_mult.flatten())
-        return features if self.band is None else features * self.band.repeat(6)
-
-    def set_band(self, share: float) -> None:
-        """Let a share of the octaves through, the low ones first: coarse to fine (Park et al. 2021, Nerfies, eq. 8)."""
-        if self.L_mult is None:
-            return
-        octaves = self.L_mult.numel()
-        lowest = min(FIRST_OCTAVES, octaves)
-        passed = lowest + share * (octaves - lowest) - torch.arange(octaves, device=self.L_mult.device)
-        self.band = None if share >= 1 else 0.5 * (1 - torch.cos(math.pi * passed.clamp(0, 1)))
+        """(case, point, 3) → (case, point, feature)."""
+        return points if self.L_mult is None else fourier_features(points, self.L_mult.flatten())
 
     def _linear(self, layer: int, weight: Tensor, x: Tensor, features: Tensor, codes: Tensor) -> Tensor:
         """One layer on its joined input, without building the join: the code's product is added once per case."""

@@ -10,7 +10,7 @@ from torch import nn
 
 from anofield.errors import UsageError
 from anofield.experiment import DECODER, Specs
-from anofield.field import FieldModule, Progressive
+from anofield.field import FieldModule
 
 GROUP = "anofield.fields"  # entry points: name = "package.module:callable", from `Specs` to a `FieldModule`
 
@@ -67,12 +67,6 @@ def _check(point: EntryPoint, found: object, specs: Specs) -> None:
                 where=point.value,
                 remedy="build it from the specs that it is given",
             )
-    if specs.progressive_epochs and not isinstance(field, Progressive):
-        raise UsageError(
-            f"ProgressiveEpochs is {specs.progressive_epochs}, and the field {point.name!r} has no set_band",
-            where=point.value,
-            remedy="set ProgressiveEpochs to 0",
-        )
     if (shape := _decoded_shape(field)) != (1, 2, field.classes):
         raise UsageError(
             f"the field {point.name!r} gives logits of shape {shape} for one case and two points",

@@ -15,7 +15,7 @@ from anofield.calibrations import Calibrations, read_calibrations, read_object
 from anofield.codes import CodePrior
 from anofield.errors import ExperimentError, MachineError, UsageError
 from anofield.experiment import DECODER, LATEST, Checkpoint, Experiment, Specs
-from anofield.field import Decoder, FieldModule, FrozenField, Progressive
+from anofield.field import Decoder, FieldModule, FrozenField
 from anofield.fields import installed_field
 from anofield.prepare import Recipe
 from anofield.recipes import missing_keys, recipe_in_place
@@ -150,8 +150,6 @@ def load_model(
             where=experiment.path,
             remedy="restore the specs.json it was trained with",
         )
-    if experiment.specs.progressive_epochs and isinstance(field, Progressive):
-        field.set_band(checkpoint.epoch / experiment.specs.progressive_epochs)
     where = pick_device(device)
     frozen = FrozenField(field.to(where), bfloat16=wants_bfloat16(precision, where))
     own = read_recipe(experiment.path)

@@ -29,11 +29,10 @@ PUBLISHED_NETWORK_KEYS = (
     "weight_norm",
 )  # fmt: skip
 # Keys of this project (`NetworkSpecs.` before those that stand there) that change the network → the published value
-OWN_NETWORK_KEYS: dict[str, Any] = {"NetworkArch": "decoder", "ProgressiveEpochs": 0}
+OWN_NETWORK_KEYS: dict[str, Any] = {"NetworkArch": "decoder"}
 OWN_TRAINING_KEYS: dict[str, Any] = {  # keys that training alone heeds → published way
     "BrainFraction": 0.0,
     "Lattice": None,
-    "OrdinalWeight": 0.0,
     "HeldOutSource": None,
     "HeldOutFrequency": 100,
     "Seed": 0,

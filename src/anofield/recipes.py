@@ -13,16 +13,15 @@ from anofield.prepare import Recipe, RecipeName
 
 FIELD_VALUES = ("resolution", "box_mm", "normalise", "centers", "mode_pool", "lattice")  # what a field has learned by
 NAMES: tuple[str, ...] = get_args(RecipeName)
-LATER = {"label_resampling"}  # came after the first recipes were written, which all took the nearest label
 
 
 def missing_keys(content: Container[str]) -> list[str]:
     """Keys that a stored recipe must have and lacks: a default in place of one would prepare scans in another way.
 
-    >>> missing_keys(Recipe().model_dump(exclude={"centers", "label_resampling"}))
+    >>> missing_keys(Recipe().model_dump(exclude={"centers"}))
     ['centers']
     """
-    return [key for key in Recipe.model_fields if key not in content and key not in LATER]
+    return [key for key in Recipe.model_fields if key not in content]
 
 
 def recipe_in_place(own: Recipe, given: str) -> Recipe:

@@ -103,9 +103,9 @@ def start_run(specs: Specs, case_ids: list[str], device: torch.device, ranks: Ra
 
 
 def point_loss(
-    network: FieldModule, points: Tensor, targets: Tensor, codes: Tensor, weights: Sequence[Tensor], ordinal: float
+    network: FieldModule, points: Tensor, targets: Tensor, codes: Tensor, weights: Sequence[Tensor]
 ) -> Tensor:
-    """Sum over all points of cross-entropy, and of the ordinal loss with its weight.
+    """Sum of the cross-entropy over all points.
 
     Args:
         network: The field.
@@ -113,15 +113,9 @@ def point_loss(
         targets: Classes, (case, point).
         codes: (case, code).
         weights: From `folded_weights`.
-        ordinal: Weight of the continuous ranked probability score of the ordered classes; 0 as published.
     """
     logits = outputs_at(network, points, codes, weights).float().flatten(0, 1)  # (case · point, class)
-    observed = targets.flatten()
-    loss = functional.cross_entropy(logits, observed, reduction="sum")
-    if ordinal:
-        reached = torch.arange(logits.shape[1], device=logits.device) >= observed[:, None]
-        loss = loss + ordinal * (logits.softmax(dim=1).cumsum(dim=1) - reached.float()).square().sum()
-    return loss
+    return functional.cross_entropy(logits, targets.flatten(), reduction="sum")
 
 
 def batch_loss(run: Run, points: Tensor, targets: Tensor, rows: Tensor, epoch: int) -> Tensor:
@@ -146,7 +140,7 @@ def _part_loss(
     """Loss of some cases, not yet divided by the number of cases in the step."""
     specs = run.specs
     with torch.autocast(run.device.type, torch.bfloat16, enabled=run.bfloat16):
-        loss = run.point_loss(run.field, points, targets, codes, weights, specs.ordinal_weight)
+        loss = run.point_loss(run.field, points, targets, codes, weights)
     if specs.code_regularization:
         ramp = min(1.0, epoch / RAMP_EPOCHS)
         loss = loss + specs.code_regularization_lambda * ramp * points.shape[1] * codes.norm(dim=1).sum()

@@ -24,6 +24,7 @@ from anofield.cluster import Outcome, map_cases
 from anofield.cohort import Case
 from anofield.errors import CohortError, ExperimentError, UsageError
 from anofield.prepare import Prepared, Recipe, prepare_case
+from anofield.recipes import missing_keys
 from anofield.scan import file_hash, writing
 from anofield.typing import Classes, Json, PathLike
 
@@ -44,7 +45,8 @@ class Store:
         """Open a store.
 
         Raises:
-            CohortError: There is no store, or it was written by another format version.
+            CohortError: There is no store, it was written by another format version, or it lacks arrays or keys of its
+                recipe.
         """
         self.path = Path(path)
         try:
@@ -53,6 +55,7 @@ class Store:
             self.ids: list[str] = list(attributes["cases"])
             self.recipe = Recipe.model_validate(attributes["recipe"])
             missing = [name for name in ARRAYS if name not in self._group]
+            missing += [f"recipe.{key}" for key in missing_keys(attributes["recipe"])]
         except (FileNotFoundError, KeyError, ValueError, json.JSONDecodeError) as error:
             raise CohortError(
                 "is not a store of prepared scans", where=path, remedy="make one with `anofield prepare`"
@@ -64,9 +67,7 @@ class Store:
                 remedy="prepare the cohort again",
             )
         if missing:
-            raise CohortError(
-                f"has lost its arrays {', '.join(missing)}", where=path, remedy="prepare the cohort again with --force"
-            )
+            raise CohortError(f"lacks {', '.join(missing)}", where=path, remedy="prepare the cohort again with --force")
         self.subjects: list[str] = list(attributes["subjects"])
 
     @classmethod

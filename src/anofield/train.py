@@ -22,7 +22,6 @@ from anofield._signals import StopRequest, deferred_stop
 from anofield.errors import Interrupted, UsageError
 from anofield.experiment import DECODER, LATEST, Checkpoint, Experiment, Logs
 from anofield.feed import Cache, Feed, open_feed
-from anofield.field import Progressive
 from anofield.held_out import HeldOut
 from anofield.journal import Journal
 from anofield.model import Precision, check_recipe, codes_of, load_weights, pick_device, write_recipe
@@ -153,12 +152,10 @@ def _epochs(run: Run, feed: Feed, experiment: Experiment, stop: StopRequest, jou
 
 
 def _set_rates(run: Run, epoch: int) -> list[float]:
-    """Learning rates and octaves of an epoch."""
+    """Set the learning rates of an epoch, of the network and of the codes, and return them."""
     rates = [schedule.rate(epoch) for schedule in run.specs.learning_rate_schedule]
     for group, rate in zip(run.optimizer.param_groups, rates, strict=True):
         group["lr"] = rate
-    if run.specs.progressive_epochs and isinstance(run.field, Progressive):
-        run.field.set_band(epoch / run.specs.progressive_epochs)
     return rates
 
 
