@@ -83,12 +83,7 @@ ROWS: dict[str, DetectOptions] = {
     "score crps": options("crps"),
     "score tail": options("tail-probability"),
     "pose none": options(fit={"pose": "none"}),
-    "pose rigid": options(fit={"pose": "rigid"}),
     "intensity smooth": options(fit={"intensity": "smooth"}),
-    "4 samples": options(fit={"samples": 4}),
-    "unbounded loss": options(fit={"bound": None}),
-    "no prior": options(fit={"prior_weight": 0.0}),
-    "bound 1": options(fit={"bound": 1.0}),
     "120 iterations": options(fit={"iterations": 120}),
 }
 

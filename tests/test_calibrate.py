@@ -13,13 +13,11 @@ import numpy as np
 import pytest
 
 from anofield.calibrate import QUANTILE, calibrate
-from anofield.calibrations import SINGLE_FILE, calibration_path
 from anofield.cohort import Case
 from anofield.detect import detect_case, detect_cases, write_run
 from anofield.errors import CohortError, ExperimentError, UsageError
 from anofield.model import Model, load_model
-from anofield.reference import REFERENCE_FILE
-from anofield.thresholds import calibrated_settings, calibrated_values, calibration_of, threshold_of
+from anofield.thresholds import calibrated_values, calibration_of, threshold_of
 from helpers import QUICK, World, small_world
 
 
@@ -178,17 +176,6 @@ class TestSideBySide:
         assert stamps(load_model(model.path, device="cpu")) == first
         calibrate(world.healthy, model, QUICK, quantile=0.9)
         assert stamps(load_model(model.path, device="cpu")) != first
-
-    def test_a_single_calibration_of_before_is_read_until_it_is_made_again(self, world: World, both: Model) -> None:
-        path, before = calibration_path(both.path, calibrated_settings(self.maps, both)), threshold_of(both, self.maps)
-        path.replace(both.path / SINGLE_FILE)
-        path.with_suffix(".npz").replace(both.path / REFERENCE_FILE)
-        old = load_model(both.path, device="cpu")
-        assert threshold_of(old, self.maps) == before and threshold_of(old, QUICK) is not None
-        assert detect_case(world.glioma[0], old, self.maps).maps["deviation"].any()
-        calibrate(world.healthy, old, self.maps)
-        assert path.is_file() and not [*both.path.glob("calibration.*"), *both.path.glob("*.npz")]
-        assert threshold_of(load_model(both.path, device="cpu"), self.maps) == before
 
     def test_damaged_maps_stop_their_own_run_before_the_first_scan(
         self, world: World, both: Model, tmp_path: Path

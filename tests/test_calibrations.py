@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from anofield.calibrate import described
-from anofield.calibrations import SINGLE_FILE, calibration_path, read_calibrations
+from anofield.calibrations import calibration_path, read_calibrations
 from anofield.detect import DetectOptions
 from anofield.errors import ExperimentError, UsageError
 from anofield.scan import write_json
@@ -20,11 +20,9 @@ def settings(recipe: str = "box", **filters: Any) -> dict[str, Any]:
     return {**DetectOptions(filters=ScoreOptions(**filters)).settings, "recipe": {"recipe": recipe}}
 
 
-def write(folder: Path, options: dict[str, Any], model: str = "m", path: Path | None = None, **more: Any) -> Path:
-    path = path or calibration_path(folder, options)
-    write_json(
-        path, {"quantile": 0.9, "thresholds": {}, "meaning": "", "options": options, "model_hash": model, **more}
-    )
+def write(folder: Path, options: dict[str, Any], model: str = "m") -> Path:
+    path = calibration_path(folder, options)
+    write_json(path, {"quantile": 0.9, "thresholds": {}, "meaning": "", "options": options, "model_hash": model})
     return path
 
 
@@ -32,7 +30,7 @@ def test_the_one_of_the_same_settings_and_model_is_taken(tmp_path: Path) -> None
     every = [settings(), settings(tail="both"), settings(tail="both", gaussian_mm=5), settings("ifl2021-hcp")]
     paths = [write(tmp_path, one) for one in every]
     assert len(set(paths)) == 4
-    found = read_calibrations(tmp_path, "box")
+    found = read_calibrations(tmp_path)
     for path, one in zip(paths, every, strict=True):
         taken = found.pick(one, "m")
         assert taken is not None and taken.path == path
@@ -42,40 +40,18 @@ def test_where_none_fits_the_nearest_says_what_differs(tmp_path: Path) -> None:
     write(tmp_path, settings())
     near = write(tmp_path, settings(tail="both", gaussian_mm=5.0))
     with pytest.raises(UsageError, match=r"gaussian_mm was 5\.0, is 6\.0\. .*of 2 .*nearest.*Remedy") as caught:
-        read_calibrations(tmp_path, "box").pick(settings(tail="both", gaussian_mm=6.0), "m")
+        read_calibrations(tmp_path).pick(settings(tail="both", gaussian_mm=6.0), "m")
     assert caught.value.where == str(near) and "tail" not in caught.value.what
     with pytest.raises(UsageError, match=r"otherwise: the checkpoint\."):
-        read_calibrations(tmp_path, "box").pick(settings(), "another")
-    assert read_calibrations(tmp_path / "none", "box").pick(settings(), "m") is None
+        read_calibrations(tmp_path).pick(settings(), "another")
+    assert read_calibrations(tmp_path / "none").pick(settings(), "m") is None
 
 
 def test_a_checkpoint_counts_as_one_difference(tmp_path: Path) -> None:
     write(tmp_path, settings(tail="both"), "old")
-    write(tmp_path, settings(gaussian_mm=5.0, mean_mm=9.0), "m")
+    write(tmp_path, settings(gaussian_mm=5.0, edge_mm=9.0), "m")
     with pytest.raises(UsageError, match=r"otherwise: the checkpoint\."):
-        read_calibrations(tmp_path, "box").pick(settings(tail="both"), "m")
-
-
-class TestTheSingleFileOfBefore:
-    def test_is_one_of_them_and_of_the_own_recipe_if_it_names_none(self, tmp_path: Path) -> None:
-        old = {part: values for part, values in settings(tail="both").items() if part != "recipe"}
-        path = write(tmp_path, old, path=tmp_path / SINGLE_FILE)
-        write(tmp_path, settings())
-        found = read_calibrations(tmp_path, "box")
-        taken = found.pick(settings(tail="both"), "m")
-        assert taken is not None and taken.path == path
-        with pytest.raises(UsageError, match="recipe was box, is ifl2021-hcp"):
-            found.pick(settings("ifl2021-hcp", tail="both"), "m")
-
-    def test_comes_after_a_newer_one_and_is_deleted_with_its_maps(self, tmp_path: Path) -> None:
-        old = write(tmp_path, settings(), path=tmp_path / SINGLE_FILE)
-        other, new = write(tmp_path, settings(tail="both")), write(tmp_path, settings())
-        (tmp_path / "reference.npz").touch()
-        found = read_calibrations(tmp_path, "box")
-        taken = found.pick(settings(), "m")
-        assert taken is not None and taken.path == new
-        found.supersede(new, settings())
-        assert not old.exists() and not (tmp_path / "reference.npz").exists() and other.exists() and new.exists()
+        read_calibrations(tmp_path).pick(settings(tail="both"), "m")
 
 
 DAMAGE = ["", "[]", "{}", '{"quantile": 0.9}', '{"quantile": 1, "thresholds": {}, "meaning": "", "model_hash": "m", '
@@ -87,7 +63,7 @@ class TestADamagedFile:
     def test_is_named_where_it_would_be_taken_and_the_others_are_used(self, content: str, tmp_path: Path) -> None:
         damaged, whole = calibration_path(tmp_path, settings()), write(tmp_path, settings(tail="both"))
         damaged.write_text(content)
-        found = read_calibrations(tmp_path, "box")
+        found = read_calibrations(tmp_path)
         taken = found.pick(settings(tail="both"), "m")
         assert taken is not None and taken.path == whole
         assert [error.where for error in found.damaged] == [str(damaged)]
@@ -97,13 +73,12 @@ class TestADamagedFile:
         with pytest.raises(UsageError, match="tail was both, is dark"):
             found.pick(settings(tail="dark"), "m")
 
-    @pytest.mark.parametrize("name", [SINGLE_FILE, "calibrations/mine.json"])
-    def test_alone_is_not_taken_for_no_calibration(self, content: str, name: str, tmp_path: Path) -> None:
-        path = tmp_path / name
+    def test_alone_is_not_taken_for_no_calibration(self, content: str, tmp_path: Path) -> None:
+        path = tmp_path / "calibrations" / "mine.json"
         path.parent.mkdir(exist_ok=True)
         path.write_text(content)
         with pytest.raises(ExperimentError, match=path.name):
-            read_calibrations(tmp_path, "box").pick(settings(), "m")
+            read_calibrations(tmp_path).pick(settings(), "m")
 
 
 def test_what_a_killed_run_left_is_nothing(tmp_path: Path) -> None:
@@ -111,7 +86,7 @@ def test_what_a_killed_run_left_is_nothing(tmp_path: Path) -> None:
     path.with_name(f".partial-12-{path.name}").write_text("{")
     path.with_name(".partial-0123456789ab.npz").write_bytes(b"PK")
     calibration_path(tmp_path, settings(tail="both")).with_suffix(".npz").write_bytes(b"PK")
-    found = read_calibrations(tmp_path, "box")
+    found = read_calibrations(tmp_path)
     assert [one.path for one in found.found] == [path] and not found.damaged
 
 
@@ -143,4 +118,4 @@ def test_a_threshold_that_is_no_number_is_damage(tmp_path: Path, value: object) 
     content = {"quantile": 0.9, "thresholds": {"crps": value}, "meaning": "", "options": settings(), "model_hash": "m"}
     path.write_text(json.dumps(content))
     with pytest.raises(ExperimentError, match="threshold of crps"):
-        read_calibrations(tmp_path, "box").pick(settings(), "m")
+        read_calibrations(tmp_path).pick(settings(), "m")

@@ -249,7 +249,7 @@ class TestThreshold:
         [
             ("fit", {"iterations": 16}),
             ("fit", {"seed": 1}),
-            ("filters", {"mean_mm": 33.0}),
+            ("filters", {"edge_mm": 33.0}),
             ("filters", {"tail": "dark"}),
         ],
     )
@@ -307,12 +307,3 @@ class TestTrust:
             found = detect_case(case, world.model, QUICK)
             scores.append(top_mean(found.maps["deviation"][found.brain], found.scan.voxel_ml))
         assert scores[0] < scores[1]
-
-    def test_samples_bring_an_uncertainty_map(self, world: World, tmp_path: Path) -> None:
-        options = QUICK.model_copy(update={"also": (), "fit": QUICK.fit.model_copy(update={"samples": 3})})
-        model = replace(world.model, calibrations=Calibrations())
-        (outcome,) = detect_cases(world.glioma[:1], model, options, tmp_path)
-        assert outcome.failure is None
-        spread = voxels(tmp_path / world.glioma[0].id / "uncertainty.nii.gz")
-        assert spread.max() > 0
-        assert not spread[voxels(world.glioma[0].image) == 0].any()

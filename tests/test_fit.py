@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 
 import numpy as np
@@ -11,14 +13,14 @@ from torch import Tensor
 
 from anofield.codes import CodePrior
 from anofield.field import Decoder
-from anofield.fit import Fit, FitOptions, decode, decode_fit, fit_code
+from anofield.fit import BOUND, Fit, FitOptions, decode, fit_code
 from anofield.points import axis_coordinates
 from anofield.pose import Pose
 from anofield.prepare import Prepared
 from helpers import CLASSES, make_prepared
 
 CPU = torch.device("cpu")
-OPTIONS = FitOptions(iterations=60, points=512, learning_rate=0.1, prior_weight=0.0, bound=None, pose="none")
+OPTIONS = FitOptions(iterations=60, points=512, learning_rate=0.1, pose="none")
 LENGTH, PEOPLE, RESOLUTION = 3, 6, 14
 
 
@@ -60,8 +62,27 @@ def person(row: int, convention: str = "center") -> Prepared:
     )
 
 
-def fit(row: int, key: str = "case", options: FitOptions = OPTIONS, convention: str = "center") -> Fit:
-    return fit_code(FIELD, PRIOR, person(row, convention), key, options, CPU)
+@contextmanager
+def objective(bound: float | None = None, prior_weight: float = 0.0) -> Iterator[None]:
+    """Fit by plain cross-entropy, or with another bound and weight of the prior than the fit's own."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("anofield.fit.PRIOR_WEIGHT", prior_weight)
+        if bound is None:
+            patch.setattr("anofield.fit._bounded", lambda entropy: entropy)
+        else:
+            patch.setattr("anofield.fit.BOUND", bound)
+        yield
+
+
+def fit(
+    row: int,
+    key: str = "case",
+    options: FitOptions = OPTIONS,
+    convention: str = "center",
+    prior_weight: float = 0.0,
+) -> Fit:
+    with objective(prior_weight=prior_weight):
+        return fit_code(FIELD, PRIOR, person(row, convention), key, options, CPU)
 
 
 @pytest.mark.parametrize("convention", ["center", "corner"])
@@ -97,15 +118,16 @@ def test_what_lies_far_from_the_brain_is_not_looked_at() -> None:
     near[4:10, 4:10, 4:10] = True
     changed[~near] = (changed[~near] + 1) % CLASSES
     options = OPTIONS.model_copy(update={"margin": 1, "iterations": 5})
-    results = [
-        fit_code(FIELD, PRIOR, replace(body, classes=classes, brain=small), "case", options, CPU).code
-        for classes in (body.classes, changed)
-    ]
+    with objective():
+        results = [
+            fit_code(FIELD, PRIOR, replace(body, classes=classes, brain=small), "case", options, CPU).code
+            for classes in (body.classes, changed)
+        ]
     assert torch.equal(*results)
 
 
 def test_a_heavy_prior_keeps_the_code_at_the_mean_of_training() -> None:
-    free, bound = fit(0), fit(0, options=OPTIONS.model_copy(update={"prior_weight": 1e6}))
+    free, bound = fit(0), fit(0, prior_weight=1e6)
     assert bound.code_distance < 0.01 * free.code_distance
     assert free.code_distance == pytest.approx(float(PRIOR.distance(free.code[None])[0]))
 
@@ -117,8 +139,8 @@ def test_a_bounded_loss_lets_an_improbable_lesion_pull_less(row: int) -> None:
     sick[3:8, 3:11, 3:11] = 0  # a class that hardly occurs there
     misses = {}
     for bound in (None, 1e6, 2.0):
-        options = OPTIONS.model_copy(update={"bound": bound})
-        found = fit_code(FIELD, PRIOR, replace(body, classes=sick), "case", options, CPU)
+        with objective(bound):
+            found = fit_code(FIELD, PRIOR, replace(body, classes=sick), "case", OPTIONS, CPU)
         misses[bound] = float((found.code - CODES[row]).norm())
     assert misses[2.0] < 0.6 * misses[None]
     assert misses[1e6] == pytest.approx(misses[None], rel=0.01)  # a high bound binds nothing
@@ -168,29 +190,16 @@ def displaced(pose: Pose, seed: int = 5) -> Prepared:
     ],
 )
 def test_a_known_pose_is_recovered(pose: Pose) -> None:
-    options = FitOptions(iterations=120, points=1024, prior_weight=1.0, bound=None, pose="similarity")
-    found = fit_code(SHARP, PRIOR, displaced(pose), "case", options, CPU)
-    blind = fit_code(SHARP, PRIOR, displaced(pose), "case", options.model_copy(update={"pose": "none"}), CPU)
+    options = FitOptions(iterations=120, points=1024, pose="similarity")
+    with objective(prior_weight=1.0):
+        found = fit_code(SHARP, PRIOR, displaced(pose), "case", options, CPU)
+        blind = fit_code(SHARP, PRIOR, displaced(pose), "case", options.model_copy(update={"pose": "none"}), CPU)
     assert found.pose is not None
     assert blind.pose is None
     torch.testing.assert_close(found.pose.turn, pose.turn, rtol=0, atol=0.06)
     torch.testing.assert_close(found.pose.shift, pose.shift, rtol=0, atol=0.04)
     torch.testing.assert_close(found.pose.log_size, pose.log_size, rtol=0, atol=0.04)
     assert found.loss < blind.loss
-
-
-def test_samples_average_the_probabilities_and_say_how_far_they_differ() -> None:
-    options = OPTIONS.model_copy(update={"samples": 5, "prior_weight": 30.0})
-    found = fit(1, options=options)
-    assert found.samples.shape == (5, LENGTH)
-    log_p, spread = decode_fit(FIELD, found, person(1), CPU)
-    mean = torch.stack([decode(FIELD, code, person(1), CPU).exp() for code in found.samples]).mean(dim=0)
-    torch.testing.assert_close(log_p.exp(), mean, rtol=1e-4, atol=1e-5)
-    assert spread is not None
-    assert float(spread.min()) >= 0 < float(spread.max())
-    assert torch.equal(fit(1, options=options).samples, found.samples)
-    alone = fit(1)
-    assert decode_fit(FIELD, alone, person(1), CPU)[1] is None
 
 
 @pytest.mark.parametrize("strength", [0.15, 0.4])
@@ -204,10 +213,10 @@ def test_the_bound_does_not_lose_where_the_field_knows_little(strength: float) -
     p = torch.softmax(poor.logits(points[None], CODES[1:2])[0], dim=-1)
     drawn = torch.multinomial(p, 1, generator=torch.Generator().manual_seed(4)).reshape(body.classes.shape)
     body = replace(body, classes=drawn.numpy().astype(np.uint8))
-    for bound in (None, 1.0, FitOptions().bound):
-        options = OPTIONS.model_copy(update={"bound": bound})
-        losses[bound] = fit_code(poor, PRIOR, body, "case", options, CPU).loss
-    assert losses[FitOptions().bound] < 1.02 * losses[None] < losses[1.0]
+    for bound in (None, 1.0, BOUND):
+        with objective(bound):
+            losses[bound] = fit_code(poor, PRIOR, body, "case", OPTIONS, CPU).loss
+    assert losses[BOUND] < 1.02 * losses[None] < losses[1.0]
 
 
 class TestStride:

@@ -36,10 +36,6 @@ def test_distances_grow_by_the_size_alone(seed: int) -> None:
     torch.testing.assert_close(torch.pdist(pose(points)), expected, rtol=1e-4, atol=1e-5)
 
 
-def test_what_is_fitted_is_what_the_kind_says() -> None:
-    assert [len(place(0).parameters(kind)) for kind in ("rigid", "similarity")] == [2, 3]
-
-
 @pytest.mark.parametrize("turn", [(0.3, 0.0, 0.0), (0.0, -0.3, 0.3), (0.0, 0.0, 0.0)])
 def test_search_starts_near_the_true_turn(turn: tuple[float, float, float]) -> None:
     """A landscape whose only valley is where the turned points look as they did."""

@@ -36,14 +36,12 @@ from helpers import make_scan, oblique_affine
 SIDE = 15
 
 
-def filters(
-    minimum_mm: float = 0.0, mean_mm: float = 0.0, gaussian_mm: float = 0.0, rim_mm: float = 0.0
-) -> ScoreOptions:
+def filters(minimum_mm: float = 0.0, gaussian_mm: float = 0.0, rim_mm: float = 0.0) -> ScoreOptions:
     """These widths and no other filter."""
-    return ScoreOptions(minimum_mm=minimum_mm, mean_mm=mean_mm, gaussian_mm=gaussian_mm, rim_mm=rim_mm)
+    return ScoreOptions(minimum_mm=minimum_mm, gaussian_mm=gaussian_mm, rim_mm=rim_mm)
 
 
-FILTERS = [filters(), filters(minimum_mm=6.0), filters(mean_mm=10.0), filters(gaussian_mm=7.0), filters(6.0, 10.0, 7.0)]
+FILTERS = [filters(), filters(minimum_mm=6.0), filters(gaussian_mm=7.0), filters(6.0, 7.0)]
 
 
 @st.composite
@@ -110,9 +108,6 @@ def test_a_width_is_in_millimetres(spacing: float, voxels: int) -> None:
     everywhere = np.ones((SIDE,) * 3, bool)
     point = np.zeros((SIDE,) * 3, np.float32)
     point[7, 7, 7] = 1.0
-    spread = smooth(point, everywhere, lattice(spacing), filters(mean_mm=9.0))
-    assert np.count_nonzero(spread > 1e-6) == voxels**3
-    assert float(spread[7, 7, 7]) == pytest.approx(1 / voxels**3, rel=1e-5)
     eroded = smooth(1 - point, everywhere, lattice(spacing), filters(minimum_mm=9.0))
     assert np.count_nonzero(eroded == 0) == voxels**3
 
@@ -140,11 +135,10 @@ def test_the_rim_is_a_depth_in_millimetres(spacing: float) -> None:
 
 def test_the_mean_is_taken_over_the_brains_voxels_of_the_window() -> None:
     inside, values = brain(), np.random.default_rng(1).random((SIDE,) * 3).astype(np.float32)
-    found = smooth(values, inside, lattice(2.0), filters(mean_mm=6.0))
+    found = masked_mean(values, inside, 3)
     for i, j, k in np.argwhere(inside)[::37]:
         window = tuple(slice(max(0, n - 1), n + 2) for n in (i, j, k))
         assert found[i, j, k] == pytest.approx(values[window][inside[window]].mean(), rel=1e-5)
-    assert not found[~inside].any()
 
 
 @pytest.mark.parametrize("options", FILTERS)

@@ -23,7 +23,7 @@ from anofield._words import counted
 from anofield.baselines.registry import BUILT_IN, find_baseline
 from anofield.baselines.run import TrainedBaseline, baseline_options, load_baseline, make_settings, train_baseline
 from anofield.calibrate import calibrate
-from anofield.calibrations import CALIBRATIONS, SINGLE_FILE
+from anofield.calibrations import CALIBRATIONS
 from anofield.cohort import Case
 from anofield.detect import DetectOptions, detect_cases, write_run
 from anofield.errors import AnofieldError, UsageError
@@ -222,7 +222,7 @@ class Bench:
             half = folder / ".partial-experiment"
             with writing(copy):
                 shutil.rmtree(half, ignore_errors=True)
-                shutil.copytree(self.experiment, half, ignore=shutil.ignore_patterns(CALIBRATIONS, SINGLE_FILE))
+                shutil.copytree(self.experiment, half, ignore=shutil.ignore_patterns(CALIBRATIONS))
                 half.replace(copy)
         return partial(load_model, copy, device=self.device), METHODS[name]
 

@@ -22,13 +22,11 @@ ENTITIES = re.compile(r"^sub-(?P<sub>[0-9A-Za-z]+)(?:_ses-(?P<ses>[0-9A-Za-z]+))
 FILES = {  # file of a case folder → entities and suffix; None stands for the scan's own suffix
     "anomaly.nii.gz": ("desc-anomaly", None),
     "restoration.nii.gz": ("desc-restoration", None),
-    "uncertainty.nii.gz": ("desc-uncertainty", None),
     "mask.nii.gz": ("label-lesion_desc-anofield", "mask"),
 }
 MEANING = {
     "anomaly.nii.gz": "Anomaly map: larger is further from healthy anatomy",
     "restoration.nii.gz": "The fitted healthy person, in the scan's intensity units",
-    "uncertainty.nii.gz": "Spread of the expected intensity class between samples of the fit",
     "mask.nii.gz": "Where the anomaly map lies above the threshold",
 }
 

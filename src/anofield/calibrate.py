@@ -88,7 +88,6 @@ def calibrate(
         **healthy.write_reference(maps_path(path)),
     }
     write_json(path, content)
-    model.calibrations.supersede(path, settings)
     return content, outcomes
 
 

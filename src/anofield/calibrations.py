@@ -1,7 +1,6 @@
 """Calibrations of a model, one per settings, side by side: `calibrations/<hash of the settings>.json`.
 
-Healthy reference maps, where there are any, lie beside as `.npz`. A single `calibration.json` with its `reference.npz`,
-as written before there could be several, is read as one of them.
+Healthy reference maps, where there are any, lie beside as `.npz`.
 """
 
 from __future__ import annotations
@@ -15,11 +14,10 @@ from functools import cached_property
 from pathlib import Path
 
 from anofield.errors import ExperimentError, UsageError
-from anofield.reference import REFERENCE_FILE, Standard, read_reference
+from anofield.reference import Standard, read_reference
 from anofield.typing import Json
 
 CALIBRATIONS = "calibrations"  # folder
-SINGLE_FILE = "calibration.json"  # of one calibration per model
 KEYS: dict[str, type | tuple[type, ...]] = {
     "quantile": (int, float),
     "thresholds": dict,
@@ -63,7 +61,7 @@ class Calibrations:
     """All of one model.
 
     Attributes:
-        found: Those that can be read, in the order of their names, that of a `calibration.json` last.
+        found: Those that can be read, in the order of their names.
         damaged: What is wrong with the others.
     """
 
@@ -84,9 +82,9 @@ class Calibrations:
         chosen = self.find(settings, model_hash)
         if chosen is not None:
             return chosen
-        may_be_meant = (calibration_path(Path(), settings).name, SINGLE_FILE)
+        meant = calibration_path(Path(), settings).name
         for damage in self.damaged:
-            if not self.found or Path(damage.where).name in may_be_meant:
+            if not self.found or Path(damage.where).name == meant:
                 raise damage
         if not self.found:
             return None
@@ -99,13 +97,6 @@ class Calibrations:
             remedy="run `anofield calibrate` with these options, which leaves other calibrations as they are, or use "
             "the options it was calibrated with",
         )
-
-    def supersede(self, path: Path, settings: Json) -> None:
-        """Delete those of the same settings in other files than the one just written: a former `calibration.json`."""
-        for one in self.found:
-            if one.path != path and not one.differences(settings):
-                one.path.unlink(missing_ok=True)
-                maps_path(one.path).unlink(missing_ok=True)
 
 
 def changes(before: Json, now: Json) -> list[tuple[str, object, object]]:
@@ -122,27 +113,21 @@ def calibration_path(folder: Path, settings: Json) -> Path:
 
 def maps_path(path: Path) -> Path:
     """Where the reference maps of a calibration lie."""
-    return path.with_name(REFERENCE_FILE) if path.name == SINGLE_FILE else path.with_suffix(".npz")
+    return path.with_suffix(".npz")
 
 
-def read_calibrations(folder: Path, recipe: str) -> Calibrations:
-    """All calibrations of a model.
-
-    Args:
-        folder: Of the experiment or the baseline.
-        recipe: Name of the model's own one: a calibration that names none was made with it.
-    """
+def read_calibrations(folder: Path) -> Calibrations:
+    """All calibrations of a model, which lies in `folder`: an experiment or a baseline."""
     found, damaged = [], []
-    written = sorted(path for path in (folder / CALIBRATIONS).glob("*.json") if not path.name.startswith("."))
-    for path in [*written, *(path for path in (folder / SINGLE_FILE,) if path.is_file())]:
+    for path in sorted(path for path in (folder / CALIBRATIONS).glob("*.json") if not path.name.startswith(".")):
         try:
-            found.append(_read(path, recipe))
+            found.append(_read(path))
         except ExperimentError as error:
             damaged.append(error)
     return Calibrations(tuple(found), tuple(damaged))
 
 
-def _read(path: Path, recipe: str) -> Calibration:
+def _read(path: Path) -> Calibration:
     remedy = "delete the file and run `anofield calibrate` again"
     content = read_object(path, remedy)
     missing = [key for key, kind in KEYS.items() if not isinstance(content.get(key), kind)]
@@ -154,7 +139,7 @@ def _read(path: Path, recipe: str) -> Calibration:
         raise ExperimentError(
             f"has no number as threshold of {wrong[0]}", where=path, why="it is damaged", remedy=remedy
         )
-    return Calibration(path, {**content, "options": {"recipe": {"recipe": recipe}, **content["options"]}})
+    return Calibration(path, content)
 
 
 def _finite(value: object) -> bool:

@@ -19,7 +19,7 @@ from anofield import __version__
 from anofield.baselines import BASELINES
 from anofield.cluster import Outcome, map_cases
 from anofield.cohort import Case
-from anofield.examine import examine_with, native_map, on_lattice, restored, to_brain
+from anofield.examine import examine_with, native_map, restored
 from anofield.finished import CASE_FILE, finished_cases, outputs, read_case, whole
 from anofield.fit import Fit, FitOptions
 from anofield.model import Model
@@ -83,7 +83,6 @@ class Detection:
         maps: Filtered score per name, (i, j, k) float32, 0 outside the brain.
         restoration: The healthy version of the scan in its intensity units, (i, j, k); None if the method has none.
         fit: The fitted code and its diagnostics; None if the method fits none.
-        uncertainty: Spread of the expected class between samples of the code, (i, j, k); None without samples.
         source_hash: SHA-256 of the scan file.
         seconds: Per stage.
     """
@@ -96,7 +95,6 @@ class Detection:
     fit: Fit | None
     source_hash: str
     seconds: dict[str, float]
-    uncertainty: FloatVolume | None = None
 
     @property
     def brain_ml(self) -> float:
@@ -123,7 +121,6 @@ def detect_case(case: Case, model: Model | Scorer, options: RunOptions) -> Detec
     seconds = {**examined.seconds, "score": examined.seconds["score"] + time.perf_counter() - start}
     prepared = examined.prepared
     restoration = None if examined.restoration is None else restored(examined.restoration, prepared)
-    uncertainty = None if examined.spread is None else to_brain(on_lattice(examined.spread, prepared), prepared)
     return Detection(
         case,
         prepared.scan,
@@ -133,7 +130,6 @@ def detect_case(case: Case, model: Model | Scorer, options: RunOptions) -> Detec
         examined.fit,
         prepared.source_hash,
         seconds,
-        uncertainty,
     )
 
 
@@ -217,9 +213,6 @@ def save(
     if detection.restoration is not None:
         healed = folder / "restoration.nii.gz"
         write_like(detection.scan, detection.restoration, healed, description="anofield restoration")
-    if detection.uncertainty is not None:
-        spread = folder / "uncertainty.nii.gz"
-        write_like(detection.scan, detection.uncertainty, spread, description="anofield uncertainty (classes)")
     lesions: list[Lesion] = []
     if threshold is not None:
         above = (anomaly > threshold) & detection.brain

@@ -14,7 +14,7 @@ from anofield import ifl2021
 from anofield.baselines import BASELINES
 from anofield.cohort import Case
 from anofield.elastic import Elastic, align
-from anofield.fit import Fit, FitOptions, decode, decode_fit, fit_code
+from anofield.fit import Fit, FitOptions, decode, fit_code
 from anofield.lattice import to_native
 from anofield.model import Model
 from anofield.pose import Pose
@@ -32,7 +32,6 @@ class Examined:
     Attributes:
         prepared, mapped: On the lattice; the latter after the fitted intensity map.
         fit: Of the scan; None if the method fits no code.
-        spread: Of the expected class between samples, (voxel,); None without samples.
         values: Score per name on the lattice, (R, R, R), 0 outside the brain.
         seconds: Per stage.
         restoration: Healthy version of the scan in normalised intensity, (R, R, R); None if the method has none.
@@ -41,7 +40,6 @@ class Examined:
     prepared: Prepared
     mapped: Prepared
     fit: Fit | None
-    spread: Tensor | None
     values: dict[str, FloatVolume]
     seconds: dict[str, float]
     restoration: FloatVolume | None
@@ -71,7 +69,7 @@ def examine_with(model: Model | Scorer, case: Case, options: RunOptions, fit: Fi
     ready = time.perf_counter()
     found = model.analyse(prepared, case.id, options)
     seconds = {"prepare": ready - start, **found.seconds}
-    return Examined(prepared, prepared, None, None, found.maps, seconds, found.restoration)
+    return Examined(prepared, prepared, None, found.maps, seconds, found.restoration)
 
 
 def examine(
@@ -103,18 +101,17 @@ def examine(
     fitted = time.perf_counter()
     mapped = fit.corrected(prepared)
     if options.procedure == "ifl2021":
-        spread = None
         log_p, everywhere = ifl2021.decode(model.field, fit.code, prepared, model.device)
         values = {name: _lattice_score(name, log_p, mapped, tail) for name in names}
         values |= {"cross-entropy": everywhere} if "cross-entropy" in names else {}
     else:
         stride = options.step(prepared.lattice.resolution)
-        place = None if options.elastic_mm == 0 else _aligned(model, fit, mapped, options.elastic_mm, stride)
-        log_p, spread = decode_fit(model.field, fit, prepared, model.device, stride, place)
+        place = fit.pose if options.elastic_mm == 0 else _aligned(model, fit, mapped, options.elastic_mm, stride)
+        log_p = decode(model.field, fit.code, prepared, model.device, place, stride)
         values = {name: _lattice_score(name, log_p, mapped, tail) for name in names}
     seconds = {"prepare": ready - start, "fit": fitted - ready, "score": time.perf_counter() - fitted}
     expected = log_p.exp() @ torch.tensor(prepared.recipe.centers, dtype=log_p.dtype)
-    return Examined(prepared, mapped, fit, spread, values, seconds, on_lattice(expected, prepared))
+    return Examined(prepared, mapped, fit, values, seconds, on_lattice(expected, prepared))
 
 
 def _aligned(model: Model, fit: Fit, prepared: Prepared, width_mm: float, stride: int) -> Elastic:

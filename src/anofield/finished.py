@@ -12,7 +12,7 @@ from anofield.cohort import Case
 from anofield.typing import Json
 
 CASE_FILE = "case.json"
-OUTPUTS = ("anomaly.nii.gz", "mask.nii.gz", "lesions.tsv", "restoration.nii.gz", "uncertainty.nii.gz")
+OUTPUTS = ("anomaly.nii.gz", "mask.nii.gz", "lesions.tsv", "restoration.nii.gz")
 
 
 def read_case(folder: Path) -> Json | None:
@@ -21,7 +21,8 @@ def read_case(folder: Path) -> Json | None:
         content: Json = json.loads((folder / CASE_FILE).read_text())
     except (OSError, ValueError):
         return None
-    usable = isinstance(content, dict) and all(isinstance(content.get(name), str) for name in ("id", "key"))
+    kinds = {"id": str, "key": str, "files": list}
+    usable = isinstance(content, dict) and all(isinstance(content.get(name), kind) for name, kind in kinds.items())
     return content if usable else None
 
 
@@ -33,9 +34,7 @@ def outputs(folder: Path) -> list[str]:
 
 def whole(folder: Path, content: Json) -> bool:
     """Whether no file that a case was written with is missing or empty; what they hold is not looked at."""
-    listed = content.get("files")  # not in a case of an earlier version
-    least = OUTPUTS[:1] if content.get("threshold") is None else OUTPUTS[:3]
-    paths = [folder / str(name) for name in (*least, *(listed if isinstance(listed, list) else ()))]
+    paths = [folder / str(name) for name in content["files"]]
     return all(path.is_file() and path.stat().st_size > 0 for path in paths)
 
 

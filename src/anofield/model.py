@@ -158,7 +158,7 @@ def load_model(
         frozen,
         CodePrior.fit(checkpoint.codes),
         own if recipe is None else recipe_in_place(own, recipe),
-        read_calibrations(experiment.path, own.name),
+        read_calibrations(experiment.path),
         experiment.model_hash(epoch),
         where,
     )

@@ -15,7 +15,7 @@ import torch
 from scipy.spatial.transform import Rotation
 from torch import Tensor
 
-PoseKind = Literal["none", "rigid", "similarity"]
+PoseKind = Literal["none", "similarity"]
 TILTS = (
     -0.3,
     0.0,
@@ -68,10 +68,9 @@ class Pose:
         parts = ((self.turn, turn), (self.shift, shift), (self.log_size, size))
         return torch.stack([(value / sd).square().sum() for value, sd in parts]).sum()
 
-    def parameters(self, kind: PoseKind) -> list[Tensor]:
+    def parameters(self) -> list[Tensor]:
         """What is fitted, ready for an optimiser."""
-        chosen = [self.turn, self.shift] + ([self.log_size] if kind == "similarity" else [])
-        return [value.requires_grad_(True) for value in chosen]
+        return [value.requires_grad_(True) for value in (self.turn, self.shift, self.log_size)]
 
     def detach(self) -> Pose:
         """Without gradients, on the CPU."""

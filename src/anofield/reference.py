@@ -23,7 +23,6 @@ from anofield.prepare import Prepared
 from anofield.scan import writing
 from anofield.typing import FloatVolume
 
-REFERENCE_FILE = "reference.npz"  # beside a `calibration.json`
 BLUR_MM = 5.0  # FWHM of the blur of the sums; of small lesions, AP 0.392 with 5 mm, 0.383 with 7, 0.366 with 10
 SHRINK_PEOPLE = 2.0  # people that the whole brain counts for at every voxel; 1, 4, 10: AP 0.395, 0.383, 0.349
 Sums = dict[str, FloatVolume]  # "count", and per score "<name>/sum" and "<name>/square", each (R, R, R)

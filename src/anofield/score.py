@@ -36,7 +36,6 @@ class ScoreOptions(BaseModel):
         rim_mm: Depth below the brain's surface of what does not count, because mask and restoration are never exact
             there (Baur et al. 2021 erode the mask); 0 for none.
         minimum_mm: Width of the minimum filter, which removes sulci and rims; below 2 lattice voxels it does nothing.
-        mean_mm: Width of the mean filter (published: 15 voxels); 0 for none.
         gaussian_mm: Full width at half maximum of the Gaussian filter; 0 for none.
         edge_mm: Window of the guided filter (He et al. 2013), last: the blurred map takes the edges of the scan,
             so that a lesion ends where its intensity does; 0 for none (as in 2021).
@@ -53,7 +52,6 @@ class ScoreOptions(BaseModel):
     tail: Tail = "bright"
     rim_mm: float = Field(default=0.0, ge=0, le=WIDEST_MM)
     minimum_mm: float = Field(default=9.0, ge=0, le=WIDEST_MM)
-    mean_mm: float = Field(default=0.0, ge=0, le=WIDEST_MM)
     gaussian_mm: float = Field(default=7.0, ge=0, le=WIDEST_MM)
     edge_mm: float = Field(default=15.0, ge=0, le=WIDEST_MM)
     native_edge_mm: float = Field(default=10.0, ge=0, le=WIDEST_MM)
@@ -177,7 +175,7 @@ SCORES = Scores()
 def smooth(
     values: FloatVolume, brain: Mask, lattice: Lattice, options: ScoreOptions, guide: FloatVolume | None = None
 ) -> FloatVolume:
-    """Rim, minimum, mean, Gaussian and guided filter, in mm, over brain voxels; (R, R, R) → (R, R, R), 0 outside.
+    """Rim, minimum, Gaussian and guided filter, in mm, over brain voxels; (R, R, R) → (R, R, R), 0 outside.
 
     Args:
         values: Score, any value outside the brain.
@@ -187,15 +185,13 @@ def smooth(
         guide: Normalised intensity for the guided filter; None leaves that filter out.
     """
     step = float(lattice.spacing.mean())
-    minimum, mean, edge = (_odd(mm / step) for mm in (options.minimum_mm, options.mean_mm, options.edge_mm))
+    minimum, edge = _odd(options.minimum_mm / step), _odd(options.edge_mm / step)
     if options.rim_mm > 0:
         depth = ndimage.distance_transform_edt(brain, sampling=lattice.spacing) - step / 2
         values = np.where(depth > options.rim_mm, values, 0.0).astype(np.float32)
     if minimum > 1:
         high = np.float32(np.finfo(np.float32).max)
         values = ndimage.minimum_filter(np.where(brain, values, high), size=minimum, mode="nearest")
-    if mean > 1:
-        values = masked_mean(values, brain, mean)
     if options.gaussian_mm > 0:
         values = _masked_gaussian(values, brain, options.gaussian_mm / step / 2.355)  # FWHM = 2.355 σ
     if edge > 1 and guide is not None:

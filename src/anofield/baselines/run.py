@@ -18,13 +18,12 @@ from anofield import __version__
 from anofield._progress import say
 from anofield.baselines.base import Baseline, Settings, State
 from anofield.baselines.registry import find_baseline
-from anofield.calibrations import CALIBRATIONS, SINGLE_FILE, Calibrations, read_calibrations
+from anofield.calibrations import CALIBRATIONS, Calibrations, read_calibrations
 from anofield.errors import ExperimentError, UsageError
 from anofield.experiment import save_file
 from anofield.model import pick_device
 from anofield.prepare import Prepared, Recipe
 from anofield.recipes import missing_keys
-from anofield.reference import REFERENCE_FILE
 from anofield.scan import file_hash, write_json, writing
 from anofield.score import ScoreOptions
 from anofield.scorer import Analysis, RunOptions
@@ -135,8 +134,7 @@ def train_baseline(
     seconds = time.monotonic() - start
     with writing(folder):
         folder.mkdir(parents=True, exist_ok=True)
-        for stale in (ABOUT_FILE, SINGLE_FILE, REFERENCE_FILE):
-            (folder / stale).unlink(missing_ok=True)
+        (folder / ABOUT_FILE).unlink(missing_ok=True)
         shutil.rmtree(folder / CALIBRATIONS, ignore_errors=True)  # what is left holds for no other state
     save_file(folder / STATE_FILE, dict(method.state()))
     about = {
@@ -174,7 +172,7 @@ def load_baseline(folder: PathLike, *, device: str = "auto") -> TrainedBaseline:
         method=method,
         path=folder,
         training_ids=about["cases"],
-        calibrations=read_calibrations(folder, recipe.name),
+        calibrations=read_calibrations(folder),
         hash=_hash(about, folder / STATE_FILE),
         losses=about["losses"],
         training_seconds=about["seconds"],

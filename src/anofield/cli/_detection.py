@@ -22,8 +22,8 @@ if TYPE_CHECKING:
     from anofield.scorer import RunOptions, Scorer
     from anofield.typing import Json
 
-FIT_SWITCHES = ("pose", "intensity", "elastic_mm", "samples", "seed")
-SWITCHES = ("tail", "rim_mm", "minimum_mm", "mean_mm", "gaussian_mm", "edge_mm", "native_edge_mm",
+FIT_SWITCHES = ("pose", "intensity", "elastic_mm", "seed")
+SWITCHES = ("tail", "rim_mm", "minimum_mm", "gaussian_mm", "edge_mm", "native_edge_mm",
             "standardise", *FIT_SWITCHES)  # fmt: skip
 
 
@@ -31,7 +31,6 @@ class Pose(StrEnum):
     """What of the head's place is fitted with the code."""
 
     none = "none"
-    rigid = "rigid"
     similarity = "similarity"
 
 
@@ -44,7 +43,6 @@ class IntensityMap(StrEnum):
 
 RimMm = Annotated[float | None, typer.Option("--rim-mm", help="Depth below the brain's surface that does not count.")]
 MinimumMm = Annotated[float | None, typer.Option("--minimum-mm", help="Width of the minimum filter.")]
-MeanMm = Annotated[float | None, typer.Option("--mean-mm", help="Width of the mean filter (2021: 15 voxels).")]
 GaussianMm = Annotated[float | None, typer.Option("--gaussian-mm", help="FWHM of the Gaussian filter.")]
 EdgeMm = Annotated[float | None, typer.Option("--edge-mm", help="Window of the guided filter; 0 for none (2021).")]
 NativeEdgeMm = Annotated[float | None, typer.Option("--native-edge-mm", help="The same on the scan's own voxels.")]
@@ -55,7 +53,6 @@ ElasticMm = Annotated[
     float | None,
     typer.Option("--elastic-mm", help="Width of a displacement that brings the fitted anatomy onto the scan; 0: none."),
 ]
-Samples = Annotated[int | None, typer.Option("--samples", min=0, help="Codes to average over; 0 for the best alone.")]
 Seed = Annotated[int, typer.Option("--seed", min=0, help="Of the fit's random points.")]
 RecipeOption = Annotated[
     str | None,

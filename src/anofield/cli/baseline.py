@@ -14,7 +14,6 @@ from anofield._words import counted
 from anofield.cli._detection import (
     EdgeMm,
     GaussianMm,
-    MeanMm,
     MinimumMm,
     NativeEdgeMm,
     RimMm,
@@ -96,7 +95,6 @@ def _calibrate(
     tail: TailOption = Tail.bright,
     rim_mm: RimMm = None,
     minimum_mm: MinimumMm = None,
-    mean_mm: MeanMm = None,
     gaussian_mm: GaussianMm = None,
     edge_mm: EdgeMm = None,
     native_edge_mm: NativeEdgeMm = None,
@@ -132,7 +130,6 @@ def _detect(
     tail: TailOption = Tail.bright,
     rim_mm: RimMm = None,
     minimum_mm: MinimumMm = None,
-    mean_mm: MeanMm = None,
     gaussian_mm: GaussianMm = None,
     edge_mm: EdgeMm = None,
     native_edge_mm: NativeEdgeMm = None,

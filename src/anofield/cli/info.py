@@ -64,7 +64,7 @@ def _calibrations(model: Path) -> dict[str, Any]:
         recipe, hash_ = identity(model)
     else:
         hash_, recipe = Experiment(model).model_hash(), read_recipe(model).name
-    every = read_calibrations(model, recipe)
+    every = read_calibrations(model)
     return {
         "model": str(model),
         "calibrations": [_about(one, model, recipe, hash_) for one in every.found],

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -192,7 +191,7 @@ def score_case(
     score = voxels.about.get("case_score")
     return Scored(
         id=case.id,
-        subject=subject_of(case.id, voxels.about),
+        subject=voxels.about["subject"].removeprefix("sub-"),
         lesion_ml=float(truth.sum()) * ml,
         outside_ml=voxels.outside_ml,
         voxels_ml=float(len(truth)) * ml,
@@ -204,16 +203,6 @@ def score_case(
         counts={name: count_case(scores, truth) for name, scores in maps.items()},
         healthy_run=apart,
     )
-
-
-def subject_of(case_id: str, about: Json) -> str:
-    """Whom a case shows: what the run says, else the BIDS subject of its id, else the id.
-
-    >>> subject_of("sub-07_ses-2_T2w", {}), subject_of("Brats18_1", {})
-    ('07', 'Brats18_1')
-    """
-    known = about.get("subject") or (found[1] if (found := re.match(r"sub-([A-Za-z0-9]+)", case_id)) else case_id)
-    return str(known).removeprefix("sub-")
 
 
 def top_mean(scores: FloatVolume) -> float:

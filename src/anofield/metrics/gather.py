@@ -165,7 +165,7 @@ def _both(first: Sequence[Outcome[Scored]], second: Sequence[Outcome[Measured]])
 
 
 def _rules_of(about: Json, options: Options) -> Rules:
-    own = (about.get("options") or {}).get("filters", {}).get("min_lesion_ml", Rules.min_lesion_ml)
+    own = about["options"].get("filters", {}).get("min_lesion_ml", Rules.min_lesion_ml)
     least = own if options.min_lesion_ml is None else options.min_lesion_ml
     space: Space = "all" if options.preset else options.space or "brain"
     return Rules(space, least, surface=available() and not options.preset)

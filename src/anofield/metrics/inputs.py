@@ -21,7 +21,7 @@ RUN_KEYS: dict[str, type | tuple[type, ...]] = {
     "baselines": list,
     "threshold": (dict, type(None)),
     "thresholds": dict,
-    "options": (dict, type(None)),
+    "options": dict,
 }  # of `run.json`, as far as it is read again
 LABEL_ENDINGS = ("", "_seg", "_mask", "_lesion_mask", "_label-lesion_mask", "_label", "_truth")
 
