@@ -16,7 +16,7 @@ import torch
 from numpy.typing import NDArray
 from scipy import ndimage
 
-from anofield.classes import PAPER_CENTERS
+from anofield.data.classes import PAPER_CENTERS
 
 img_extended = namedtuple("img_extended", "img seg cid")  # the published name and fields
 

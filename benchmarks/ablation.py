@@ -21,7 +21,10 @@ import numpy as np
 import torch
 
 from anofield.calibrate import calibrate
-from anofield.cohort import find_cases
+from anofield.data.cohort.find import find_cases
+from anofield.data.prepare import fit_cohort_centers, recipe_for
+from anofield.data.scan import write_json
+from anofield.data.store import Store, prepare_cohort
 from anofield.demo import QUICK, Plan, demo_specs
 from anofield.detect import DetectOptions, detect_cases, write_run
 from anofield.evaluate import evaluate
@@ -29,11 +32,8 @@ from anofield.experiment import Experiment, Specs
 from anofield.feed import open_feed
 from anofield.model import load_model
 from anofield.phantom import write_cohort
-from anofield.prepare import fit_cohort_centers, recipe_for
 from anofield.ranks import plan_epoch
-from anofield.scan import write_json
 from anofield.step import start_run, train_step
-from anofield.store import Store, prepare_cohort
 from anofield.train import train
 
 FIGURES = ("held_out_ce", "ap", "dice_calibrated_mean", "dice_oracle", "fpr95")

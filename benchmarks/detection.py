@@ -21,14 +21,15 @@ from numpy.typing import NDArray
 from scipy import ndimage
 from scipy.spatial.transform import Rotation
 
-from anofield.cohort import Case, find_cases
+from anofield.data.cohort.case import Case
+from anofield.data.cohort.find import find_cases
+from anofield.data.scan import read_labels, write_json
 from anofield.detect import SMALL_LESIONS, DetectOptions, top_mean
 from anofield.examine import Examined, examine, native_map
 from anofield.histogram import ScoreHistogram, exact_curve
 from anofield.model import Model, load_model
 from anofield.phantom import write_case
 from anofield.reference import Moments
-from anofield.scan import read_labels, write_json
 from anofield.score import CONNECTIVITY
 
 QUANTILES = (0.998, 0.999)

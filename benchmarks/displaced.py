@@ -13,11 +13,12 @@ from pathlib import Path
 import numpy as np
 
 from anofield.baselines.run import baseline_options, load_baseline
-from anofield.cohort import Case, find_cases
+from anofield.data.cohort.case import Case
+from anofield.data.cohort.find import find_cases
+from anofield.data.scan import read_labels
 from anofield.detect import DetectOptions, detect_case
 from anofield.histogram import exact_curve
 from anofield.model import Model, load_model
-from anofield.scan import read_labels
 from anofield.scorer import RunOptions, Scorer
 from detection import displaced
 

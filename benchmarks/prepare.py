@@ -23,11 +23,12 @@ from typing import Any
 import numpy as np
 
 import _published_prepare as published
-from anofield.cohort import Case, find_cases
+from anofield.data.cohort.case import Case
+from anofield.data.cohort.find import find_cases
+from anofield.data.prepare import prepare_case, prepare_scan, recipe_for
+from anofield.data.scan import brain_mask, read_labels, read_scan
+from anofield.data.store import Store, lattice_side
 from anofield.phantom import write_case
-from anofield.prepare import prepare_case, prepare_scan, recipe_for
-from anofield.scan import brain_mask, read_labels, read_scan
-from anofield.store import Store, lattice_side
 
 Result = tuple[np.ndarray, np.ndarray | None]
 Side = Callable[[], Result]

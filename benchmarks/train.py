@@ -24,15 +24,15 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from anofield.cohort import Case
+from anofield.data.cohort.case import Case
+from anofield.data.lattice import Lattice
+from anofield.data.prepare import Prepared, Recipe
+from anofield.data.scan import Scan
+from anofield.data.store import Store
 from anofield.feed import open_feed
-from anofield.lattice import Lattice
 from anofield.model import pick_device
-from anofield.prepare import Prepared, Recipe
 from anofield.presets import preset
-from anofield.scan import Scan
 from anofield.step import Precision, start_run, train_step
-from anofield.store import Store
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))
 from oracle import PublishedTraining

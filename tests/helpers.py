@@ -12,16 +12,17 @@ import numpy as np
 import torch
 
 from anofield.calibrate import calibrate
-from anofield.cohort import Case, find_cases
+from anofield.data.cohort.case import Case
+from anofield.data.cohort.find import find_cases
+from anofield.data.lattice import Lattice
+from anofield.data.prepare import Prepared, Recipe, fit_cohort_centers, recipe_for
+from anofield.data.scan import Scan
+from anofield.data.store import Store, prepare_cohort
 from anofield.detect import DetectOptions
 from anofield.experiment import Checkpoint, Experiment, Logs, Specs
 from anofield.fit import FitOptions
-from anofield.lattice import Lattice
 from anofield.model import Model, load_model
 from anofield.phantom import write_cohort
-from anofield.prepare import Prepared, Recipe, fit_cohort_centers, recipe_for
-from anofield.scan import Scan
-from anofield.store import Store, prepare_cohort
 from anofield.train import train
 
 torch.set_num_threads(1)  # tiny networks are slower on several

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from anofield.store import Store
+from anofield.data.store import Store
 
 Run = Callable[..., Any]
 SPECS = {

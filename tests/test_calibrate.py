@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 
 from anofield.calibrate import QUANTILE, calibrate
-from anofield.cohort import Case
+from anofield.data.cohort.case import Case
 from anofield.detect import detect_case, detect_cases, write_run
 from anofield.errors import CohortError, ExperimentError, UsageError
 from anofield.model import Model, load_model

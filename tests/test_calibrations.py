@@ -10,9 +10,9 @@ import pytest
 
 from anofield.calibrate import described
 from anofield.calibrations import calibration_path, read_calibrations
+from anofield.data.scan import write_json
 from anofield.detect import DetectOptions
 from anofield.errors import ExperimentError, UsageError
-from anofield.scan import write_json
 from anofield.score import ScoreOptions
 
 

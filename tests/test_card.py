@@ -18,7 +18,7 @@ from typer.testing import CliRunner
 
 from anofield.calibrate import QUANTILE
 from anofield.cli import app
-from anofield.cohort import Case
+from anofield.data.cohort.case import Case
 from anofield.detect import detect_cases, write_run
 from anofield.errors import CohortError, UsageError
 from anofield.evaluate import Options, compare, evaluate, format_comparison, format_table

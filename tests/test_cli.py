@@ -15,12 +15,12 @@ import numpy as np
 import pytest
 
 from anofield import __version__
-from anofield.classes import PAPER_CENTERS
 from anofield.cli import app, prepare
+from anofield.data.classes import PAPER_CENTERS
+from anofield.data.nt import write_centers_pickle
+from anofield.data.store import Store
 from anofield.errors import Interrupted
-from anofield.legacy import write_centers_pickle
 from anofield.phantom import write_case
-from anofield.store import Store
 
 Run = Callable[..., Any]
 VERBS = [str(verb.name) for verb in app.registered_commands]
@@ -51,7 +51,8 @@ for words in (["--help"], ["--version"], *([verb, "--help"] for verb in {verbs!r
     except SystemExit as stop:
         assert not stop.code, words
     assert "torch" not in sys.modules, words
-import anofield.scan, anofield.cohort, anofield.lattice, anofield.classes, anofield.prepare, anofield.errors
+import anofield.errors
+from anofield.data import classes, cohort, lattice, prepare, scan
 assert "torch" not in sys.modules
 """
 
@@ -112,14 +113,14 @@ def test_no_verb_shows_the_help(anofield: Run) -> None:
 def test_a_signal_ends_with_its_own_code_and_says_how_to_go_on(
     number: signal.Signals, anofield: Run, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    monkeypatch.setattr("anofield.cohort.find_cases", lambda *a, **k: os.kill(os.getpid(), number))
+    monkeypatch.setattr("anofield.data.cohort.find.find_cases", lambda *a, **k: os.kill(os.getpid(), number))
     ended = anofield("prepare", "-i", tmp_path, "-o", tmp_path / "s.zarr")
     assert ended.code == 128 + number == Interrupted(number).exit_code
     assert "goes on where it stopped" in ended.err and "Traceback" not in ended.err
 
 
 def test_a_defect_is_1_and_shows_where(anofield: Run, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    monkeypatch.setattr("anofield.cohort.find_cases", lambda *a, **k: 1 / 0)
+    monkeypatch.setattr("anofield.data.cohort.find.find_cases", lambda *a, **k: 1 / 0)
     ended = anofield("prepare", "-i", tmp_path, "-o", tmp_path / "s.zarr")
     assert ended.code == 1 and "Traceback" in ended.err and "please report it: ZeroDivisionError" in ended.err
 
@@ -128,7 +129,7 @@ def test_too_little_memory_is_6(anofield: Run, monkeypatch: pytest.MonkeyPatch, 
     def fill(*_: object, **__: object) -> None:
         raise MemoryError("12 GiB")
 
-    monkeypatch.setattr("anofield.cohort.find_cases", fill)
+    monkeypatch.setattr("anofield.data.cohort.find.find_cases", fill)
     ended = anofield("prepare", "-i", tmp_path, "-o", tmp_path / "s.zarr")
     assert ended.code == 6 and "12 GiB" in ended.err and "Remedy" in ended.err and "Traceback" not in ended.err
 
@@ -150,7 +151,7 @@ def test_phantom_then_prepare_is_a_store_with_labels(anofield: Run, tmp_path: Pa
 def test_the_names_of_recipes_are_those_of_the_library() -> None:
     from typing import get_args
 
-    from anofield.prepare import RecipeName
+    from anofield.data.prepare import RecipeName
 
     assert [name.value for name in prepare.RecipeName] == list(get_args(RecipeName))
 

@@ -15,12 +15,12 @@ from pydantic import ValidationError
 from scipy import ndimage
 
 from anofield.calibrations import Calibrations
-from anofield.cohort import Case
+from anofield.data.cohort.case import Case
+from anofield.data.scan import read_scan
 from anofield.detect import DetectOptions, detect_case, detect_cases, top_mean, write_run
 from anofield.errors import UsageError
 from anofield.fit import FitOptions
 from anofield.model import load_model
-from anofield.scan import read_scan
 from anofield.thresholds import calibrated_values, threshold_of
 from helpers import QUICK, World, small_world
 

@@ -24,17 +24,18 @@ import pytest
 import torch
 from typer.main import get_command
 
-from anofield import ifl2021, prepare, presets
-from anofield.classes import PAPER_CENTERS
+from anofield import ifl2021, presets
 from anofield.cli import app
+from anofield.data import prepare
+from anofield.data.classes import PAPER_CENTERS
+from anofield.data.nt import export_nt, import_store, write_centers_pickle
+from anofield.data.store import Store, prepare_cohort
 from anofield.demo import Plan
 from anofield.detect import DetectOptions
 from anofield.experiment import Experiment, Specs
 from anofield.fit import FitOptions
-from anofield.legacy import export_nt, import_store, write_centers_pickle
 from anofield.phantom import layouts, write_cohort
 from anofield.published import export_experiment
-from anofield.store import Store, prepare_cohort
 from anofield.train import train
 from helpers import World, small_world, tiny_specs
 

@@ -9,11 +9,11 @@ import pytest
 import torch
 from scipy import ndimage
 
+from anofield.data.lattice import field_coordinates
 from anofield.detect import DetectOptions
 from anofield.elastic import Elastic, align, demons
 from anofield.examine import examine
 from anofield.fit import decode
-from anofield.lattice import field_coordinates
 from anofield.pose import Pose
 from anofield.score import OWN_SCORES
 from helpers import QUICK, World, make_prepared, small_world

@@ -15,7 +15,7 @@ import pytest
 from sklearn.metrics import average_precision_score, roc_auc_score, roc_curve
 
 from anofield.calibrations import Calibrations
-from anofield.cohort import Case
+from anofield.data.cohort.case import Case
 from anofield.detect import detect_cases, write_run
 from anofield.errors import CohortError
 from anofield.evaluate import dice, evaluate, format_table, plain

@@ -11,6 +11,8 @@ from typing import Any
 import pytest
 import torch
 
+from anofield.data.scan import write_json
+from anofield.data.store import Store
 from anofield.errors import UsageError
 from anofield.experiment import DECODER, PARTS, Experiment, Specs
 from anofield.field import Decoder
@@ -19,8 +21,6 @@ from anofield.model import build_field, load_model
 from anofield.presets import start_experiment
 from anofield.published import export_experiment
 from anofield.sample import canvas_of, unlearned_octaves
-from anofield.scan import write_json
-from anofield.store import Store
 from anofield.train import train
 from helpers import CLASSES, World, install, small_world, tiny_specs
 

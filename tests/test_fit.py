@@ -12,11 +12,11 @@ import torch
 from torch import Tensor
 
 from anofield.codes import CodePrior
+from anofield.data.prepare import Prepared
 from anofield.field import Decoder
 from anofield.fit import BOUND, Fit, FitOptions, decode, fit_code
 from anofield.points import axis_coordinates
 from anofield.pose import Pose
-from anofield.prepare import Prepared
 from helpers import CLASSES, make_prepared
 
 CPU = torch.device("cpu")

@@ -12,7 +12,7 @@ import nibabel as nib
 import numpy as np
 import pytest
 
-from anofield.cohort import Case
+from anofield.data.cohort.case import Case
 from anofield.detect import Detection
 from anofield.errors import UsageError
 from helpers import make_scan

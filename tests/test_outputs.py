@@ -17,7 +17,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from anofield.bids import RUN_FOLDER
-from anofield.cohort import Case, part_of
+from anofield.data.cohort.case import Case, part_of
 from anofield.errors import UsageError
 from anofield.mood import calibrated
 from helpers import World, small_world

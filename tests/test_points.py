@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from anofield.lattice import Convention, field_coordinates
+from anofield.data.lattice import Convention, field_coordinates
 from anofield.points import Sampler, axis_coordinates, coordinates_of
 from helpers import CLASSES, make_prepared
 

@@ -12,9 +12,9 @@ import pytest
 import torch
 
 from anofield import train as module
+from anofield.data.store import Store
 from anofield.experiment import Experiment
 from anofield.ranks import Ranks, interleave, plan_epoch
-from anofield.store import Store
 from anofield.train import train
 from helpers import make_store, tiny_specs
 

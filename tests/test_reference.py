@@ -9,9 +9,9 @@ import numpy as np
 import pytest
 import torch
 
+from anofield.data.prepare import Prepared
 from anofield.errors import ExperimentError
 from anofield.pose import Pose
-from anofield.prepare import Prepared
 from anofield.reference import Moments, Standard, read_reference, write_reference
 from helpers import make_prepared
 

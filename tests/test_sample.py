@@ -16,14 +16,14 @@ from PIL import Image
 
 from anofield import sample
 from anofield.codes import CodePrior
+from anofield.data.lattice import field_coordinates
+from anofield.data.prepare import Recipe
 from anofield.errors import MachineError, UsageError
 from anofield.experiment import Experiment
 from anofield.field import FrozenField
 from anofield.fit import decode
-from anofield.lattice import field_coordinates
 from anofield.model import Model, build_field
 from anofield.points import axis_coordinates, coordinates_of
-from anofield.prepare import Recipe
 from anofield.report.planes import VIEWS
 from anofield.report.strip import Strip, draw_strip, write_strip
 from helpers import CENTERS, CLASSES, make_prepared, make_store, small_world, tiny_specs

@@ -12,9 +12,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from anofield import score
+from anofield.data.lattice import Lattice
 from anofield.detect import DetectOptions
 from anofield.errors import UsageError
-from anofield.lattice import Lattice
 from anofield.score import (
     DEVIATION_FLOOR,
     EDGE_NOISE,

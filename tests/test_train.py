@@ -18,14 +18,14 @@ import torch
 
 from anofield import train as module
 from anofield._lock import exclusive
-from anofield.cohort import Case
+from anofield.data.cohort.case import Case
+from anofield.data.scan import write_json
+from anofield.data.store import Store
 from anofield.errors import ExperimentError, Interrupted, MachineError, UsageError
 from anofield.experiment import Experiment, Logs
 from anofield.model import pick_device
 from anofield.provenance import read_provenance
-from anofield.scan import write_json
 from anofield.step import batch_loss, start_run
-from anofield.store import Store
 from anofield.train import train
 from helpers import CLASSES, make_prepared, make_store, tiny_specs
 

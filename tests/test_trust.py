@@ -11,7 +11,7 @@ import pytest
 import torch
 from scipy import ndimage
 
-from anofield.cohort import Case
+from anofield.data.cohort.case import Case
 from anofield.detect import DetectOptions, detect_case
 from anofield.fit import Fit, FitOptions
 from anofield.thresholds import calibrated_values

@@ -8,8 +8,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from anofield.data.scan import writing
 from anofield.errors import UsageError
-from anofield.scan import writing
 
 LOCK_FILE = ".lock"
 

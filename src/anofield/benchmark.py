@@ -24,16 +24,16 @@ from anofield.baselines.registry import BUILT_IN, find_baseline
 from anofield.baselines.run import TrainedBaseline, baseline_options, load_baseline, make_settings, train_baseline
 from anofield.calibrate import calibrate
 from anofield.calibrations import CALIBRATIONS
-from anofield.cohort import Case
+from anofield.data.cohort.case import Case
+from anofield.data.scan import write_json, writing
+from anofield.data.store import Store
 from anofield.detect import DetectOptions, detect_cases, write_run
 from anofield.errors import AnofieldError, UsageError
 from anofield.evaluate import evaluate, plain
 from anofield.experiment import Experiment
 from anofield.finished import read_case
 from anofield.model import Model, load_model
-from anofield.scan import write_json, writing
 from anofield.scorer import RunOptions, Scorer
-from anofield.store import Store
 from anofield.thresholds import is_calibrated
 from anofield.typing import Json, PathLike
 

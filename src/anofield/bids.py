@@ -12,9 +12,9 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from anofield import __version__
-from anofield.cohort import Case
+from anofield.data.cohort.case import Case
+from anofield.data.scan import stem, write_json, writing
 from anofield.finished import read_case
-from anofield.scan import stem, write_json, writing
 from anofield.typing import Json, PathLike
 
 RUN_FOLDER = Path("sourcedata") / "anofield"  # of the dataset: what `evaluate` and `report` read

@@ -14,8 +14,9 @@ from numpy.typing import NDArray
 from anofield import __version__
 from anofield.baselines import BASELINES
 from anofield.calibrations import calibration_path, changes, maps_path
-from anofield.cluster import Outcome, failures_of, map_cases
-from anofield.cohort import Case
+from anofield.data.cohort.case import Case
+from anofield.data.parallel import Outcome, failures_of, map_cases
+from anofield.data.scan import read_labels, write_json
 from anofield.detect import DetectOptions
 from anofield.errors import CohortError, ScanError, UsageError
 from anofield.examine import Examined, examine_with, native_map
@@ -25,7 +26,6 @@ from anofield.histogram import ScoreHistogram
 from anofield.metrics import bootstrap
 from anofield.model import Model, read_recipe
 from anofield.reference import Moments, Standard, write_reference
-from anofield.scan import read_labels, write_json
 from anofield.score import SCORES
 from anofield.scorer import RunOptions, Scorer
 from anofield.thresholds import calibrated_settings

@@ -15,8 +15,12 @@ from typing import Any
 from anofield._progress import say
 from anofield._words import counted
 from anofield.calibrate import calibrate
-from anofield.cluster import Outcome, failures_of, map_cases
-from anofield.cohort import Case, find_cases
+from anofield.data.cohort.case import Case
+from anofield.data.cohort.find import find_cases
+from anofield.data.parallel import Outcome, failures_of, map_cases
+from anofield.data.prepare import fit_cohort_centers, recipe_for
+from anofield.data.scan import write_json
+from anofield.data.store import Store, prepare_cohort
 from anofield.detect import DetectOptions, detect_cases, write_run
 from anofield.errors import AnofieldError, UsageError
 from anofield.evaluate import evaluate, format_table, plain
@@ -24,10 +28,7 @@ from anofield.experiment import Experiment, Specs
 from anofield.model import load_model
 from anofield.phantom import case_name, plan_cohort, write_case
 from anofield.phantom.layouts import case_paths
-from anofield.prepare import fit_cohort_centers, recipe_for
 from anofield.report import write_report
-from anofield.scan import write_json
-from anofield.store import Store, prepare_cohort
 from anofield.thresholds import is_calibrated
 from anofield.train import train
 from anofield.typing import Json, PathLike

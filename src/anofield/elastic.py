@@ -15,9 +15,9 @@ from scipy import ndimage
 from torch import Tensor
 from torch.nn import functional
 
-from anofield.lattice import FWHM, bounding_box
+from anofield.data.lattice import FWHM, bounding_box
+from anofield.data.prepare import Prepared
 from anofield.pose import Pose
-from anofield.prepare import Prepared
 from anofield.typing import FloatVolume, Mask
 
 BLURS = (1.0, 0.0)  # voxels, coarse to fine

@@ -9,7 +9,8 @@ from pathlib import Path
 import numpy as np
 
 from anofield._words import counted
-from anofield.cohort import Case
+from anofield.data.cohort.case import Case
+from anofield.data.scan import file_hash, write_json, writing
 from anofield.errors import UsageError
 from anofield.histogram import Curve
 from anofield.metrics import card
@@ -20,7 +21,6 @@ from anofield.metrics.case import TOP_SHARE, Kind, Measured, Scored, dice
 from anofield.metrics.gather import Options, gather
 from anofield.metrics.inputs import labelled_cases, read_run
 from anofield.metrics.table import format_comparison, format_table
-from anofield.scan import file_hash, write_json, writing
 from anofield.typing import Json, PathLike
 
 __all__ = ["Options", "compare", "dice", "evaluate", "format_comparison", "format_table", "plain"]

@@ -12,13 +12,13 @@ from torch import Tensor
 
 from anofield import ifl2021
 from anofield.baselines import BASELINES
-from anofield.cohort import Case
+from anofield.data.cohort.case import Case
+from anofield.data.lattice import to_native
+from anofield.data.prepare import Prepared, prepare_case
 from anofield.elastic import Elastic, align
 from anofield.fit import Fit, FitOptions, decode, fit_code
-from anofield.lattice import to_native
 from anofield.model import Model
 from anofield.pose import Pose
-from anofield.prepare import Prepared, prepare_case
 from anofield.reference import Standard
 from anofield.score import SCORES, ScoreOptions, Tail, masked_mean, sharpen, smooth
 from anofield.scorer import RunOptions, Scorer

@@ -18,9 +18,9 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, ValidationIn
 from pydantic.alias_generators import to_pascal
 from torch import Tensor
 
+from anofield.data.rows import ROWS_FILE, read_rows
+from anofield.data.scan import file_hash, write_json, writing
 from anofield.errors import ExperimentError, UsageError
-from anofield.rows import ROWS_FILE, read_rows
-from anofield.scan import file_hash, write_json, writing
 from anofield.states import plain_codes, plain_logs, plain_weights
 from anofield.typing import Json, PathLike
 

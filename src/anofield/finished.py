@@ -8,7 +8,7 @@ from pathlib import Path
 
 from anofield._progress import say
 from anofield._words import counted
-from anofield.cohort import Case
+from anofield.data.cohort.case import Case
 from anofield.typing import Json
 
 CASE_FILE = "case.json"

@@ -16,12 +16,12 @@ from torch.nn import functional
 
 from anofield import ifl2021
 from anofield.codes import CodePrior
+from anofield.data.lattice import field_coordinates
+from anofield.data.prepare import Prepared
 from anofield.field import Field
 from anofield.intensity_map import IntensityMap, fit_intensity_map
-from anofield.lattice import field_coordinates
 from anofield.points import axis_coordinates, coordinates_of
 from anofield.pose import Placement, Pose, PoseKind, search
-from anofield.prepare import Prepared
 
 DECODE_POINTS = 32_768  # points decoded at a time: some tens of megabytes of activations
 SEARCH_POINTS = 1024  # for the first pose; every turn is looked at on the same points

@@ -15,9 +15,9 @@ from torch import Tensor
 from torch.nn import functional
 
 from anofield._random import seed_of
+from anofield.data.prepare import Prepared
 from anofield.field import Field
 from anofield.points import axis_coordinates, coordinates_of
-from anofield.prepare import Prepared
 from anofield.typing import FloatVolume
 
 

@@ -11,9 +11,9 @@ from dataclasses import dataclass, replace
 import numpy as np
 from numpy.typing import NDArray
 
-from anofield.classes import assign_brain
-from anofield.lattice import field_coordinates
-from anofield.prepare import Prepared
+from anofield.data.classes import assign_brain
+from anofield.data.lattice import field_coordinates
+from anofield.data.prepare import Prepared
 from anofield.typing import FloatVolume
 
 ORDER_SD = (0.15, 0.15, 0.10, 0.10)  # prior SD of gain, gamma, linear and quadratic terms, log intensity

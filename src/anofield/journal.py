@@ -6,9 +6,9 @@ import json
 from pathlib import Path
 from typing import Any
 
+from anofield.data.scan import writing
 from anofield.errors import UsageError
 from anofield.held_out import HeldOut
-from anofield.scan import writing
 from anofield.step import Run
 
 METRICS_FILE = "metrics.jsonl"

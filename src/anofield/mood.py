@@ -14,12 +14,12 @@ from typing import Literal
 
 import numpy as np
 
-from anofield.cluster import Outcome, map_cases
-from anofield.cohort import Case
+from anofield.data.cohort.case import Case
+from anofield.data.parallel import Outcome, map_cases
+from anofield.data.scan import write_like, writing
 from anofield.detect import DetectOptions, detect_case, top_mean
 from anofield.errors import ExperimentError
 from anofield.model import Model
-from anofield.scan import write_like, writing
 from anofield.thresholds import threshold_of
 from anofield.typing import FloatVolume, PathLike
 

@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from anofield.lattice import Convention, field_coordinates
+from anofield.data.lattice import Convention, field_coordinates
 
 
 def axis_coordinates(resolution: int, convention: Convention) -> Tensor:

@@ -6,9 +6,9 @@ import json
 from importlib import resources
 from pathlib import Path
 
+from anofield.data.store import Store
 from anofield.errors import UsageError
 from anofield.experiment import Experiment, Specs
-from anofield.store import Store
 from anofield.typing import PathLike
 
 PRESETS = ("default", "ifl2021-160", "ifl2021-full")  # the last two: Naval Marimont & Tarroni 2021

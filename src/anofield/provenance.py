@@ -12,10 +12,10 @@ import torch
 
 from anofield import __version__
 from anofield._progress import say
+from anofield.data.scan import write_json
+from anofield.data.store import Store
 from anofield.errors import UsageError
 from anofield.experiment import Specs
-from anofield.scan import write_json
-from anofield.store import Store
 from anofield.typing import Json
 
 PROVENANCE_FILE = "provenance.json"

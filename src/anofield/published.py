@@ -13,10 +13,10 @@ from typing import Any
 
 import torch
 
+from anofield.data.rows import ROWS_FILE, write_rows
+from anofield.data.scan import write_json
 from anofield.errors import ExperimentError, UsageError
 from anofield.experiment import LATEST, PREVIOUS, Checkpoint, CosineRate, Experiment, Specs, save_file
-from anofield.rows import ROWS_FILE, write_rows
-from anofield.scan import write_json
 from anofield.typing import Json, PathLike
 
 PUBLISHED_KEYS = (

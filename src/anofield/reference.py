@@ -16,11 +16,11 @@ import torch
 from numpy.typing import NDArray
 from scipy import ndimage
 
+from anofield.data.lattice import FWHM, field_coordinates
+from anofield.data.prepare import Prepared
+from anofield.data.scan import writing
 from anofield.errors import ExperimentError
-from anofield.lattice import FWHM, field_coordinates
 from anofield.pose import Pose
-from anofield.prepare import Prepared
-from anofield.scan import writing
 from anofield.typing import FloatVolume
 
 BLUR_MM = 5.0  # FWHM of the blur of the sums; of small lesions, AP 0.392 with 5 mm, 0.383 with 7, 0.366 with 10

@@ -19,15 +19,15 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from anofield.codes import CodePrior, bounded
+from anofield.data.lattice import field_coordinates
+from anofield.data.prepare import Recipe, published_lattice
+from anofield.data.scan import Scan, write_like, writing
+from anofield.data.store import lattice_side
 from anofield.errors import UsageError
 from anofield.experiment import LATEST, Experiment
 from anofield.fit import DECODE_POINTS
-from anofield.lattice import field_coordinates
 from anofield.model import Model
 from anofield.phantom.layouts import grid_of
-from anofield.prepare import Recipe, published_lattice
-from anofield.scan import Scan, write_like, writing
-from anofield.store import lattice_side
 from anofield.typing import Affine, PathLike, Volume
 
 Show = Literal["intensity", "class"]

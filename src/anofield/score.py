@@ -13,9 +13,9 @@ from pydantic import BaseModel, ConfigDict, Field
 from scipy import ndimage
 from torch import Tensor
 
+from anofield.data.lattice import Lattice, bounding_box
+from anofield.data.scan import Scan
 from anofield.errors import UsageError
-from anofield.lattice import Lattice, bounding_box
-from anofield.scan import Scan
 from anofield.typing import Affine, FloatVolume, Mask
 
 GROUP = "anofield.scores"  # entry points: name = "package.module:function" with the signature of `deviation`

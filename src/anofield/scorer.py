@@ -11,8 +11,8 @@ import torch
 from pydantic import BaseModel, ConfigDict, Field
 
 from anofield.calibrations import Calibrations
+from anofield.data.prepare import Prepared, Recipe
 from anofield.fit import FitOptions
-from anofield.prepare import Prepared, Recipe
 from anofield.score import ScoreOptions
 from anofield.typing import FloatVolume, Json
 

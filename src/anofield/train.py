@@ -19,18 +19,18 @@ from torch import Tensor
 from anofield._lock import exclusive
 from anofield._progress import Progress, say
 from anofield._signals import StopRequest, deferred_stop
+from anofield.data.prepare import Recipe
+from anofield.data.store import Store
 from anofield.errors import Interrupted, UsageError
 from anofield.experiment import DECODER, LATEST, Checkpoint, Experiment, Logs
 from anofield.feed import Cache, Feed, open_feed
 from anofield.held_out import HeldOut
 from anofield.journal import Journal
 from anofield.model import Precision, check_recipe, codes_of, load_weights, pick_device, write_recipe
-from anofield.prepare import Recipe
 from anofield.provenance import add_provenance, check_unchanged, describe
 from anofield.ranks import joined_ranks, plan_epoch
 from anofield.states import load_optimizer
 from anofield.step import Run, start_run, train_step
-from anofield.store import Store
 
 
 def train(

@@ -9,8 +9,8 @@ from typing import Any
 import numpy as np
 from nibabel import Nifti1Image
 
+from anofield.data.scan import Scan
 from anofield.errors import UsageError
-from anofield.scan import Scan
 from anofield.typing import FloatVolume, Json, Mask
 
 

@@ -13,10 +13,10 @@ from anofield._progress import Progress
 from anofield.baselines import networks
 from anofield.baselines.base import Baseline, Scored, Settings, State, observed, tail_of
 from anofield.baselines.slices import Slicing, training_slices
+from anofield.data.prepare import Prepared
+from anofield.data.store import Store
 from anofield.errors import ExperimentError
-from anofield.prepare import Prepared
 from anofield.score import Tail
-from anofield.store import Store
 
 BAUR = "Baur et al. 2021, Medical Image Analysis 69:101952 (arXiv 2004.03271)"
 SCORE_BATCH = 64  # slices at a time

@@ -11,9 +11,9 @@ import torch
 from pydantic import BaseModel, ConfigDict, Field
 from torch import Tensor
 
-from anofield.prepare import Prepared, Recipe, RecipeName
+from anofield.data.prepare import Prepared, Recipe, RecipeName
+from anofield.data.store import Store
 from anofield.score import Tail
-from anofield.store import Store
 from anofield.typing import Classes, FloatVolume, Mask
 
 State = dict[str, Tensor]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from anofield.prepare import Prepared
+from anofield.data.prepare import Prepared
 from anofield.score import Tail
 from anofield.typing import FloatVolume
 

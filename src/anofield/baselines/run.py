@@ -19,15 +19,15 @@ from anofield._progress import say
 from anofield.baselines.base import Baseline, Settings, State
 from anofield.baselines.registry import find_baseline
 from anofield.calibrations import CALIBRATIONS, Calibrations, read_calibrations
+from anofield.data.prepare import Prepared, Recipe
+from anofield.data.recipe import missing_keys
+from anofield.data.scan import file_hash, write_json, writing
+from anofield.data.store import Store
 from anofield.errors import ExperimentError, UsageError
 from anofield.experiment import save_file
 from anofield.model import pick_device
-from anofield.prepare import Prepared, Recipe
-from anofield.recipes import missing_keys
-from anofield.scan import file_hash, write_json, writing
 from anofield.score import ScoreOptions
 from anofield.scorer import Analysis, RunOptions
-from anofield.store import Store
 from anofield.typing import Json, PathLike
 
 FORMAT = 1

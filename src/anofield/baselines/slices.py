@@ -11,8 +11,8 @@ from torch.nn import functional
 
 from anofield._progress import track
 from anofield.baselines.base import AXIAL, observed_in
-from anofield.prepare import Recipe
-from anofield.store import Store, lattice_side
+from anofield.data.prepare import Recipe
+from anofield.data.store import Store, lattice_side
 from anofield.typing import FloatVolume
 
 SIDE_LIMIT = 128  # pixels; Baur et al. 2021 and Kascenas et al. 2022 work on slices of 128²

@@ -8,7 +8,7 @@ from scipy import stats
 from anofield._random import seed_of
 from anofield.baselines.base import LEFT_RIGHT, Baseline, Scored, observed, tail_of
 from anofield.baselines.intensity import intensity_score
-from anofield.prepare import Prepared
+from anofield.data.prepare import Prepared
 from anofield.score import Tail
 from anofield.typing import FloatVolume, Mask
 

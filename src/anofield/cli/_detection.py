@@ -15,8 +15,8 @@ from anofield.cli._options import Precision
 from anofield.errors import UsageError
 
 if TYPE_CHECKING:
-    from anofield.cluster import Failure
-    from anofield.cohort import Case
+    from anofield.data.cohort.case import Case
+    from anofield.data.parallel import Failure
     from anofield.detect import DetectOptions
     from anofield.model import Model
     from anofield.scorer import RunOptions, Scorer
@@ -150,8 +150,8 @@ def run_cases(
     Returns:
         Content of `run.json`, of every finished `case.json`, and the failures.
     """
-    from anofield.cluster import failures_of, write_failures
-    from anofield.cohort import part_of
+    from anofield.data.cohort.case import part_of
+    from anofield.data.parallel import failures_of, write_failures
     from anofield.detect import detect_cases, write_run
 
     mine, suffix = part_of(cases, part)

@@ -17,7 +17,7 @@ from anofield._words import counted
 from anofield.errors import CohortError
 
 if TYPE_CHECKING:
-    from anofield.cluster import Failure
+    from anofield.data.parallel import Failure
 
 OWN_SCORES = ("deviation", "crps", "cross-entropy", "tail-probability", "intensity")  # to name them without torch
 

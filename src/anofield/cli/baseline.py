@@ -71,7 +71,7 @@ def _train(
 ) -> None:
     """Train on the healthy people of a store."""
     from anofield.baselines.run import make_settings, train_baseline
-    from anofield.store import Store
+    from anofield.data.store import Store
 
     settings = make_settings(context.obj, {"seed": seed, **_changes(setting or [])})
     made = train_baseline(context.obj, Store(store), output, settings, device=device, force=force)
@@ -105,8 +105,9 @@ def _calibrate(
     """Set the threshold so that a known share of healthy brain lies above it."""
     switches = switches_of(locals())
     from anofield.calibrate import calibrate
-    from anofield.cluster import failures_of
-    from anofield.cohort import find_cases, parse_entities
+    from anofield.data.cohort.bids import parse_entities
+    from anofield.data.cohort.find import find_cases
+    from anofield.data.parallel import failures_of
 
     opened, options = _open(context.obj, model, device, **switches)
     entities = parse_entities(filter_)
@@ -142,7 +143,8 @@ def _detect(
 ) -> None:
     """Write a run like that of `anofield detect`; finished cases are skipped, failing ones do not stop the rest."""
     switches = switches_of(locals())
-    from anofield.cohort import find_cases, parse_entities
+    from anofield.data.cohort.bids import parse_entities
+    from anofield.data.cohort.find import find_cases
 
     start = time.monotonic()
     opened, options = _open(context.obj, model, device, **switches)

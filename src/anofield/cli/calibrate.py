@@ -71,8 +71,9 @@ def command(
     switches = switches_of(locals())
     from anofield.calibrate import calibrate
     from anofield.calibrations import calibration_path
-    from anofield.cluster import failures_of
-    from anofield.cohort import find_cases, parse_entities
+    from anofield.data.cohort.bids import parse_entities
+    from anofield.data.cohort.find import find_cases
+    from anofield.data.parallel import failures_of
     from anofield.model import load_model
     from anofield.thresholds import calibrated_settings
 

@@ -27,8 +27,9 @@ def command(
     """
     from dataclasses import asdict
 
-    from anofield.check import check_cohort, format_rows
-    from anofield.cohort import find_cases, parse_entities
+    from anofield.data.check import check_cohort, format_rows
+    from anofield.data.cohort.bids import parse_entities
+    from anofield.data.cohort.find import find_cases
 
     entities = parse_entities(filter_)
     cases = find_cases(source, dataset=dataset.value, modality=modality, entities=entities, label=label, mask=mask)

@@ -95,7 +95,9 @@ def command(
     """Show where scans depart from healthy anatomy; finished cases are skipped, failing ones do not stop the rest."""
     switches = switches_of(locals())
     from anofield.bids import RUN_FOLDER, write_derivatives
-    from anofield.cohort import find_cases, parse_entities, part_of
+    from anofield.data.cohort.bids import parse_entities
+    from anofield.data.cohort.case import part_of
+    from anofield.data.cohort.find import find_cases
     from anofield.model import load_model
 
     start = time.monotonic()

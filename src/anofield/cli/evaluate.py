@@ -56,7 +56,7 @@ def command(
     json_: Json = False,
 ) -> None:
     """Compare a run with lesion labels, or two runs with each other; inside the brain unless told otherwise."""
-    from anofield.cluster import Failure
+    from anofield.data.parallel import Failure
     from anofield.evaluate import Options, compare, evaluate, format_comparison, format_table, plain
 
     if (run is None) == (compare_ is None):

@@ -37,8 +37,8 @@ def command(
 
 
 def _nt(source: Path, output: Path) -> tuple[list[Path], list[str]]:
-    from anofield.legacy import export_nt
-    from anofield.store import Store
+    from anofield.data.nt import export_nt
+    from anofield.data.store import Store
 
     return export_nt(Store(source), output), []
 

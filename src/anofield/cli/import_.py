@@ -14,7 +14,7 @@ from anofield.cli._options import Force, Json, finish
 from anofield.errors import UsageError
 
 if TYPE_CHECKING:
-    from anofield.prepare import Recipe, RecipeName
+    from anofield.data.prepare import Recipe, RecipeName
 
 
 class PublishedRecipe(StrEnum):
@@ -47,7 +47,7 @@ def command(
         raise UsageError("nothing to import", remedy="give -i FOLDER and -o STORE, or -m EXPERIMENT, or all three")
     wanted = _recipe(recipe.value, None if res == "full" else _whole(res), centers, mode_pool)
     if source is not None and output is not None:
-        from anofield.legacy import import_store
+        from anofield.data.nt import import_store
 
         store = import_store(source, output, wanted.model_copy(update={"resolution": None}), force=force)
         wanted = store.recipe
@@ -65,8 +65,8 @@ def command(
 
 
 def _recipe(name: RecipeName, resolution: int | None, centers: str, mode_pool: int | None) -> Recipe:
-    from anofield.legacy import read_centers_pickle
-    from anofield.prepare import read_centers, recipe_for
+    from anofield.data.nt import read_centers_pickle
+    from anofield.data.prepare import read_centers, recipe_for
 
     if centers.partition(":")[0] == "fit":
         raise UsageError(

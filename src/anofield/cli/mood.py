@@ -30,8 +30,8 @@ def command(
     json_: Json = False,
 ) -> None:
     """Score scans as the MOOD challenge wants it: numbers in [0, 1], ½ at the calibrated threshold."""
-    from anofield.cluster import failures_of
-    from anofield.cohort import find_cases
+    from anofield.data.cohort.find import find_cases
+    from anofield.data.parallel import failures_of
     from anofield.detect import DetectOptions
     from anofield.model import load_model
     from anofield.mood import run_mood

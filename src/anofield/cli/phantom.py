@@ -44,8 +44,8 @@ def command(
     For development, teaching and benchmarks; docs/explanation/phantom.md says what it cannot show.
     """
     from anofield._progress import Progress
+    from anofield.data.scan import writing
     from anofield.phantom import write_cohort
-    from anofield.scan import writing
 
     if healthy + lesion == 0:
         raise UsageError("no case asked for", remedy="give --healthy or --lesion")

@@ -27,8 +27,8 @@ from anofield.errors import UsageError
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from anofield.cohort import Case
-    from anofield.prepare import Recipe
+    from anofield.data.cohort.case import Case
+    from anofield.data.prepare import Recipe
 
 
 class RecipeName(StrEnum):
@@ -85,10 +85,11 @@ def command(
     The option names of the scripts of 2021 work too: --dataset HCP --source DIR --target STORE --res 160
     --cluster_centers FILE --mode_pool 2 prepares as published.
     """
-    from anofield.cluster import failures_of
-    from anofield.cohort import find_cases, parse_entities
-    from anofield.prepare import recipe_for
-    from anofield.store import prepare_cohort, stored_recipe
+    from anofield.data.cohort.bids import parse_entities
+    from anofield.data.cohort.find import find_cases
+    from anofield.data.parallel import failures_of
+    from anofield.data.prepare import recipe_for
+    from anofield.data.store import prepare_cohort, stored_recipe
 
     if res != "full" and not res.isdecimal():
         raise UsageError(f"--res {res}", remedy="give a number of voxels per axis, or full")
@@ -137,13 +138,13 @@ def _with_normalisation(recipe: Recipe, normalise: Normalise) -> Recipe:
 
 def _with_centers(recipe: Recipe, source: str, cases: Sequence[Case], seed: int, before: Recipe | None) -> Recipe:
     """The recipe with the class centres named on the command line; `.cp` is the pickle of 2021, a folder a store."""
-    from anofield.prepare import read_centers
-    from anofield.store import Store
+    from anofield.data.prepare import read_centers
+    from anofield.data.store import Store
 
     if Path(source).is_dir():
         return recipe.model_copy(update={"centers": Store(source).recipe.centers})
     if source.endswith(".cp"):
-        from anofield.legacy import read_centers_pickle
+        from anofield.data.nt import read_centers_pickle
 
         return recipe.model_copy(update={"centers": read_centers_pickle(source)})
     return read_centers(source, cases, recipe, seed, before=before)

@@ -46,10 +46,10 @@ def command(
 
     On several GPUs or machines: torchrun --nproc-per-node N -m anofield train …
     """
+    from anofield.data.store import Store
     from anofield.experiment import Experiment
     from anofield.presets import start_experiment
     from anofield.ranks import is_first_rank
-    from anofield.store import Store
     from anofield.train import train
 
     if preset and data is None:

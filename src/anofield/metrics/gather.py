@@ -11,8 +11,8 @@ from typing import Any, Literal
 import numpy as np
 
 from anofield._words import counted
-from anofield.cluster import Failure, Outcome, failures_of, map_cases
-from anofield.cohort import Case
+from anofield.data.cohort.case import Case
+from anofield.data.parallel import Failure, Outcome, failures_of, map_cases
 from anofield.errors import CohortError, UsageError
 from anofield.histogram import Curve
 from anofield.metrics.bootstrap import RESAMPLES

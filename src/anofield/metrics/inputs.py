@@ -8,10 +8,11 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from anofield._words import counted
-from anofield.cohort import Case, find_cases
+from anofield.data.cohort.case import Case
+from anofield.data.cohort.find import find_cases
+from anofield.data.scan import stem
 from anofield.errors import CohortError, UsageError
 from anofield.finished import read_case
-from anofield.scan import stem
 from anofield.typing import Json, PathLike
 
 RUN_KEYS: dict[str, type | tuple[type, ...]] = {

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import quote
 
-from anofield.scan import writing
+from anofield.data.scan import writing
 
 BUDGET = 15_000_000  # characters of a file; mail programs and viewers begin to refuse larger ones
 RESERVE = 2_000_000  # of these for text, tables, curves and the library of the interactive view

@@ -12,9 +12,9 @@ import matplotlib
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
+from anofield.data.scan import writing
 from anofield.report.numerals import decimal
 from anofield.report.planes import VIEWS, turned
-from anofield.scan import writing
 from anofield.typing import PathLike, Volume
 
 COLUMNS = 8  # panels beside each other; more begin a new row

@@ -13,17 +13,17 @@ from torch import Tensor
 
 from anofield import __version__, sample
 from anofield._words import counted
+from anofield.data.prepare import Recipe
+from anofield.data.store import Store
 from anofield.errors import AnofieldError
 from anofield.experiment import Specs
 from anofield.model import Model, load_model
-from anofield.prepare import Recipe
 from anofield.report.charts import Chart, Series, draw_chart
 from anofield.report.figures import picture
 from anofield.report.history import History
 from anofield.report.numerals import DASH, decimal, duration, number
 from anofield.report.page import flat, templates
 from anofield.report.planes import VIEWS, turned
-from anofield.store import Store
 from anofield.typing import Json, PathLike, Volume
 
 PRIOR_SEED = 0  # of the generated people: the same training shows the same people

@@ -16,11 +16,19 @@ from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, ValidationInfo, field_validator
 
 from anofield._words import counted
-from anofield.classes import MAX_CLASSES, PAPER_CENTERS, assign, assign_brain, fit_centers, mode_pool
-from anofield.cohort import Case
+from anofield.data.classes import MAX_CLASSES, PAPER_CENTERS, assign, assign_brain, fit_centers, mode_pool
+from anofield.data.cohort.case import Case
+from anofield.data.lattice import (
+    Convention,
+    Lattice,
+    box_lattice,
+    brain_to_lattice,
+    surroundings,
+    to_lattice,
+    zoom_cube,
+)
+from anofield.data.scan import Scan, brain_mask, check_contrast, file_hash, read_labels, read_scan
 from anofield.errors import ScanError, UsageError
-from anofield.lattice import Convention, Lattice, box_lattice, brain_to_lattice, surroundings, to_lattice, zoom_cube
-from anofield.scan import Scan, brain_mask, check_contrast, file_hash, read_labels, read_scan
 from anofield.typing import Affine, Classes, FloatVolume, Mask, Shape3, Volume
 
 BOX_MM = 200.0  # adult brains reach about 190 mm from frontal to occipital pole; 5 mm stay free on both sides

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pickle
 from collections.abc import Mapping
 
-from anofield._pickles import as_number, load, pickled_integer, pickled_text, reading, shown, write
+from anofield.data._pickles import as_number, load, pickled_integer, pickled_text, reading, shown, write
 from anofield.errors import UsageError
 from anofield.typing import PathLike
 

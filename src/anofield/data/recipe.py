@@ -8,8 +8,8 @@ from typing import get_args
 
 from pydantic import ValidationError
 
+from anofield.data.prepare import Recipe, RecipeName
 from anofield.errors import UsageError
-from anofield.prepare import Recipe, RecipeName
 
 FIELD_VALUES = ("resolution", "box_mm", "normalise", "centers", "mode_pool", "lattice")  # what a field has learned by
 NAMES: tuple[str, ...] = get_args(RecipeName)

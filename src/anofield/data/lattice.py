@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import ndimage, sparse
 
-from anofield.scan import Scan
+from anofield.data.scan import Scan
 from anofield.typing import Affine, FloatVolume, Mask, Shape3, Volume
 
 Convention = Literal["center", "corner"]

@@ -8,9 +8,9 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from anofield._words import counted
-from anofield.cohort.case import Case
+from anofield.data.cohort.case import Case
+from anofield.data.scan import SUFFIXES, stem
 from anofield.errors import CohortError, UsageError
-from anofield.scan import SUFFIXES, stem
 
 PLACEHOLDERS = ("id", "name", "dir")
 

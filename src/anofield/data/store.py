@@ -20,12 +20,12 @@ import numpy as np
 import zarr
 
 from anofield._words import counted
-from anofield.cluster import Outcome, map_cases
-from anofield.cohort import Case
+from anofield.data.cohort.case import Case
+from anofield.data.parallel import Outcome, map_cases
+from anofield.data.prepare import Prepared, Recipe, prepare_case
+from anofield.data.recipe import missing_keys
+from anofield.data.scan import file_hash, writing
 from anofield.errors import CohortError, ExperimentError, UsageError
-from anofield.prepare import Prepared, Recipe, prepare_case
-from anofield.recipes import missing_keys
-from anofield.scan import file_hash, writing
 from anofield.typing import Classes, Json, PathLike
 
 FORMAT = 1

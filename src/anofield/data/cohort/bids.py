@@ -12,10 +12,10 @@ from pathlib import Path
 from typing import NamedTuple
 
 from anofield._words import counted
-from anofield.cohort.case import Case
-from anofield.cohort.walk import entries_of
+from anofield.data.cohort.case import Case
+from anofield.data.cohort.walk import entries_of
+from anofield.data.scan import SUFFIXES, stem
 from anofield.errors import CohortError, UsageError
-from anofield.scan import SUFFIXES, stem
 
 BIDS_DATATYPES = ("anat", "perf", "dwi", "func", "fmap", "pet")  # the suffix decides; these folders may hold volumes
 BIDS_INDICES = ("run", "echo", "flip", "inv", "split", "chunk")  # entities that are numbers: run-01 is run-1

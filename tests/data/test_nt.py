@@ -21,11 +21,10 @@ import numpy as np
 import pytest
 import zarr
 
-from anofield import legacy
-from anofield.classes import PAPER_CENTERS
 from anofield.cli import export, import_
-from anofield.errors import AnofieldError, CohortError, ExperimentError, MachineError, ScanError, UsageError
-from anofield.legacy import (
+from anofield.data import nt as legacy
+from anofield.data.classes import PAPER_CENTERS
+from anofield.data.nt import (
     LegacyCase,
     export_nt,
     import_store,
@@ -34,9 +33,10 @@ from anofield.legacy import (
     write_centers_pickle,
     write_nt,
 )
-from anofield.prepare import Recipe, recipe_for
-from anofield.rows import read_rows, write_rows
-from anofield.store import Store
+from anofield.data.prepare import Recipe, recipe_for
+from anofield.data.rows import read_rows, write_rows
+from anofield.data.store import Store
+from anofield.errors import AnofieldError, CohortError, ExperimentError, MachineError, ScanError, UsageError
 
 SIDE = 8
 HCP, BRATS = recipe_for("ifl2021-hcp", None), recipe_for("ifl2021-brats", None)

@@ -15,8 +15,8 @@ from pathlib import Path
 
 import pytest
 
-from anofield.cluster import Failure, Outcome, failures_of, map_cases, write_failures
-from anofield.cohort import Case
+from anofield.data.cohort.case import Case
+from anofield.data.parallel import Failure, Outcome, failures_of, map_cases, write_failures
 from anofield.errors import (
     AnofieldError,
     CohortError,

@@ -16,9 +16,10 @@ import pytest
 import typer
 from typer.testing import CliRunner, Result
 
-from anofield.check import WIDTH, Row, check_case, check_cohort, format_rows
 from anofield.cli import check
-from anofield.cohort import Case, find_cases
+from anofield.data.check import WIDTH, Row, check_case, check_cohort, format_rows
+from anofield.data.cohort.case import Case
+from anofield.data.cohort.find import find_cases
 from anofield.errors import CohortError
 
 SaveBrain = Callable[..., Path]

@@ -10,9 +10,9 @@ from typing import Any, Generic, TypeVar
 
 from anofield._progress import track
 from anofield._words import counted
-from anofield.cohort import Case
+from anofield.data.cohort.case import Case
+from anofield.data.scan import write_json
 from anofield.errors import AnofieldError, MachineError, UsageError
-from anofield.scan import write_json
 from anofield.typing import Json, PathLike
 
 T = TypeVar("T")

@@ -13,14 +13,14 @@ import numpy as np
 import pytest
 import torch
 
-from anofield import prepare
-from anofield.classes import PAPER_CENTERS
+from anofield.data import prepare
+from anofield.data.classes import PAPER_CENTERS
+from anofield.data.prepare import Recipe, recipe_for
+from anofield.data.recipe import FIELD_VALUES, recipe_in_place
 from anofield.errors import ExperimentError, UsageError
 from anofield.experiment import Experiment
 from anofield.model import RECIPE_FILE, load_model, read_recipe, write_recipe
 from anofield.phantom import layouts, write_cohort
-from anofield.prepare import Recipe, recipe_for
-from anofield.recipes import FIELD_VALUES, recipe_in_place
 from anofield.step import start_run
 from anofield.train import checkpoint_of
 from helpers import tiny_specs

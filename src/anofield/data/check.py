@@ -12,10 +12,9 @@ import nibabel as nib
 import numpy as np
 
 from anofield._words import counted
-from anofield.cluster import map_cases
-from anofield.cohort import Case
-from anofield.errors import ScanError
-from anofield.scan import (
+from anofield.data.cohort.case import Case
+from anofield.data.parallel import map_cases
+from anofield.data.scan import (
     UNREADABLE,
     Geometry,
     Scan,
@@ -26,6 +25,7 @@ from anofield.scan import (
     read_labels,
     read_scan,
 )
+from anofield.errors import ScanError
 from anofield.typing import Affine, Mask
 
 PERCENTILES = (2, 50, 98)  # of the brain's intensities; the outer two are where the published recipes clip
@@ -113,7 +113,7 @@ def check_cohort(cases: Sequence[Case], *, workers: int = 1, scheduler: str | No
 
     Args:
         cases: The cases.
-        workers, scheduler: As `anofield.cluster.map_cases` takes them.
+        workers, scheduler: As `anofield.data.parallel.map_cases` takes them.
 
     Returns:
         One row per case, in the order of the cases.

@@ -14,8 +14,8 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from anofield.data.scan import brain_mask, file_hash, read_labels, read_scan, stem, write_json, write_like
 from anofield.errors import MachineError, ScanError
-from anofield.scan import brain_mask, file_hash, read_labels, read_scan, stem, write_json, write_like
 
 SHAPE = (5, 6, 7)
 TURN = np.array([[0.96, -0.28, 0.0], [0.28, 0.96, 0.0], [0.0, 0.0, 1.0]])

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from anofield.classes import MAX_CLASSES, PAPER_CENTERS, assign, assign_brain, fit_centers, mode_pool
+from anofield.data.classes import MAX_CLASSES, PAPER_CENTERS, assign, assign_brain, fit_centers, mode_pool
 from anofield.errors import UsageError
 
 sixteenths = st.integers(-8, 24).map(lambda n: n / 16)  # exact in binary, so that a tie is a tie

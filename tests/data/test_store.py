@@ -19,10 +19,10 @@ import numpy as np
 import pytest
 import zarr
 
-from anofield.cohort import Case
+from anofield.data.cohort.case import Case
+from anofield.data.prepare import Prepared, Recipe, prepare_case
+from anofield.data.store import Store, lattice_side, prepare_cohort, stored_recipe
 from anofield.errors import CohortError, ExperimentError, MachineError, UsageError
-from anofield.prepare import Prepared, Recipe, prepare_case
-from anofield.store import Store, lattice_side, prepare_cohort, stored_recipe
 
 RECIPE = Recipe(resolution=12)
 SaveBrain = Callable[..., Path]
@@ -321,7 +321,7 @@ def test_the_store_does_not_depend_on_the_number_of_workers(cases: list[Case], t
 
 KILLED_RUN = """
 import os, pickle, signal, sys
-from anofield import store
+from anofield.data import store
 
 def write(self, index, prepared, whole=store.Store.write):
     if index == 1:  # the kill comes in the middle of the second case

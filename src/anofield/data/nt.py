@@ -14,7 +14,9 @@ from typing import NamedTuple
 
 import numpy as np
 
-from anofield._pickles import (
+from anofield._progress import track
+from anofield._words import counted
+from anofield.data._pickles import (
     Call,
     Record,
     as_array,
@@ -27,16 +29,14 @@ from anofield._pickles import (
     reading,
     write,
 )
-from anofield._progress import track
-from anofield._words import counted
-from anofield.classes import MAX_CLASSES
-from anofield.cohort import Case
+from anofield.data.classes import MAX_CLASSES
+from anofield.data.cohort.case import Case
+from anofield.data.lattice import Lattice
+from anofield.data.prepare import Prepared, Recipe, published_lattice
+from anofield.data.rows import ROWS_FILE, as_case_id, is_file_name, read_rows, write_rows
+from anofield.data.scan import Scan, file_hash
+from anofield.data.store import Store, lattice_side
 from anofield.errors import CohortError, ScanError, UsageError
-from anofield.lattice import Lattice
-from anofield.prepare import Prepared, Recipe, published_lattice
-from anofield.rows import ROWS_FILE, as_case_id, is_file_name, read_rows, write_rows
-from anofield.scan import Scan, file_hash
-from anofield.store import Store, lattice_side
 from anofield.typing import Classes, PathLike
 
 

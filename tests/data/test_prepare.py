@@ -14,12 +14,10 @@ from nibabel.orientations import axcodes2ornt, inv_ornt_aff, io_orientation, orn
 from pydantic import ValidationError
 from scipy import ndimage
 
-from anofield import prepare
-from anofield.classes import PAPER_CENTERS, mode_pool
-from anofield.cohort import Case
-from anofield.errors import ScanError, UsageError
-from anofield.phantom import Person
-from anofield.prepare import (
+from anofield.data import prepare
+from anofield.data.classes import PAPER_CENTERS, mode_pool
+from anofield.data.cohort.case import Case
+from anofield.data.prepare import (
     Prepared,
     Recipe,
     fit_cohort_centers,
@@ -29,7 +27,9 @@ from anofield.prepare import (
     read_centers,
     recipe_for,
 )
-from anofield.scan import Scan, file_hash
+from anofield.data.scan import Scan, file_hash
+from anofield.errors import ScanError, UsageError
+from anofield.phantom import Person
 
 SaveBrain = Callable[..., Path]
 BOX = Recipe(resolution=24)

@@ -7,10 +7,10 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from anofield._words import counted
-from anofield.cohort.case import Case
-from anofield.cohort.walk import files_below
+from anofield.data.cohort.case import Case
+from anofield.data.cohort.walk import files_below
+from anofield.data.scan import SUFFIXES, stem
 from anofield.errors import CohortError, UsageError
-from anofield.scan import SUFFIXES, stem
 
 HCP_FILES = {"T2w": "T2w_acpc_dc_restore_brain.nii.gz", "T1w": "T1w_acpc_dc_restore_brain.nii.gz"}  # HCP 1200 release
 BRATS_ENDINGS = {  # file names of BraTS 2018 to 2021, and of 2023

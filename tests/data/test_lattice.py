@@ -13,7 +13,7 @@ from nibabel.affines import apply_affine
 from nibabel.eulerangles import euler2mat
 from scipy import ndimage
 
-from anofield.lattice import (
+from anofield.data.lattice import (
     Lattice,
     bounding_box,
     box_lattice,
@@ -23,7 +23,7 @@ from anofield.lattice import (
     to_native,
     zoom_cube,
 )
-from anofield.scan import Scan
+from anofield.data.scan import Scan
 
 ORIENTATIONS = [  # signed permutation matrices: all 48 orders in which a file can store the axes
     np.eye(3)[:, list(order)] * signs

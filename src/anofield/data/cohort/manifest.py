@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from anofield._words import counted
-from anofield.cohort.case import Case
+from anofield.data.cohort.case import Case
 from anofield.errors import CohortError
 from anofield.typing import PathLike
 

@@ -7,13 +7,13 @@ from collections.abc import Callable, Mapping
 from dataclasses import replace
 from pathlib import Path
 
-from anofield.cohort.bids import find_bids
-from anofield.cohort.case import Case
-from anofield.cohort.manifest import read_manifest
-from anofield.cohort.patterns import by_pattern
-from anofield.cohort.trees import find_brats, find_folder, find_hcp, loose_scans, recognise
+from anofield.data.cohort.bids import find_bids
+from anofield.data.cohort.case import Case
+from anofield.data.cohort.manifest import read_manifest
+from anofield.data.cohort.patterns import by_pattern
+from anofield.data.cohort.trees import find_brats, find_folder, find_hcp, loose_scans, recognise
+from anofield.data.scan import SUFFIXES, stem
 from anofield.errors import CohortError, UsageError
-from anofield.scan import SUFFIXES, stem
 from anofield.typing import PathLike
 
 DATASETS = ("auto", "hcp", "brats", "bids", "folder")

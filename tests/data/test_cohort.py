@@ -7,7 +7,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from anofield.cohort import DATASETS, Case, find_cases, looks_like_a_label, parse_entities, split_by_subject
+from anofield.data.cohort.bids import parse_entities
+from anofield.data.cohort.case import Case, split_by_subject
+from anofield.data.cohort.find import DATASETS, find_cases
+from anofield.data.cohort.trees import looks_like_a_label
 from anofield.errors import CohortError, UsageError
 
 

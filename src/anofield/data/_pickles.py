@@ -23,8 +23,8 @@ from typing import Any, Self
 import numpy as np
 from numpy.typing import NDArray
 
+from anofield.data.scan import writing
 from anofield.errors import AnofieldError
-from anofield.scan import writing
 from anofield.typing import PathLike
 
 NUMBERS = re.compile(r"[|<>=]?(b1|[iu][1248]|f[248])")  # dtypes of plain numbers
