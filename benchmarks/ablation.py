@@ -28,13 +28,13 @@ from anofield.data.store import Store, prepare_cohort
 from anofield.demo import QUICK, Plan, demo_specs
 from anofield.detect import DetectOptions, detect_cases, write_run
 from anofield.evaluate import evaluate
-from anofield.experiment import Experiment, Specs
-from anofield.feed import open_feed
-from anofield.model import load_model
+from anofield.field.experiment import Experiment, Specs
+from anofield.field.feed import open_feed
+from anofield.field.model import load_model
+from anofield.field.ranks import plan_epoch
+from anofield.field.step import start_run, train_step
+from anofield.field.train import train
 from anofield.phantom import write_cohort
-from anofield.ranks import plan_epoch
-from anofield.step import start_run, train_step
-from anofield.train import train
 
 FIGURES = ("held_out_ce", "ap", "dice_calibrated_mean", "dice_oracle", "fpr95")
 

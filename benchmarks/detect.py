@@ -32,9 +32,9 @@ from anofield.data.cohort.find import find_cases
 from anofield.data.prepare import Prepared, prepare_case
 from anofield.data.scan import read_labels
 from anofield.detect import Detection, DetectOptions, detect_case, save
-from anofield.experiment import Experiment
-from anofield.model import Model, load_model
-from anofield.points import axis_coordinates, coordinates_of
+from anofield.field.experiment import Experiment
+from anofield.field.model import Model, load_model
+from anofield.field.points import axis_coordinates, coordinates_of
 from anofield.typing import Mask
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))

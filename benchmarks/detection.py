@@ -26,8 +26,8 @@ from anofield.data.cohort.find import find_cases
 from anofield.data.scan import read_labels, write_json
 from anofield.detect import SMALL_LESIONS, DetectOptions, top_mean
 from anofield.examine import Examined, examine, native_map
+from anofield.field.model import Model, load_model
 from anofield.histogram import ScoreHistogram, exact_curve
-from anofield.model import Model, load_model
 from anofield.phantom import write_case
 from anofield.reference import Moments
 from anofield.score import CONNECTIVITY

@@ -17,8 +17,8 @@ from anofield.data.cohort.case import Case
 from anofield.data.cohort.find import find_cases
 from anofield.data.scan import read_labels
 from anofield.detect import DetectOptions, detect_case
+from anofield.field.model import Model, load_model
 from anofield.histogram import exact_curve
-from anofield.model import Model, load_model
 from anofield.scorer import RunOptions, Scorer
 from detection import displaced
 

@@ -29,10 +29,10 @@ from anofield.data.lattice import Lattice
 from anofield.data.prepare import Prepared, Recipe
 from anofield.data.scan import Scan
 from anofield.data.store import Store
-from anofield.feed import open_feed
-from anofield.model import pick_device
-from anofield.presets import preset
-from anofield.step import Precision, start_run, train_step
+from anofield.field.feed import open_feed
+from anofield.field.model import pick_device
+from anofield.field.presets import preset
+from anofield.field.step import Precision, start_run, train_step
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))
 from oracle import PublishedTraining

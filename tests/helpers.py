@@ -19,11 +19,11 @@ from anofield.data.prepare import Prepared, Recipe, fit_cohort_centers, recipe_f
 from anofield.data.scan import Scan
 from anofield.data.store import Store, prepare_cohort
 from anofield.detect import DetectOptions
-from anofield.experiment import Checkpoint, Experiment, Logs, Specs
+from anofield.field.experiment import Checkpoint, Experiment, Logs, Specs
+from anofield.field.model import Model, load_model
+from anofield.field.train import train
 from anofield.fit import FitOptions
-from anofield.model import Model, load_model
 from anofield.phantom import write_cohort
-from anofield.train import train
 
 torch.set_num_threads(1)  # tiny networks are slower on several
 

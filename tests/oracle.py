@@ -18,8 +18,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from anofield.experiment import Specs
-from anofield.field import relu_dropout
+from anofield.field.decoder import relu_dropout
+from anofield.field.experiment import Specs
 
 
 def features_of(points: Tensor, octaves: int | None) -> Tensor:

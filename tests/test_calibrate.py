@@ -16,7 +16,7 @@ from anofield.calibrate import QUANTILE, calibrate
 from anofield.data.cohort.case import Case
 from anofield.detect import detect_case, detect_cases, write_run
 from anofield.errors import CohortError, ExperimentError, UsageError
-from anofield.model import Model, load_model
+from anofield.field.model import Model, load_model
 from anofield.thresholds import calibrated_values, calibration_of, threshold_of
 from helpers import QUICK, World, small_world
 

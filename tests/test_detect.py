@@ -19,8 +19,8 @@ from anofield.data.cohort.case import Case
 from anofield.data.scan import read_scan
 from anofield.detect import DetectOptions, detect_case, detect_cases, top_mean, write_run
 from anofield.errors import UsageError
+from anofield.field.model import load_model
 from anofield.fit import FitOptions
-from anofield.model import load_model
 from anofield.thresholds import calibrated_values, threshold_of
 from helpers import QUICK, World, small_world
 

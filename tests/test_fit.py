@@ -11,11 +11,11 @@ import pytest
 import torch
 from torch import Tensor
 
-from anofield.codes import CodePrior
 from anofield.data.prepare import Prepared
-from anofield.field import Decoder
+from anofield.field.codes import CodePrior
+from anofield.field.decoder import Decoder
+from anofield.field.points import axis_coordinates
 from anofield.fit import BOUND, Fit, FitOptions, decode, fit_code
-from anofield.points import axis_coordinates
 from anofield.pose import Pose
 from helpers import CLASSES, make_prepared
 

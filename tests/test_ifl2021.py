@@ -11,9 +11,9 @@ from torch.nn import functional
 
 from anofield import ifl2021
 from anofield.detect import DetectOptions, detect_case
-from anofield.field import FrozenField
+from anofield.field.decoder import FrozenField
+from anofield.field.model import build_field
 from anofield.ifl2021 import Phase
-from anofield.model import build_field
 from helpers import World, make_prepared, small_world, tiny_specs
 
 CPU = torch.device("cpu")

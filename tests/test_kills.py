@@ -13,8 +13,8 @@ from pathlib import Path
 import pytest
 import torch
 
-from anofield.experiment import Experiment
-from anofield.train import train
+from anofield.field.experiment import Experiment
+from anofield.field.train import train
 from helpers import make_store, tiny_specs, train_on
 
 EPOCHS, KILLS = 400, 20

@@ -15,7 +15,7 @@ import pytest
 from anofield.cli import main
 from anofield.demo import Plan, run_demo
 from anofield.errors import UsageError
-from anofield.experiment import Experiment
+from anofield.field.experiment import Experiment
 from helpers import World, small_world, tiny_specs
 
 Command = Callable[..., tuple[int, str, str]]

@@ -14,10 +14,10 @@ import pytest
 import torch
 
 from anofield.errors import CohortError, ExperimentError, MachineError, UsageError
-from anofield.experiment import Experiment
+from anofield.field.experiment import Experiment
+from anofield.field.train import train
 from anofield.report import charts, training, write_training_report
 from anofield.report.history import read_history
-from anofield.train import train
 from helpers import make_store, tiny_specs
 
 

@@ -159,7 +159,7 @@ def cells(*texts: str) -> str:
 
 def specs() -> Iterator[str]:
     """Keys of `specs.json`, of the network and of the rates."""
-    from anofield.experiment import ConstantRate, CosineRate, NetworkSpecs, Specs, StepRate, WarmupRate
+    from anofield.field.experiment import ConstantRate, CosineRate, NetworkSpecs, Specs, StepRate, WarmupRate
 
     yield from ("## Top level", "", *keys(Specs))
     yield from ("## NetworkSpecs", "", (inspect.getdoc(NetworkSpecs) or ""), "", *keys(NetworkSpecs))
@@ -237,7 +237,7 @@ def errors() -> Iterator[str]:
 
 def presets() -> Iterator[str]:
     """The content of every preset."""
-    from anofield.presets import PRESETS, preset
+    from anofield.field.presets import PRESETS, preset
 
     for name in PRESETS:
         text = json.dumps(preset(name).dump(), indent=2)

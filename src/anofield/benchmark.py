@@ -30,9 +30,9 @@ from anofield.data.store import Store
 from anofield.detect import DetectOptions, detect_cases, write_run
 from anofield.errors import AnofieldError, UsageError
 from anofield.evaluate import evaluate, plain
-from anofield.experiment import Experiment
+from anofield.field.experiment import Experiment
+from anofield.field.model import Model, load_model
 from anofield.finished import read_case
-from anofield.model import Model, load_model
 from anofield.scorer import RunOptions, Scorer
 from anofield.thresholds import is_calibrated
 from anofield.typing import Json, PathLike

@@ -20,11 +20,11 @@ from anofield.data.scan import read_labels, write_json
 from anofield.detect import DetectOptions
 from anofield.errors import CohortError, ScanError, UsageError
 from anofield.examine import Examined, examine_with, native_map
-from anofield.experiment import Experiment
+from anofield.field.experiment import Experiment
+from anofield.field.model import Model, read_recipe
 from anofield.fit import Fit
 from anofield.histogram import ScoreHistogram
 from anofield.metrics import bootstrap
-from anofield.model import Model, read_recipe
 from anofield.reference import Moments, Standard, write_reference
 from anofield.score import SCORES
 from anofield.scorer import RunOptions, Scorer

@@ -24,13 +24,13 @@ from anofield.data.store import Store, prepare_cohort
 from anofield.detect import DetectOptions, detect_cases, write_run
 from anofield.errors import AnofieldError, UsageError
 from anofield.evaluate import evaluate, format_table, plain
-from anofield.experiment import Experiment, Specs
-from anofield.model import load_model
+from anofield.field.experiment import Experiment, Specs
+from anofield.field.model import load_model
+from anofield.field.train import train
 from anofield.phantom import case_name, plan_cohort, write_case
 from anofield.phantom.layouts import case_paths
 from anofield.report import write_report
 from anofield.thresholds import is_calibrated
-from anofield.train import train
 from anofield.typing import Json, PathLike
 
 LAYOUT = "brats"

@@ -21,9 +21,9 @@ from anofield.data.cohort.case import Case
 from anofield.data.parallel import Outcome, map_cases
 from anofield.data.scan import Scan, file_hash, write_json, write_like, writing
 from anofield.examine import examine_with, native_map, restored
+from anofield.field.model import Model
 from anofield.finished import CASE_FILE, finished_cases, outputs, read_case, whole
 from anofield.fit import Fit, FitOptions
-from anofield.model import Model
 from anofield.score import SCORES, Lesion, ScoreOptions, find_lesions
 from anofield.scorer import RunOptions, Scorer
 from anofield.thresholds import calibrated_values, reference_of, threshold_of

@@ -16,8 +16,8 @@ from anofield.data.cohort.case import Case
 from anofield.data.lattice import to_native
 from anofield.data.prepare import Prepared, prepare_case
 from anofield.elastic import Elastic, align
+from anofield.field.model import Model
 from anofield.fit import Fit, FitOptions, decode, fit_code
-from anofield.model import Model
 from anofield.pose import Pose
 from anofield.reference import Standard
 from anofield.score import SCORES, ScoreOptions, Tail, masked_mean, sharpen, smooth

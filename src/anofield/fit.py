@@ -15,12 +15,12 @@ from torch import Tensor
 from torch.nn import functional
 
 from anofield import ifl2021
-from anofield.codes import CodePrior
 from anofield.data.lattice import field_coordinates
 from anofield.data.prepare import Prepared
-from anofield.field import Field
+from anofield.field.codes import CodePrior
+from anofield.field.decoder import Field
+from anofield.field.points import axis_coordinates, coordinates_of
 from anofield.intensity_map import IntensityMap, fit_intensity_map
-from anofield.points import axis_coordinates, coordinates_of
 from anofield.pose import Placement, Pose, PoseKind, search
 
 DECODE_POINTS = 32_768  # points decoded at a time: some tens of megabytes of activations

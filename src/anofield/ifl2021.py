@@ -16,8 +16,8 @@ from torch.nn import functional
 
 from anofield._random import seed_of
 from anofield.data.prepare import Prepared
-from anofield.field import Field
-from anofield.points import axis_coordinates, coordinates_of
+from anofield.field.decoder import Field
+from anofield.field.points import axis_coordinates, coordinates_of
 from anofield.typing import FloatVolume
 
 

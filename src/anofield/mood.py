@@ -19,7 +19,7 @@ from anofield.data.parallel import Outcome, map_cases
 from anofield.data.scan import write_like, writing
 from anofield.detect import DetectOptions, detect_case, top_mean
 from anofield.errors import ExperimentError
-from anofield.model import Model
+from anofield.field.model import Model
 from anofield.thresholds import threshold_of
 from anofield.typing import FloatVolume, PathLike
 

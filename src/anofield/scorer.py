@@ -62,7 +62,7 @@ class Analysis:
 
 
 class Scorer(Protocol):
-    """A trained method other than the field; `anofield.model.Model` has the same attributes."""
+    """A trained method other than the field; `anofield.field.model.Model` has the same attributes."""
 
     @property
     def path(self) -> Path:

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 
 from anofield.calibrations import Calibration
 from anofield.errors import UsageError
-from anofield.model import Model
+from anofield.field.model import Model
 from anofield.reference import Standard
 from anofield.scorer import RunOptions, Scorer
 from anofield.typing import Json

@@ -18,11 +18,11 @@ from anofield.data.classes import PAPER_CENTERS
 from anofield.data.prepare import Recipe, recipe_for
 from anofield.data.recipe import FIELD_VALUES, recipe_in_place
 from anofield.errors import ExperimentError, UsageError
-from anofield.experiment import Experiment
-from anofield.model import RECIPE_FILE, load_model, read_recipe, write_recipe
+from anofield.field.experiment import Experiment
+from anofield.field.model import RECIPE_FILE, load_model, read_recipe, write_recipe
+from anofield.field.step import start_run
+from anofield.field.train import checkpoint_of
 from anofield.phantom import layouts, write_cohort
-from anofield.step import start_run
-from anofield.train import checkpoint_of
 from helpers import tiny_specs
 
 Run = Callable[..., Any]

@@ -24,8 +24,8 @@ from anofield.data.recipe import missing_keys
 from anofield.data.scan import file_hash, write_json, writing
 from anofield.data.store import Store
 from anofield.errors import ExperimentError, UsageError
-from anofield.experiment import save_file
-from anofield.model import pick_device
+from anofield.field.experiment import save_file
+from anofield.field.model import pick_device
 from anofield.score import ScoreOptions
 from anofield.scorer import Analysis, RunOptions
 from anofield.typing import Json, PathLike

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from anofield.data.cohort.case import Case
     from anofield.data.parallel import Failure
     from anofield.detect import DetectOptions
-    from anofield.model import Model
+    from anofield.field.model import Model
     from anofield.scorer import RunOptions, Scorer
     from anofield.typing import Json
 

@@ -74,7 +74,7 @@ def command(
     from anofield.data.cohort.bids import parse_entities
     from anofield.data.cohort.find import find_cases
     from anofield.data.parallel import failures_of
-    from anofield.model import load_model
+    from anofield.field.model import load_model
     from anofield.thresholds import calibrated_settings
 
     options = options_from(preset, None, "none", **switches)

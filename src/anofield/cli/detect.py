@@ -98,7 +98,7 @@ def command(
     from anofield.data.cohort.bids import parse_entities
     from anofield.data.cohort.case import part_of
     from anofield.data.cohort.find import find_cases
-    from anofield.model import load_model
+    from anofield.field.model import load_model
 
     start = time.monotonic()
     options = options_from(preset, score, also, **switches)

@@ -44,7 +44,7 @@ def _nt(source: Path, output: Path) -> tuple[list[Path], list[str]]:
 
 
 def _ifl2021(source: Path, output: Path) -> tuple[list[Path], list[str]]:
-    from anofield.experiment import Experiment
-    from anofield.published import export_experiment
+    from anofield.field.experiment import Experiment
+    from anofield.field.export import export_experiment
 
     return export_experiment(Experiment(source), output)

@@ -57,8 +57,8 @@ def command(
         )
         finish(store.summary(), [], len(store.done), as_json=json_, text=text)
     if model is not None:
-        from anofield.experiment import Experiment
-        from anofield.model import write_recipe
+        from anofield.field.experiment import Experiment
+        from anofield.field.model import write_recipe
 
         write_recipe(Experiment(model).path, wanted)
         say(f"{model}: has its recipe.json; go on with `anofield calibrate` and `anofield detect`")

@@ -57,8 +57,8 @@ def _calibrations(model: Path) -> dict[str, Any]:
     """
     from anofield.baselines.run import ABOUT_FILE, identity
     from anofield.calibrations import read_calibrations
-    from anofield.experiment import Experiment
-    from anofield.model import read_recipe
+    from anofield.field.experiment import Experiment
+    from anofield.field.model import read_recipe
 
     if (model / ABOUT_FILE).is_file():
         recipe, hash_ = identity(model)

@@ -33,7 +33,7 @@ def command(
     from anofield.data.cohort.find import find_cases
     from anofield.data.parallel import failures_of
     from anofield.detect import DetectOptions
-    from anofield.model import load_model
+    from anofield.field.model import load_model
     from anofield.mood import run_mood
 
     loaded = load_model(model, device=device, precision=precision.value)

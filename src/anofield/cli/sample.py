@@ -14,8 +14,8 @@ from anofield.cli._options import Device, Experiment, Json
 from anofield.errors import UsageError
 
 if TYPE_CHECKING:
-    from anofield.model import Model
-    from anofield.sample import Canvas, Drawn
+    from anofield.field.model import Model
+    from anofield.field.sample import Canvas, Drawn
 
 COUNTS = {"prior": 6, "between": 5}
 
@@ -57,7 +57,7 @@ def command(
     json_: Json = False,
 ) -> None:
     """Show people that the field holds: of the training, from its prior, or between two of them."""
-    from anofield.model import load_model
+    from anofield.field.model import load_model
 
     wanted = _request(case, prior, published, between)
     write = _writer(output)
@@ -89,7 +89,7 @@ def _writer(output: Path) -> Any:
 def _draw(
     wanted: str, model: Model, epoch: str, cases: list[str], ends: tuple[str, str], count: int | None, seed: int
 ) -> Drawn:
-    from anofield import sample
+    from anofield.field import sample
 
     table = sample.read_table(model.path, epoch)
     many = count or COUNTS.get(wanted, COUNTS["prior"])
@@ -105,8 +105,8 @@ def _draw(
 def _write_picture(
     model: Model, drawn: Drawn, output: Path, resolution: int | None, show: Any, plane: str, at: str
 ) -> dict[str, Any]:
-    from anofield import sample
     from anofield._progress import track
+    from anofield.field import sample
     from anofield.report.strip import Strip, write_strip
 
     canvas = _canvas(model, resolution, sample.PLANE_RESOLUTIONS)
@@ -127,8 +127,8 @@ def _write_volumes(
 ) -> dict[str, Any]:
     import numpy as np
 
-    from anofield import sample
     from anofield._progress import Progress
+    from anofield.field import sample
 
     canvas = _canvas(model, resolution, sample.VOLUME_RESOLUTIONS)
     with Progress("decode", len(drawn.codes) * sample.volume_steps(canvas)) as progress:
@@ -139,8 +139,8 @@ def _write_volumes(
 
 
 def _canvas(model: Model, resolution: int | None, limits: tuple[int, int]) -> Canvas:
-    from anofield import sample
     from anofield._progress import say
+    from anofield.field import sample
 
     count = None if resolution is None else sample.check_resolution(resolution, limits)
     canvas = sample.canvas_of(model.recipe, count)

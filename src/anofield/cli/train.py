@@ -47,10 +47,10 @@ def command(
     On several GPUs or machines: torchrun --nproc-per-node N -m anofield train …
     """
     from anofield.data.store import Store
-    from anofield.experiment import Experiment
-    from anofield.presets import start_experiment
-    from anofield.ranks import is_first_rank
-    from anofield.train import train
+    from anofield.field.experiment import Experiment
+    from anofield.field.presets import start_experiment
+    from anofield.field.ranks import is_first_rank
+    from anofield.field.train import train
 
     if preset and data is None:
         raise UsageError("--preset without --data", why="it does not know your store", remedy="add --data STORE")

@@ -9,8 +9,8 @@ from pathlib import Path
 from typing import Any
 
 from anofield.errors import ExperimentError
-from anofield.experiment import Checkpoint, Experiment, Specs
-from anofield.journal import METRICS_FILE
+from anofield.field.experiment import Checkpoint, Experiment, Specs
+from anofield.field.logs import METRICS_FILE
 from anofield.report.numerals import finite
 from anofield.typing import Json, PathLike
 

@@ -11,13 +11,14 @@ from typing import Any
 import numpy as np
 from torch import Tensor
 
-from anofield import __version__, sample
+from anofield import __version__
 from anofield._words import counted
 from anofield.data.prepare import Recipe
 from anofield.data.store import Store
 from anofield.errors import AnofieldError
-from anofield.experiment import Specs
-from anofield.model import Model, load_model
+from anofield.field import sample
+from anofield.field.experiment import Specs
+from anofield.field.model import Model, load_model
 from anofield.report.charts import Chart, Series, draw_chart
 from anofield.report.figures import picture
 from anofield.report.history import History

@@ -12,14 +12,14 @@ from torch import Tensor
 
 from anofield._progress import say
 from anofield.calibrations import Calibrations, read_calibrations, read_object
-from anofield.codes import CodePrior
 from anofield.data.prepare import Recipe
 from anofield.data.recipe import missing_keys, recipe_in_place
 from anofield.data.scan import write_json
 from anofield.errors import ExperimentError, MachineError, UsageError
-from anofield.experiment import DECODER, LATEST, Checkpoint, Experiment, Specs
-from anofield.field import Decoder, FieldModule, FrozenField
-from anofield.fields import installed_field
+from anofield.field.codes import CodePrior
+from anofield.field.decoder import Decoder, FieldModule, FrozenField
+from anofield.field.experiment import DECODER, LATEST, Checkpoint, Experiment, Specs
+from anofield.field.plugins import installed_field
 from anofield.typing import PathLike
 
 Precision = Literal["auto", "float32", "bfloat16"]

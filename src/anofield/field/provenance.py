@@ -15,7 +15,7 @@ from anofield._progress import say
 from anofield.data.scan import write_json
 from anofield.data.store import Store
 from anofield.errors import UsageError
-from anofield.experiment import Specs
+from anofield.field.experiment import Specs
 from anofield.typing import Json
 
 PROVENANCE_FILE = "provenance.json"

@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 import torch
 
-from anofield import feed as module
 from anofield.data.store import Store
-from anofield.feed import READ_AHEAD, Cache, Feed, open_feed, union_of_brains
+from anofield.field import feed as module
+from anofield.field.feed import READ_AHEAD, Cache, Feed, open_feed, union_of_brains
 from helpers import make_store
 
 CPU = torch.device("cpu")

@@ -14,16 +14,16 @@ import pytest
 import torch
 from PIL import Image
 
-from anofield import sample
-from anofield.codes import CodePrior
 from anofield.data.lattice import field_coordinates
 from anofield.data.prepare import Recipe
 from anofield.errors import MachineError, UsageError
-from anofield.experiment import Experiment
-from anofield.field import FrozenField
+from anofield.field import sample
+from anofield.field.codes import CodePrior
+from anofield.field.decoder import FrozenField
+from anofield.field.experiment import Experiment
+from anofield.field.model import Model, build_field
+from anofield.field.points import axis_coordinates, coordinates_of
 from anofield.fit import decode
-from anofield.model import Model, build_field
-from anofield.points import axis_coordinates, coordinates_of
 from anofield.report.planes import VIEWS
 from anofield.report.strip import Strip, draw_strip, write_strip
 from helpers import CENTERS, CLASSES, make_prepared, make_store, small_world, tiny_specs
@@ -261,7 +261,7 @@ def test_a_strip_has_a_panel_for_everyone_and_the_announced_size(
 
 
 def test_the_table_is_read_as_the_field_sees_it(tmp_path: Path) -> None:
-    from anofield.train import train
+    from anofield.field.train import train
 
     experiment = Experiment.create(tmp_path / "e", tiny_specs(NumEpochs=1))
     train(experiment, make_store(tmp_path / "s.zarr"), device="cpu")

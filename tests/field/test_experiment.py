@@ -13,9 +13,9 @@ from typing import Any
 import pytest
 import torch
 
-from anofield import experiment as module
 from anofield.errors import ExperimentError, MachineError, UsageError
-from anofield.experiment import (
+from anofield.field import experiment as module
+from anofield.field.experiment import (
     LATEST,
     PARTS,
     PREVIOUS,

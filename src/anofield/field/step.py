@@ -13,13 +13,13 @@ from torch import Tensor
 from torch.nn import functional
 
 from anofield._random import seed_of
-from anofield.codes import CodeTable
 from anofield.errors import MachineError
-from anofield.experiment import Logs, Specs
-from anofield.feed import Batch
-from anofield.field import FieldModule, folded_weights, outputs_at
-from anofield.model import Precision, build_field, wants_bfloat16
-from anofield.ranks import Ranks, interleave
+from anofield.field.codes import CodeTable
+from anofield.field.decoder import FieldModule, folded_weights, outputs_at
+from anofield.field.experiment import Logs, Specs
+from anofield.field.feed import Batch
+from anofield.field.model import Precision, build_field, wants_bfloat16
+from anofield.field.ranks import Ranks, interleave
 
 RAMP_EPOCHS = 100  # the code penalty grows linearly over these; published
 PART_POINTS = 16_384  # points whose gradients are taken at a time on a CPU: activations that fit the cache

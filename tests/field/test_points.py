@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from anofield.data.lattice import Convention, field_coordinates
-from anofield.points import Sampler, axis_coordinates, coordinates_of
+from anofield.field.points import Sampler, axis_coordinates, coordinates_of
 from helpers import CLASSES, make_prepared
 
 RESOLUTION = 12

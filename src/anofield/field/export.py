@@ -16,7 +16,7 @@ import torch
 from anofield.data.rows import ROWS_FILE, write_rows
 from anofield.data.scan import write_json
 from anofield.errors import ExperimentError, UsageError
-from anofield.experiment import LATEST, PREVIOUS, Checkpoint, CosineRate, Experiment, Specs, save_file
+from anofield.field.experiment import LATEST, PREVIOUS, Checkpoint, CosineRate, Experiment, Specs, save_file
 from anofield.typing import Json, PathLike
 
 PUBLISHED_KEYS = (

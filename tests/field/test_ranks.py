@@ -11,11 +11,11 @@ from typing import Any
 import pytest
 import torch
 
-from anofield import train as module
 from anofield.data.store import Store
-from anofield.experiment import Experiment
-from anofield.ranks import Ranks, interleave, plan_epoch
-from anofield.train import train
+from anofield.field import train as module
+from anofield.field.experiment import Experiment
+from anofield.field.ranks import Ranks, interleave, plan_epoch
+from anofield.field.train import train
 from helpers import make_store, tiny_specs
 
 

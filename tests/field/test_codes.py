@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from anofield.codes import CodePrior, CodeTable
+from anofield.field.codes import CodePrior, CodeTable
 
 
 def table(people: int = 50, length: int = 20, bound: float | None = 1.0, std: float = 1.0) -> CodeTable:

@@ -16,7 +16,7 @@ from anofield._random import seed_of
 from anofield.data.lattice import Convention
 from anofield.data.store import Store
 from anofield.errors import MachineError
-from anofield.points import Sampler, axis_coordinates
+from anofield.field.points import Sampler, axis_coordinates
 
 Cache = Literal["auto", "resident", "stream"]
 Batch = tuple[Tensor, Tensor]  # field coordinates (case, point, 3) float32, classes (case, point) int64

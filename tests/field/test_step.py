@@ -9,9 +9,9 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from anofield import step as module
-from anofield.field import Decoder, folded_weights, relu_dropout
-from anofield.step import Run, batch_loss, point_loss, start_run, train_step
+from anofield.field import step as module
+from anofield.field.decoder import Decoder, folded_weights, relu_dropout
+from anofield.field.step import Run, batch_loss, point_loss, start_run, train_step
 from helpers import CLASSES, tiny_specs
 
 CPU = torch.device("cpu")

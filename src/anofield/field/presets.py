@@ -8,7 +8,7 @@ from pathlib import Path
 
 from anofield.data.store import Store
 from anofield.errors import UsageError
-from anofield.experiment import Experiment, Specs
+from anofield.field.experiment import Experiment, Specs
 from anofield.typing import PathLike
 
 PRESETS = ("default", "ifl2021-160", "ifl2021-full")  # the last two: Naval Marimont & Tarroni 2021
@@ -22,7 +22,7 @@ def preset(name: str) -> Specs:
     """
     if name not in PRESETS:
         raise UsageError(f"unknown preset {name!r}", remedy=f"use one of {', '.join(PRESETS)}")
-    text = resources.files("anofield").joinpath("presets", f"{name}.json").read_text(encoding="utf-8")
+    text = resources.files("anofield.field").joinpath("presets", f"{name}.json").read_text(encoding="utf-8")
     return Specs.model_validate(json.loads(text))
 
 

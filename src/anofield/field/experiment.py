@@ -21,7 +21,7 @@ from torch import Tensor
 from anofield.data.rows import ROWS_FILE, read_rows
 from anofield.data.scan import file_hash, write_json, writing
 from anofield.errors import ExperimentError, UsageError
-from anofield.states import plain_codes, plain_logs, plain_weights
+from anofield.field.published import plain_codes, plain_logs, plain_weights
 from anofield.typing import Json, PathLike
 
 CONTENT = {  # folder → key of what it holds

@@ -9,8 +9,8 @@ import pytest
 import torch
 
 from anofield.errors import UsageError
-from anofield.field import Decoder, FrozenField, fourier_features
-from anofield.model import build_field
+from anofield.field.decoder import Decoder, FrozenField, fourier_features
+from anofield.field.model import build_field
 from helpers import tiny_specs
 from oracle import PublishedNetwork, joined
 

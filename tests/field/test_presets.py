@@ -6,17 +6,17 @@ import math
 from pathlib import Path
 
 import pytest
+from helpers import PUBLISHED
 
 import anofield
 from anofield.errors import UsageError
-from anofield.experiment import Specs
-from anofield.model import build_field
-from anofield.presets import PRESETS, preset
-from test_experiment import PUBLISHED
+from anofield.field.experiment import Specs
+from anofield.field.model import build_field
+from anofield.field.presets import PRESETS, preset
 
 
 def test_every_file_is_a_preset_and_opens() -> None:
-    files = (Path(anofield.__file__).parent / "presets").iterdir()
+    files = (Path(anofield.__file__).parent / "field" / "presets").iterdir()
     assert {path.name for path in files} == {f"{name}.json" for name in PRESETS}
     for name in PRESETS:
         specs = preset(name)

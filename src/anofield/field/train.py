@@ -22,15 +22,15 @@ from anofield._signals import StopRequest, deferred_stop
 from anofield.data.prepare import Recipe
 from anofield.data.store import Store
 from anofield.errors import Interrupted, UsageError
-from anofield.experiment import DECODER, LATEST, Checkpoint, Experiment, Logs
-from anofield.feed import Cache, Feed, open_feed
-from anofield.held_out import HeldOut
-from anofield.journal import Journal
-from anofield.model import Precision, check_recipe, codes_of, load_weights, pick_device, write_recipe
-from anofield.provenance import add_provenance, check_unchanged, describe
-from anofield.ranks import joined_ranks, plan_epoch
-from anofield.states import load_optimizer
-from anofield.step import Run, start_run, train_step
+from anofield.field.experiment import DECODER, LATEST, Checkpoint, Experiment, Logs
+from anofield.field.feed import Cache, Feed, open_feed
+from anofield.field.logs import Journal
+from anofield.field.model import Precision, check_recipe, codes_of, load_weights, pick_device, write_recipe
+from anofield.field.provenance import add_provenance, check_unchanged, describe
+from anofield.field.published import load_optimizer
+from anofield.field.ranks import joined_ranks, plan_epoch
+from anofield.field.step import Run, start_run, train_step
+from anofield.field.validation import HeldOut
 
 
 def train(

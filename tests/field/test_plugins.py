@@ -14,14 +14,14 @@ import torch
 from anofield.data.scan import write_json
 from anofield.data.store import Store
 from anofield.errors import UsageError
-from anofield.experiment import DECODER, PARTS, Experiment, Specs
-from anofield.field import Decoder
-from anofield.fields import GROUP, known_fields
-from anofield.model import build_field, load_model
-from anofield.presets import start_experiment
-from anofield.published import export_experiment
-from anofield.sample import canvas_of, unlearned_octaves
-from anofield.train import train
+from anofield.field.decoder import Decoder
+from anofield.field.experiment import DECODER, PARTS, Experiment, Specs
+from anofield.field.export import export_experiment
+from anofield.field.model import build_field, load_model
+from anofield.field.plugins import GROUP, known_fields
+from anofield.field.presets import start_experiment
+from anofield.field.sample import canvas_of, unlearned_octaves
+from anofield.field.train import train
 from helpers import CLASSES, World, install, small_world, tiny_specs
 
 Run = Callable[..., Any]
@@ -145,7 +145,7 @@ class TestAFieldOfAnotherPackage:
 
 
 def test_the_field_of_the_how_to_is_one() -> None:
-    page = (Path(__file__).parents[1] / "docs/how-to/extending.md").read_text()
+    page = (Path(__file__).parents[2] / "docs/how-to/extending.md").read_text()
     code = next(found for found in re.findall(r"```python\n(.*?)```", page, re.DOTALL) if "class Siren" in found)
     defined: dict[str, Any] = {}
     exec(code, defined)

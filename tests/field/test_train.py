@@ -16,17 +16,17 @@ import numpy as np
 import pytest
 import torch
 
-from anofield import train as module
 from anofield._lock import exclusive
 from anofield.data.cohort.case import Case
 from anofield.data.scan import write_json
 from anofield.data.store import Store
 from anofield.errors import ExperimentError, Interrupted, MachineError, UsageError
-from anofield.experiment import Experiment, Logs
-from anofield.model import pick_device
-from anofield.provenance import read_provenance
-from anofield.step import batch_loss, start_run
-from anofield.train import train
+from anofield.field import train as module
+from anofield.field.experiment import Experiment, Logs
+from anofield.field.model import pick_device
+from anofield.field.provenance import read_provenance
+from anofield.field.step import batch_loss, start_run
+from anofield.field.train import train
 from helpers import CLASSES, make_prepared, make_store, tiny_specs
 
 

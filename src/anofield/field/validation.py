@@ -6,11 +6,11 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from anofield.codes import CodePrior
 from anofield.data.lattice import Convention
 from anofield.data.store import Store
-from anofield.feed import Feed, open_feed
-from anofield.field import FieldModule, folded_weights, outputs_at
+from anofield.field.codes import CodePrior
+from anofield.field.decoder import FieldModule, folded_weights, outputs_at
+from anofield.field.feed import Feed, open_feed
 
 PEOPLE = 8  # the first of the store: enough to see overfitting begin, few enough to measure often
 POINTS = 2048  # per person and step

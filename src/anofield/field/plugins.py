@@ -9,8 +9,8 @@ import torch
 from torch import nn
 
 from anofield.errors import UsageError
-from anofield.experiment import DECODER, Specs
-from anofield.field import FieldModule
+from anofield.field.decoder import FieldModule
+from anofield.field.experiment import DECODER, Specs
 
 GROUP = "anofield.fields"  # entry points: name = "package.module:callable", from `Specs` to a `FieldModule`
 

@@ -8,8 +8,8 @@ from typing import Any
 
 from anofield.data.scan import writing
 from anofield.errors import UsageError
-from anofield.held_out import HeldOut
-from anofield.step import Run
+from anofield.field.step import Run
+from anofield.field.validation import HeldOut
 
 METRICS_FILE = "metrics.jsonl"
 TRACKERS = ("tensorboard",)

@@ -13,16 +13,16 @@ import pytest
 import torch
 from torch import Tensor
 
-from anofield import published
 from anofield.data.rows import read_rows, write_rows
 from anofield.data.store import Store
 from anofield.errors import ExperimentError, UsageError
-from anofield.experiment import LATEST, PARTS, Experiment, NetworkSpecs, Specs
-from anofield.model import build_field, load_model, load_weights, write_recipe
-from anofield.published import PUBLISHED_KEYS, PUBLISHED_NETWORK_KEYS, export_experiment
-from anofield.states import plain_weights
-from anofield.step import Run, batch_loss, start_run
-from anofield.train import restore, train
+from anofield.field import export as published
+from anofield.field.experiment import LATEST, PARTS, Experiment, NetworkSpecs, Specs
+from anofield.field.export import PUBLISHED_KEYS, PUBLISHED_NETWORK_KEYS, export_experiment
+from anofield.field.model import build_field, load_model, load_weights, write_recipe
+from anofield.field.published import plain_weights
+from anofield.field.step import Run, batch_loss, start_run
+from anofield.field.train import restore, train
 from helpers import CLASSES, make_store, tiny_specs
 from oracle import PublishedNetwork, PublishedTraining, adam_of_2021, joined
 
