@@ -20,13 +20,13 @@ from typing import Any
 import numpy as np
 import torch
 
-from anofield.calibrate import calibrate
 from anofield.data.cohort.find import find_cases
 from anofield.data.prepare import fit_cohort_centers, recipe_for
 from anofield.data.scan import write_json
 from anofield.data.store import Store, prepare_cohort
 from anofield.demo import QUICK, Plan, demo_specs
-from anofield.detect import DetectOptions, detect_cases, write_run
+from anofield.detect.calibrate import calibrate
+from anofield.detect.run import DetectOptions, detect_cases, write_run
 from anofield.evaluate import evaluate
 from anofield.field.experiment import Experiment, Specs
 from anofield.field.feed import open_feed

@@ -26,12 +26,12 @@ from sklearn.metrics import average_precision_score
 from torch import Tensor
 from torch.nn import functional
 
-from anofield import ifl2021
 from anofield.data.cohort.case import Case
 from anofield.data.cohort.find import find_cases
 from anofield.data.prepare import Prepared, prepare_case
 from anofield.data.scan import read_labels
-from anofield.detect import Detection, DetectOptions, detect_case, save
+from anofield.detect import published as ifl2021
+from anofield.detect.run import Detection, DetectOptions, detect_case, save
 from anofield.field.experiment import Experiment
 from anofield.field.model import Model, load_model
 from anofield.field.points import axis_coordinates, coordinates_of

@@ -24,13 +24,13 @@ from scipy.spatial.transform import Rotation
 from anofield.data.cohort.case import Case
 from anofield.data.cohort.find import find_cases
 from anofield.data.scan import read_labels, write_json
-from anofield.detect import SMALL_LESIONS, DetectOptions, top_mean
-from anofield.examine import Examined, examine, native_map
+from anofield.detect.detection import Examined, examine, native_map
+from anofield.detect.reference import Moments
+from anofield.detect.run import SMALL_LESIONS, DetectOptions, top_mean
+from anofield.detect.scores import CONNECTIVITY
 from anofield.field.model import Model, load_model
 from anofield.histogram import ScoreHistogram, exact_curve
 from anofield.phantom import write_case
-from anofield.reference import Moments
-from anofield.score import CONNECTIVITY
 
 QUANTILES = (0.998, 0.999)
 GROUPS = {"healthy": (None, 300, 10), "small": ("small", 340, 8), "dark": ("dark", 360, 4)}  # kind, first, count

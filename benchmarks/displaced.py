@@ -16,10 +16,10 @@ from anofield.baselines.run import baseline_options, load_baseline
 from anofield.data.cohort.case import Case
 from anofield.data.cohort.find import find_cases
 from anofield.data.scan import read_labels
-from anofield.detect import DetectOptions, detect_case
+from anofield.detect.method import RunOptions, Scorer
+from anofield.detect.run import DetectOptions, detect_case
 from anofield.field.model import Model, load_model
 from anofield.histogram import exact_curve
-from anofield.scorer import RunOptions, Scorer
 from detection import displaced
 
 

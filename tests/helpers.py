@@ -11,18 +11,18 @@ import nibabel as nib
 import numpy as np
 import torch
 
-from anofield.calibrate import calibrate
 from anofield.data.cohort.case import Case
 from anofield.data.cohort.find import find_cases
 from anofield.data.lattice import Lattice
 from anofield.data.prepare import Prepared, Recipe, fit_cohort_centers, recipe_for
 from anofield.data.scan import Scan
 from anofield.data.store import Store, prepare_cohort
-from anofield.detect import DetectOptions
+from anofield.detect.calibrate import calibrate
+from anofield.detect.fit import FitOptions
+from anofield.detect.run import DetectOptions
 from anofield.field.experiment import Checkpoint, Experiment, Logs, Specs
 from anofield.field.model import Model, load_model
 from anofield.field.train import train
-from anofield.fit import FitOptions
 from anofield.phantom import write_cohort
 
 torch.set_num_threads(1)  # tiny networks are slower on several

@@ -8,10 +8,11 @@ from typing import Any
 import numpy as np
 import pytest
 
-from anofield import benchmark, ifl2021
+from anofield import benchmark
 from anofield.baselines.statistics import ZScore
 from anofield.benchmark import FEW, Sizes, bootstrap_mean, run_benchmark, summarise
 from anofield.demo import Plan
+from anofield.detect import published as ifl2021
 from anofield.errors import AnofieldError, UsageError
 
 SIZES = Sizes(

@@ -16,10 +16,10 @@ from scipy import ndimage
 from sklearn.metrics import average_precision_score, precision_recall_curve, roc_auc_score, roc_curve
 from typer.testing import CliRunner
 
-from anofield.calibrate import QUANTILE
 from anofield.cli import app
 from anofield.data.cohort.case import Case
-from anofield.detect import detect_cases, write_run
+from anofield.detect.calibrate import QUANTILE
+from anofield.detect.run import detect_cases, write_run
 from anofield.errors import CohortError, UsageError
 from anofield.evaluate import Options, compare, evaluate, format_comparison, format_table
 from anofield.metrics.lesions import OVERLAP

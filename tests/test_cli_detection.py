@@ -12,13 +12,13 @@ from typing import Any
 
 import pytest
 
-from anofield.baselines import BASELINES
 from anofield.cli import _options
 from anofield.cli._detection import SWITCHES, Preset, options_from
 from anofield.cli._options import Tail
-from anofield.detect import DetectOptions
+from anofield.detect.intensity import BASELINES
+from anofield.detect.run import DetectOptions
+from anofield.detect.scores import OWN_SCORES
 from anofield.errors import UsageError
-from anofield.score import OWN_SCORES
 from helpers import World, install, small_world
 
 Run = Callable[..., Any]

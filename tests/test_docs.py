@@ -24,19 +24,19 @@ import pytest
 import torch
 from typer.main import get_command
 
-from anofield import ifl2021
 from anofield.cli import app
 from anofield.data import prepare
 from anofield.data.classes import PAPER_CENTERS
 from anofield.data.nt import export_nt, import_store, write_centers_pickle
 from anofield.data.store import Store, prepare_cohort
 from anofield.demo import Plan
-from anofield.detect import DetectOptions
+from anofield.detect import published as ifl2021
+from anofield.detect.fit import FitOptions
+from anofield.detect.run import DetectOptions
 from anofield.field import presets
 from anofield.field.experiment import Experiment, Specs
 from anofield.field.export import export_experiment
 from anofield.field.train import train
-from anofield.fit import FitOptions
 from anofield.phantom import layouts, write_cohort
 from helpers import World, small_world, tiny_specs
 

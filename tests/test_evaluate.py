@@ -14,13 +14,13 @@ import numpy as np
 import pytest
 from sklearn.metrics import average_precision_score, roc_auc_score, roc_curve
 
-from anofield.calibrations import Calibrations
 from anofield.data.cohort.case import Case
-from anofield.detect import detect_cases, write_run
+from anofield.detect.calibration import Calibrations
+from anofield.detect.run import detect_cases, write_run
+from anofield.detect.thresholds import calibrated_values
 from anofield.errors import CohortError
 from anofield.evaluate import dice, evaluate, format_table, plain
 from anofield.report import write_report
-from anofield.thresholds import calibrated_values
 from helpers import QUICK, World, small_world
 
 

@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 
 from anofield.data.cohort.case import Case
-from anofield.detect import Detection
+from anofield.detect.run import Detection
 from anofield.errors import UsageError
 from helpers import make_scan
 

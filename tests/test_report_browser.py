@@ -13,7 +13,7 @@ import nibabel as nib
 import numpy as np
 import pytest
 
-from anofield.detect import detect_cases, write_run
+from anofield.detect.run import detect_cases, write_run
 from anofield.evaluate import Options, evaluate
 from anofield.report import write_report
 from helpers import QUICK, small_world

@@ -204,10 +204,10 @@ def limit(item: Any) -> str:
 
 def options() -> Iterator[str]:
     """`DetectOptions` and its two parts, with what the docstring says of each."""
-    from anofield.detect import DetectOptions
-    from anofield.fit import FitOptions
-    from anofield.score import ScoreOptions
-    from anofield.scorer import RunOptions
+    from anofield.detect.fit import FitOptions
+    from anofield.detect.method import RunOptions
+    from anofield.detect.run import DetectOptions
+    from anofield.detect.scores import ScoreOptions
 
     for model, told in ((DetectOptions, RunOptions), (FitOptions, FitOptions), (ScoreOptions, ScoreOptions)):
         about = attributes(inspect.getdoc(told) or "")
@@ -247,7 +247,7 @@ def presets() -> Iterator[str]:
 
 def scores() -> Iterator[str]:
     """Scores with the first line of their docstrings."""
-    from anofield.score import OWN_SCORES
+    from anofield.detect.scores import OWN_SCORES
 
     yield from ("| score | what it is |", "|---|---|")
     for name, score in OWN_SCORES.items():

@@ -22,19 +22,19 @@ from anofield._progress import say
 from anofield._words import counted
 from anofield.baselines.registry import BUILT_IN, find_baseline
 from anofield.baselines.run import TrainedBaseline, baseline_options, load_baseline, make_settings, train_baseline
-from anofield.calibrate import calibrate
-from anofield.calibrations import CALIBRATIONS
 from anofield.data.cohort.case import Case
 from anofield.data.scan import write_json, writing
 from anofield.data.store import Store
-from anofield.detect import DetectOptions, detect_cases, write_run
+from anofield.detect.calibrate import calibrate
+from anofield.detect.calibration import CALIBRATIONS
+from anofield.detect.method import RunOptions, Scorer
+from anofield.detect.run import DetectOptions, detect_cases, write_run
+from anofield.detect.run_folder import read_case
+from anofield.detect.thresholds import is_calibrated
 from anofield.errors import AnofieldError, UsageError
 from anofield.evaluate import evaluate, plain
 from anofield.field.experiment import Experiment
 from anofield.field.model import Model, load_model
-from anofield.finished import read_case
-from anofield.scorer import RunOptions, Scorer
-from anofield.thresholds import is_calibrated
 from anofield.typing import Json, PathLike
 
 RESAMPLES = 1000  # of the bootstrap, where the evaluation gives no interval

@@ -14,14 +14,15 @@ from typing import Any
 
 from anofield._progress import say
 from anofield._words import counted
-from anofield.calibrate import calibrate
 from anofield.data.cohort.case import Case
 from anofield.data.cohort.find import find_cases
 from anofield.data.parallel import Outcome, failures_of, map_cases
 from anofield.data.prepare import fit_cohort_centers, recipe_for
 from anofield.data.scan import write_json
 from anofield.data.store import Store, prepare_cohort
-from anofield.detect import DetectOptions, detect_cases, write_run
+from anofield.detect.calibrate import calibrate
+from anofield.detect.run import DetectOptions, detect_cases, write_run
+from anofield.detect.thresholds import is_calibrated
 from anofield.errors import AnofieldError, UsageError
 from anofield.evaluate import evaluate, format_table, plain
 from anofield.field.experiment import Experiment, Specs
@@ -30,7 +31,6 @@ from anofield.field.train import train
 from anofield.phantom import case_name, plan_cohort, write_case
 from anofield.phantom.layouts import case_paths
 from anofield.report import write_report
-from anofield.thresholds import is_calibrated
 from anofield.typing import Json, PathLike
 
 LAYOUT = "brats"

@@ -6,13 +6,13 @@ import math
 from pathlib import Path
 
 import pytest
-from helpers import PUBLISHED
 
 import anofield
 from anofield.errors import UsageError
 from anofield.field.experiment import Specs
 from anofield.field.model import build_field
 from anofield.field.presets import PRESETS, preset
+from helpers import PUBLISHED
 
 
 def test_every_file_is_a_preset_and_opens() -> None:

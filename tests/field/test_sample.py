@@ -16,6 +16,7 @@ from PIL import Image
 
 from anofield.data.lattice import field_coordinates
 from anofield.data.prepare import Recipe
+from anofield.detect.fit import decode
 from anofield.errors import MachineError, UsageError
 from anofield.field import sample
 from anofield.field.codes import CodePrior
@@ -23,7 +24,6 @@ from anofield.field.decoder import FrozenField
 from anofield.field.experiment import Experiment
 from anofield.field.model import Model, build_field
 from anofield.field.points import axis_coordinates, coordinates_of
-from anofield.fit import decode
 from anofield.report.planes import VIEWS
 from anofield.report.strip import Strip, draw_strip, write_strip
 from helpers import CENTERS, CLASSES, make_prepared, make_store, small_world, tiny_specs

@@ -15,8 +15,8 @@ from anofield.baselines.base import Baseline, Scored, Settings, State, observed,
 from anofield.baselines.slices import Slicing, training_slices
 from anofield.data.prepare import Prepared
 from anofield.data.store import Store
+from anofield.detect.scores import Tail
 from anofield.errors import ExperimentError
-from anofield.score import Tail
 
 BAUR = "Baur et al. 2021, Medical Image Analysis 69:101952 (arXiv 2004.03271)"
 SCORE_BATCH = 64  # slices at a time

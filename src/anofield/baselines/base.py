@@ -13,7 +13,7 @@ from torch import Tensor
 
 from anofield.data.prepare import Prepared, Recipe, RecipeName
 from anofield.data.store import Store
-from anofield.score import Tail
+from anofield.detect.scores import Tail
 from anofield.typing import Classes, FloatVolume, Mask
 
 State = dict[str, Tensor]

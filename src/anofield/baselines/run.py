@@ -18,16 +18,16 @@ from anofield import __version__
 from anofield._progress import say
 from anofield.baselines.base import Baseline, Settings, State
 from anofield.baselines.registry import find_baseline
-from anofield.calibrations import CALIBRATIONS, Calibrations, read_calibrations
 from anofield.data.prepare import Prepared, Recipe
 from anofield.data.recipe import missing_keys
 from anofield.data.scan import file_hash, write_json, writing
 from anofield.data.store import Store
+from anofield.detect.calibration import CALIBRATIONS, Calibrations, read_calibrations
+from anofield.detect.method import Analysis, RunOptions
+from anofield.detect.scores import ScoreOptions
 from anofield.errors import ExperimentError, UsageError
 from anofield.field.experiment import save_file
 from anofield.field.model import pick_device
-from anofield.score import ScoreOptions
-from anofield.scorer import Analysis, RunOptions
 from anofield.typing import Json, PathLike
 
 FORMAT = 1

@@ -13,7 +13,7 @@ from anofield._progress import track
 from anofield.baselines.base import Baseline, Scored, Settings, State, observed, observed_in, tail_of
 from anofield.data.prepare import Prepared
 from anofield.data.store import Store
-from anofield.score import Tail
+from anofield.detect.scores import Tail
 from anofield.typing import FloatVolume
 
 MIN_PEOPLE = 3  # fewer brains at a voxel say nothing of its spread: the average over all brain voxels stands in

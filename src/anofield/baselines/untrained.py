@@ -7,9 +7,9 @@ from scipy import stats
 
 from anofield._random import seed_of
 from anofield.baselines.base import LEFT_RIGHT, Baseline, Scored, observed, tail_of
-from anofield.baselines.intensity import intensity_score
 from anofield.data.prepare import Prepared
-from anofield.score import Tail
+from anofield.detect.intensity import intensity_score
+from anofield.detect.scores import Tail
 from anofield.typing import FloatVolume, Mask
 
 SHIFT_SHARE = 8  # the plane of symmetry is looked for within R / SHIFT_SHARE voxels of the box's middle

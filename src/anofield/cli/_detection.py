@@ -17,9 +17,9 @@ from anofield.errors import UsageError
 if TYPE_CHECKING:
     from anofield.data.cohort.case import Case
     from anofield.data.parallel import Failure
-    from anofield.detect import DetectOptions
+    from anofield.detect.method import RunOptions, Scorer
+    from anofield.detect.run import DetectOptions
     from anofield.field.model import Model
-    from anofield.scorer import RunOptions, Scorer
     from anofield.typing import Json
 
 FIT_SWITCHES = ("pose", "intensity", "elastic_mm", "seed")
@@ -96,7 +96,7 @@ def options_from(preset: Preset, score: str | None, also: str, **switches: Any) 
     fit = {key: given.pop(key) for key in FIT_SWITCHES if key in given}
     main = {} if score is None else {"score": score}
     if preset is Preset.small_lesions:
-        from anofield.detect import SMALL_LESIONS
+        from anofield.detect.run import SMALL_LESIONS
 
         fit, given = {**SMALL_LESIONS["fit"], **fit}, {**SMALL_LESIONS["filters"], **given}
     return _checked({**main, "also": extra, "fit": fit, "filters": given})
@@ -108,7 +108,7 @@ def _published(score: str | None, also: tuple[str, ...], given: Mapping[str, Any
     Raises:
         UsageError: Something was given that it does not heed.
     """
-    from anofield.detect import DetectOptions
+    from anofield.detect.run import DetectOptions
 
     options = DetectOptions.published(also=_checked({"also": also}).also, seed=given.get("seed", 0))
     changed = [key for key in given if key != "seed"]
@@ -152,7 +152,7 @@ def run_cases(
     """
     from anofield.data.cohort.case import part_of
     from anofield.data.parallel import failures_of, write_failures
-    from anofield.detect import detect_cases, write_run
+    from anofield.detect.run import detect_cases, write_run
 
     mine, suffix = part_of(cases, part)
     outcomes = detect_cases(mine, method, options, folder, **how)
@@ -165,7 +165,7 @@ def run_cases(
 def _checked(chosen: Mapping[str, Any]) -> DetectOptions:
     from pydantic import ValidationError
 
-    from anofield.detect import DetectOptions
+    from anofield.detect.run import DetectOptions
 
     try:
         options = DetectOptions.model_validate(chosen)
@@ -187,7 +187,7 @@ def load_scores(names: Iterable[str] | None = None) -> None:
     Raises:
         UsageError: One cannot be imported or called.
     """
-    from anofield.score import SCORES
+    from anofield.detect.scores import SCORES
 
     for name in SCORES if names is None else names:
         if name in SCORES:

@@ -39,7 +39,7 @@ from anofield.cli._options import (
 
 if TYPE_CHECKING:
     from anofield.baselines.run import TrainedBaseline
-    from anofield.scorer import RunOptions
+    from anofield.detect.method import RunOptions
 
 app = typer.Typer(help="Train, calibrate and run a method to compare with; `anofield baseline list` names them.")
 
@@ -104,10 +104,10 @@ def _calibrate(
 ) -> None:
     """Set the threshold so that a known share of healthy brain lies above it."""
     switches = switches_of(locals())
-    from anofield.calibrate import calibrate
     from anofield.data.cohort.bids import parse_entities
     from anofield.data.cohort.find import find_cases
     from anofield.data.parallel import failures_of
+    from anofield.detect.calibrate import calibrate
 
     opened, options = _open(context.obj, model, device, **switches)
     entities = parse_entities(filter_)

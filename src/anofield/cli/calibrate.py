@@ -69,13 +69,13 @@ def command(
 ) -> None:
     """Set each score's threshold so that a known share of healthy brain lies above it."""
     switches = switches_of(locals())
-    from anofield.calibrate import calibrate
-    from anofield.calibrations import calibration_path
     from anofield.data.cohort.bids import parse_entities
     from anofield.data.cohort.find import find_cases
     from anofield.data.parallel import failures_of
+    from anofield.detect.calibrate import calibrate
+    from anofield.detect.calibration import calibration_path
+    from anofield.detect.thresholds import calibrated_settings
     from anofield.field.model import load_model
-    from anofield.thresholds import calibrated_settings
 
     options = options_from(preset, None, "none", **switches)
     load_scores()

@@ -94,10 +94,10 @@ def command(
 ) -> None:
     """Show where scans depart from healthy anatomy; finished cases are skipped, failing ones do not stop the rest."""
     switches = switches_of(locals())
-    from anofield.bids import RUN_FOLDER, write_derivatives
     from anofield.data.cohort.bids import parse_entities
     from anofield.data.cohort.case import part_of
     from anofield.data.cohort.find import find_cases
+    from anofield.detect.bids import RUN_FOLDER, write_derivatives
     from anofield.field.model import load_model
 
     start = time.monotonic()

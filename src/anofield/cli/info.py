@@ -16,7 +16,7 @@ from anofield._words import counted
 from anofield.cli._options import Json
 
 if TYPE_CHECKING:
-    from anofield.calibrations import Calibration
+    from anofield.detect.calibration import Calibration
 
 Model = Annotated[Path | None, typer.Argument(help="Experiment or baseline, to list its calibrations.")]
 
@@ -56,7 +56,7 @@ def _calibrations(model: Path) -> dict[str, Any]:
         ExperimentError: It is neither, or damaged.
     """
     from anofield.baselines.run import ABOUT_FILE, identity
-    from anofield.calibrations import read_calibrations
+    from anofield.detect.calibration import read_calibrations
     from anofield.field.experiment import Experiment
     from anofield.field.model import read_recipe
 
@@ -74,7 +74,7 @@ def _calibrations(model: Path) -> dict[str, Any]:
 
 def _about(one: Calibration, model: Path, recipe: str, hash_: str) -> dict[str, Any]:
     """What there is to say of a calibration; `holds` unless it is of another checkpoint than the latest."""
-    from anofield.calibrate import described
+    from anofield.detect.calibrate import described
 
     return {
         "settings": described(one.content["options"], recipe),

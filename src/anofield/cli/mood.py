@@ -32,9 +32,9 @@ def command(
     """Score scans as the MOOD challenge wants it: numbers in [0, 1], ½ at the calibrated threshold."""
     from anofield.data.cohort.find import find_cases
     from anofield.data.parallel import failures_of
-    from anofield.detect import DetectOptions
+    from anofield.detect.mood import run_mood
+    from anofield.detect.run import DetectOptions
     from anofield.field.model import load_model
-    from anofield.mood import run_mood
 
     loaded = load_model(model, device=device, precision=precision.value)
     outcomes = run_mood(find_cases(source), loaded, DetectOptions(also=()), output, task.value)

@@ -22,11 +22,11 @@ from anofield.data.lattice import field_coordinates
 from anofield.data.prepare import Recipe, published_lattice
 from anofield.data.scan import Scan, write_like, writing
 from anofield.data.store import lattice_side
+from anofield.detect.fit import DECODE_POINTS
 from anofield.errors import UsageError
 from anofield.field.codes import CodePrior, bounded
 from anofield.field.experiment import LATEST, Experiment
 from anofield.field.model import Model
-from anofield.fit import DECODE_POINTS
 from anofield.phantom.layouts import grid_of
 from anofield.typing import Affine, PathLike, Volume
 

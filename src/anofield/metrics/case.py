@@ -11,8 +11,8 @@ import numpy as np
 
 from anofield.data.cohort.case import Case
 from anofield.data.scan import Scan, brain_mask, read_labels, read_map, read_scan
+from anofield.detect.run_folder import read_case
 from anofield.errors import ScanError
-from anofield.finished import read_case
 from anofield.histogram import exact_curve
 from anofield.metrics.lesions import OVERLAP, Components, Match, components, match
 from anofield.metrics.pooled import CaseCounts, PooledScores, count_case

@@ -11,8 +11,8 @@ from anofield._words import counted
 from anofield.data.cohort.case import Case
 from anofield.data.cohort.find import find_cases
 from anofield.data.scan import stem
+from anofield.detect.run_folder import read_case
 from anofield.errors import CohortError, UsageError
-from anofield.finished import read_case
 from anofield.typing import Json, PathLike
 
 RUN_KEYS: dict[str, type | tuple[type, ...]] = {

@@ -7,7 +7,7 @@ import pytest
 import torch
 from scipy.spatial.transform import Rotation
 
-from anofield.pose import Pose, rotation, search
+from anofield.detect.pose import Pose, rotation, search
 
 
 def place(seed: int, size: float = 0.1) -> Pose:

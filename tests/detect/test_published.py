@@ -9,11 +9,11 @@ import pytest
 import torch
 from torch.nn import functional
 
-from anofield import ifl2021
-from anofield.detect import DetectOptions, detect_case
+from anofield.detect import published as ifl2021
+from anofield.detect.published import Phase
+from anofield.detect.run import DetectOptions, detect_case
 from anofield.field.decoder import FrozenField
 from anofield.field.model import build_field
-from anofield.ifl2021 import Phase
 from helpers import World, make_prepared, small_world, tiny_specs
 
 CPU = torch.device("cpu")

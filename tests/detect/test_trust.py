@@ -12,10 +12,10 @@ import torch
 from scipy import ndimage
 
 from anofield.data.cohort.case import Case
-from anofield.detect import DetectOptions, detect_case
-from anofield.fit import Fit, FitOptions
-from anofield.thresholds import calibrated_values
-from anofield.trust import TURNED, verdict
+from anofield.detect.fit import Fit, FitOptions
+from anofield.detect.run import DetectOptions, detect_case
+from anofield.detect.thresholds import calibrated_values
+from anofield.detect.trust import TURNED, verdict
 from helpers import World, small_world
 
 HEALTHY = {

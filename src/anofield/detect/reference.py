@@ -19,8 +19,8 @@ from scipy import ndimage
 from anofield.data.lattice import FWHM, field_coordinates
 from anofield.data.prepare import Prepared
 from anofield.data.scan import writing
+from anofield.detect.pose import Pose
 from anofield.errors import ExperimentError
-from anofield.pose import Pose
 from anofield.typing import FloatVolume
 
 BLUR_MM = 5.0  # FWHM of the blur of the sums; of small lesions, AP 0.392 with 5 mm, 0.383 with 7, 0.366 with 10

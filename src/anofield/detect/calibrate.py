@@ -12,24 +12,24 @@ import numpy as np
 from numpy.typing import NDArray
 
 from anofield import __version__
-from anofield.baselines import BASELINES
-from anofield.calibrations import calibration_path, changes, maps_path
 from anofield.data.cohort.case import Case
 from anofield.data.parallel import Outcome, failures_of, map_cases
 from anofield.data.scan import read_labels, write_json
-from anofield.detect import DetectOptions
+from anofield.detect.calibration import calibration_path, changes, maps_path
+from anofield.detect.detection import Examined, examine_with, native_map
+from anofield.detect.fit import Fit
+from anofield.detect.intensity import BASELINES
+from anofield.detect.method import RunOptions, Scorer
+from anofield.detect.reference import Moments, Standard, write_reference
+from anofield.detect.run import DetectOptions
+from anofield.detect.scores import SCORES
+from anofield.detect.thresholds import calibrated_settings
+from anofield.detect.trust import PERCENTILES, diagnostics
 from anofield.errors import CohortError, ScanError, UsageError
-from anofield.examine import Examined, examine_with, native_map
 from anofield.field.experiment import Experiment
 from anofield.field.model import Model, read_recipe
-from anofield.fit import Fit
 from anofield.histogram import ScoreHistogram
 from anofield.metrics import bootstrap
-from anofield.reference import Moments, Standard, write_reference
-from anofield.score import SCORES
-from anofield.scorer import RunOptions, Scorer
-from anofield.thresholds import calibrated_settings
-from anofield.trust import PERCENTILES, diagnostics
 from anofield.typing import Json
 
 HIGHEST = 20.0  # times the promised share: so many voxels of each person are kept, a fiftieth of a brain by default
@@ -42,7 +42,7 @@ def calibrate(
 ) -> tuple[Json, list[Outcome[Any]]]:
     """Measure every score on healthy scans and store their quantiles with the experiment.
 
-    A calibration with the same settings is replaced, others stay: see `anofield.calibrations`.
+    A calibration with the same settings is replaced, others stay: see `anofield.detect.calibration`.
 
     Args:
         cases: Healthy people that the model was not trained on.

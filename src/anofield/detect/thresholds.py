@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from anofield.calibrations import Calibration
+from anofield.detect.calibration import Calibration
+from anofield.detect.method import RunOptions, Scorer
+from anofield.detect.reference import Standard
 from anofield.errors import UsageError
 from anofield.field.model import Model
-from anofield.reference import Standard
-from anofield.scorer import RunOptions, Scorer
 from anofield.typing import Json
 
 

@@ -10,18 +10,18 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from anofield import ifl2021
-from anofield.baselines import BASELINES
 from anofield.data.cohort.case import Case
 from anofield.data.lattice import to_native
 from anofield.data.prepare import Prepared, prepare_case
-from anofield.elastic import Elastic, align
+from anofield.detect import published as ifl2021
+from anofield.detect.elastic import Elastic, align
+from anofield.detect.fit import Fit, FitOptions, decode, fit_code
+from anofield.detect.intensity import BASELINES
+from anofield.detect.method import RunOptions, Scorer
+from anofield.detect.pose import Pose
+from anofield.detect.reference import Standard
+from anofield.detect.scores import SCORES, ScoreOptions, Tail, masked_mean, sharpen, smooth
 from anofield.field.model import Model
-from anofield.fit import Fit, FitOptions, decode, fit_code
-from anofield.pose import Pose
-from anofield.reference import Standard
-from anofield.score import SCORES, ScoreOptions, Tail, masked_mean, sharpen, smooth
-from anofield.scorer import RunOptions, Scorer
 from anofield.typing import Affine, FloatVolume, Mask
 
 

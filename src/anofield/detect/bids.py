@@ -14,7 +14,7 @@ from pathlib import Path
 from anofield import __version__
 from anofield.data.cohort.case import Case
 from anofield.data.scan import stem, write_json, writing
-from anofield.finished import read_case
+from anofield.detect.run_folder import read_case
 from anofield.typing import Json, PathLike
 
 RUN_FOLDER = Path("sourcedata") / "anofield"  # of the dataset: what `evaluate` and `report` read

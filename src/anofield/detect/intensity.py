@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from anofield.data.prepare import Prepared
-from anofield.score import Tail
+from anofield.detect.scores import Tail
 from anofield.typing import FloatVolume
 
 
@@ -14,3 +14,6 @@ def intensity_score(prepared: Prepared, tail: Tail = "bright") -> FloatVolume:
     middle = float(sorted(prepared.intensity[prepared.brain])[int(prepared.brain.sum()) // 2])
     away = prepared.intensity - middle
     return abs(away) if tail == "both" else -away
+
+
+BASELINES = {"intensity": intensity_score}  # filtered and thresholded as any other score

@@ -8,12 +8,12 @@ from typing import Any
 
 import pytest
 
-from anofield.calibrate import described
-from anofield.calibrations import calibration_path, read_calibrations
 from anofield.data.scan import write_json
-from anofield.detect import DetectOptions
+from anofield.detect.calibrate import described
+from anofield.detect.calibration import calibration_path, read_calibrations
+from anofield.detect.run import DetectOptions
+from anofield.detect.scores import ScoreOptions
 from anofield.errors import ExperimentError, UsageError
-from anofield.score import ScoreOptions
 
 
 def settings(recipe: str = "box", **filters: Any) -> dict[str, Any]:

@@ -10,12 +10,12 @@ import torch
 from scipy import ndimage
 
 from anofield.data.lattice import field_coordinates
-from anofield.detect import DetectOptions
-from anofield.elastic import Elastic, align, demons
-from anofield.examine import examine
-from anofield.fit import decode
-from anofield.pose import Pose
-from anofield.score import OWN_SCORES
+from anofield.detect.detection import examine
+from anofield.detect.elastic import Elastic, align, demons
+from anofield.detect.fit import decode
+from anofield.detect.pose import Pose
+from anofield.detect.run import DetectOptions
+from anofield.detect.scores import OWN_SCORES
 from helpers import QUICK, World, make_prepared, small_world
 
 SIDE = 32

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from anofield.data.prepare import Prepared
-from anofield.intensity_map import fit_intensity_map, places
+from anofield.detect.intensity_map import fit_intensity_map, places
 from helpers import make_prepared
 
 SCALE = (0.0, 1000.0)

@@ -13,8 +13,8 @@ from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 
+from anofield.detect.reference import Standard, read_reference
 from anofield.errors import ExperimentError, UsageError
-from anofield.reference import Standard, read_reference
 from anofield.typing import Json
 
 CALIBRATIONS = "calibrations"  # folder

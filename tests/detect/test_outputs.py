@@ -16,10 +16,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from anofield.bids import RUN_FOLDER
 from anofield.data.cohort.case import Case, part_of
+from anofield.detect.bids import RUN_FOLDER
+from anofield.detect.mood import calibrated
 from anofield.errors import UsageError
-from anofield.mood import calibrated
 from helpers import World, small_world
 
 FAST = ("--also", "none", "--device", "cpu", "--precision", "float32")
@@ -33,8 +33,8 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> World:
 @pytest.fixture(scope="module")
 def default_world(world: World, tmp_path_factory: pytest.TempPathFactory) -> World:
     """The same model, calibrated with the default options."""
-    from anofield.calibrate import calibrate
-    from anofield.detect import DetectOptions
+    from anofield.detect.calibrate import calibrate
+    from anofield.detect.run import DetectOptions
 
     root = tmp_path_factory.mktemp("default")
     shutil.copytree(world.experiment, root / "experiment")

@@ -14,14 +14,14 @@ from scipy import ndimage
 from torch import Tensor
 from torch.nn import functional
 
-from anofield import ifl2021
 from anofield.data.lattice import field_coordinates
 from anofield.data.prepare import Prepared
+from anofield.detect import published as ifl2021
+from anofield.detect.intensity_map import IntensityMap, fit_intensity_map
+from anofield.detect.pose import Placement, Pose, PoseKind, search
 from anofield.field.codes import CodePrior
 from anofield.field.decoder import Field
 from anofield.field.points import axis_coordinates, coordinates_of
-from anofield.intensity_map import IntensityMap, fit_intensity_map
-from anofield.pose import Placement, Pose, PoseKind, search
 
 DECODE_POINTS = 32_768  # points decoded at a time: some tens of megabytes of activations
 SEARCH_POINTS = 1024  # for the first pose; every turn is looked at on the same points
@@ -56,9 +56,9 @@ class FitOptions(BaseModel):
         intensity: `smooth` fits gain, gamma and a bias field of second order along (box recipe); `none` trusts the
             recipe's normalisation.
         elastic_mm: FWHM of a Gaussian that keeps an elastic displacement smooth, which brings the fitted anatomy onto
-            the scan's before the scores (`anofield.elastic`); 0 for none.
+            the scan's before the scores (`anofield.detect.elastic`); 0 for none.
         seed: With the case id, the source of the random points.
-        procedure: `ifl2021` fits as published (`anofield.ifl2021`) and heeds the seed alone.
+        procedure: `ifl2021` fits as published (`anofield.detect.published`) and heeds the seed alone.
         stride: Lattice voxels between decoded ones, per axis; the logits between them are interpolated. 1 decodes all,
             `auto` takes 2 from 128 voxels per axis on, where neighbours are about 1.5 mm apart.
     """

@@ -44,7 +44,7 @@ class ScoreOptions(BaseModel):
         standardise: Subtract the voxel-wise healthy mean of the score and divide by its SD before filtering; needs a
             calibration made with it.
         min_lesion_ml: Smaller connected components are no finding.
-        procedure: `ifl2021` filters as published (`anofield.ifl2021`) and heeds none of the widths above.
+        procedure: `ifl2021` filters as published (`anofield.detect.published`) and heeds none of the widths above.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)

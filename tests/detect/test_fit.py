@@ -12,11 +12,11 @@ import torch
 from torch import Tensor
 
 from anofield.data.prepare import Prepared
+from anofield.detect.fit import BOUND, Fit, FitOptions, decode, fit_code
+from anofield.detect.pose import Pose
 from anofield.field.codes import CodePrior
 from anofield.field.decoder import Decoder
 from anofield.field.points import axis_coordinates
-from anofield.fit import BOUND, Fit, FitOptions, decode, fit_code
-from anofield.pose import Pose
 from helpers import CLASSES, make_prepared
 
 CPU = torch.device("cpu")
@@ -66,11 +66,11 @@ def person(row: int, convention: str = "center") -> Prepared:
 def objective(bound: float | None = None, prior_weight: float = 0.0) -> Iterator[None]:
     """Fit by plain cross-entropy, or with another bound and weight of the prior than the fit's own."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("anofield.fit.PRIOR_WEIGHT", prior_weight)
+        patch.setattr("anofield.detect.fit.PRIOR_WEIGHT", prior_weight)
         if bound is None:
-            patch.setattr("anofield.fit._bounded", lambda entropy: entropy)
+            patch.setattr("anofield.detect.fit._bounded", lambda entropy: entropy)
         else:
-            patch.setattr("anofield.fit.BOUND", bound)
+            patch.setattr("anofield.detect.fit.BOUND", bound)
         yield
 
 
@@ -156,7 +156,7 @@ def test_the_field_collects_no_gradients() -> None:
 def test_decoding_in_pieces_is_the_field_given_the_brain(
     piece: int, recipe: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("anofield.fit.DECODE_POINTS", piece)
+    monkeypatch.setattr("anofield.detect.fit.DECODE_POINTS", piece)
     body = person(1)
     body = replace(body, recipe=body.recipe.model_copy(update={"name": recipe}))
     if piece == 1:

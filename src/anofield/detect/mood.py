@@ -17,10 +17,10 @@ import numpy as np
 from anofield.data.cohort.case import Case
 from anofield.data.parallel import Outcome, map_cases
 from anofield.data.scan import write_like, writing
-from anofield.detect import DetectOptions, detect_case, top_mean
+from anofield.detect.run import DetectOptions, detect_case, top_mean
+from anofield.detect.thresholds import threshold_of
 from anofield.errors import ExperimentError
 from anofield.field.model import Model
-from anofield.thresholds import threshold_of
 from anofield.typing import FloatVolume, PathLike
 
 Task = Literal["pixel", "sample"]

@@ -10,10 +10,10 @@ from typing import Protocol
 import torch
 from pydantic import BaseModel, ConfigDict, Field
 
-from anofield.calibrations import Calibrations
 from anofield.data.prepare import Prepared, Recipe
-from anofield.fit import FitOptions
-from anofield.score import ScoreOptions
+from anofield.detect.calibration import Calibrations
+from anofield.detect.fit import FitOptions
+from anofield.detect.scores import ScoreOptions
 from anofield.typing import FloatVolume, Json
 
 

@@ -14,14 +14,14 @@ import pytest
 from pydantic import ValidationError
 from scipy import ndimage
 
-from anofield.calibrations import Calibrations
 from anofield.data.cohort.case import Case
 from anofield.data.scan import read_scan
-from anofield.detect import DetectOptions, detect_case, detect_cases, top_mean, write_run
+from anofield.detect.calibration import Calibrations
+from anofield.detect.fit import FitOptions
+from anofield.detect.run import DetectOptions, detect_case, detect_cases, top_mean, write_run
+from anofield.detect.thresholds import calibrated_values, threshold_of
 from anofield.errors import UsageError
 from anofield.field.model import load_model
-from anofield.fit import FitOptions
-from anofield.thresholds import calibrated_values, threshold_of
 from helpers import QUICK, World, small_world
 
 BASE = {"anomaly.nii.gz", "restoration.nii.gz", "case.json"}

@@ -12,12 +12,12 @@ from typing import Any
 import numpy as np
 import pytest
 
-from anofield.calibrate import QUANTILE, calibrate
 from anofield.data.cohort.case import Case
-from anofield.detect import detect_case, detect_cases, write_run
+from anofield.detect.calibrate import QUANTILE, calibrate
+from anofield.detect.run import detect_case, detect_cases, write_run
+from anofield.detect.thresholds import calibrated_values, calibration_of, threshold_of
 from anofield.errors import CohortError, ExperimentError, UsageError
 from anofield.field.model import Model, load_model
-from anofield.thresholds import calibrated_values, calibration_of, threshold_of
 from helpers import QUICK, World, small_world
 
 

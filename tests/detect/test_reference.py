@@ -10,9 +10,9 @@ import pytest
 import torch
 
 from anofield.data.prepare import Prepared
+from anofield.detect.pose import Pose
+from anofield.detect.reference import Moments, Standard, read_reference, write_reference
 from anofield.errors import ExperimentError
-from anofield.pose import Pose
-from anofield.reference import Moments, Standard, read_reference, write_reference
 from helpers import make_prepared
 
 SIDE = 16

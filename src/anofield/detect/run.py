@@ -16,20 +16,20 @@ from numpy.typing import NDArray
 from pydantic import Field, field_validator
 
 from anofield import __version__
-from anofield.baselines import BASELINES
 from anofield.data.cohort.case import Case
 from anofield.data.parallel import Outcome, map_cases
 from anofield.data.scan import Scan, file_hash, write_json, write_like, writing
-from anofield.examine import examine_with, native_map, restored
+from anofield.detect.detection import examine_with, native_map, restored
+from anofield.detect.fit import Fit, FitOptions
+from anofield.detect.intensity import BASELINES
+from anofield.detect.method import RunOptions, Scorer
+from anofield.detect.run_folder import CASE_FILE, finished_cases, outputs, read_case, whole
+from anofield.detect.scores import SCORES, Lesion, ScoreOptions, find_lesions
+from anofield.detect.thresholds import calibrated_values, reference_of, threshold_of
+from anofield.detect.trust import diagnostics, verdict
+from anofield.detect.view import view
 from anofield.field.model import Model
-from anofield.finished import CASE_FILE, finished_cases, outputs, read_case, whole
-from anofield.fit import Fit, FitOptions
-from anofield.score import SCORES, Lesion, ScoreOptions, find_lesions
-from anofield.scorer import RunOptions, Scorer
-from anofield.thresholds import calibrated_values, reference_of, threshold_of
-from anofield.trust import diagnostics, verdict
 from anofield.typing import FloatVolume, Json, Mask, PathLike
-from anofield.view import view
 
 SMALL_LESIONS: dict[str, Json] = {  # no filter that a lesion of 5 mm would not survive: docs/explanation/detection.md
     "fit": {"elastic_mm": 7.0},
@@ -102,7 +102,7 @@ class Detection:
         return float(self.brain.sum()) * self.scan.voxel_ml
 
     def view(self, score: str | None = None, threshold: float | None = None) -> Any:
-        """Open the scan under a map, by default the main one, in a notebook; see `anofield.view.view`."""
+        """Open the scan under a map, by default the main one, in a notebook; see `anofield.detect.view.view`."""
         return view(self.scan, self.brain, self.maps, score, threshold)
 
 

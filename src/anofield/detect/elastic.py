@@ -17,7 +17,7 @@ from torch.nn import functional
 
 from anofield.data.lattice import FWHM, bounding_box
 from anofield.data.prepare import Prepared
-from anofield.pose import Pose
+from anofield.detect.pose import Pose
 from anofield.typing import FloatVolume, Mask
 
 BLURS = (1.0, 0.0)  # voxels, coarse to fine

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from anofield.fit import Fit
+from anofield.detect.fit import Fit
 from anofield.typing import Json
 
 PERCENTILES = (5, 50, 95)

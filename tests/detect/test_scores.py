@@ -11,11 +11,10 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from anofield import score
 from anofield.data.lattice import Lattice
-from anofield.detect import DetectOptions
-from anofield.errors import UsageError
-from anofield.score import (
+from anofield.detect import scores as score
+from anofield.detect.run import DetectOptions
+from anofield.detect.scores import (
     DEVIATION_FLOOR,
     EDGE_NOISE,
     NATIVE_EDGE_NOISE,
@@ -31,6 +30,7 @@ from anofield.score import (
     smooth,
     tail_probability,
 )
+from anofield.errors import UsageError
 from helpers import make_scan, oblique_affine
 
 SIDE = 15
@@ -274,10 +274,10 @@ class TestInstalledScores:
     @pytest.fixture(autouse=True)
     def installed(self, monkeypatch: pytest.MonkeyPatch) -> None:
         places = {
-            "twice": "anofield.score:crps",
-            "crps": "anofield.score:deviation",
+            "twice": "anofield.detect.scores:crps",
+            "crps": "anofield.detect.scores:deviation",
             "broken": "no_such_package:score",
-            "number": "anofield.score:DEVIATION_FLOOR",
+            "number": "anofield.detect.scores:DEVIATION_FLOOR",
         }
         points = [EntryPoint(name, value, score.GROUP) for name, value in places.items()]
         monkeypatch.setattr(score, "entry_points", lambda group: points if group == score.GROUP else [])
