@@ -27,7 +27,7 @@ from anofield.data.store import Store, prepare_cohort
 from anofield.demo import QUICK, Plan, demo_specs
 from anofield.detect.calibrate import calibrate
 from anofield.detect.run import DetectOptions, detect_cases, write_run
-from anofield.evaluate import evaluate
+from anofield.evaluate.evaluate import evaluate
 from anofield.field.experiment import Experiment, Specs
 from anofield.field.feed import open_feed
 from anofield.field.model import load_model

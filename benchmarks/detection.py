@@ -21,6 +21,7 @@ from numpy.typing import NDArray
 from scipy import ndimage
 from scipy.spatial.transform import Rotation
 
+from anofield.curves import ScoreHistogram, exact_curve
 from anofield.data.cohort.case import Case
 from anofield.data.cohort.find import find_cases
 from anofield.data.scan import read_labels, write_json
@@ -29,7 +30,6 @@ from anofield.detect.reference import Moments
 from anofield.detect.run import SMALL_LESIONS, DetectOptions, top_mean
 from anofield.detect.scores import CONNECTIVITY
 from anofield.field.model import Model, load_model
-from anofield.histogram import ScoreHistogram, exact_curve
 from anofield.phantom import write_case
 
 QUANTILES = (0.998, 0.999)

@@ -13,13 +13,13 @@ from pathlib import Path
 import numpy as np
 
 from anofield.baselines.run import baseline_options, load_baseline
+from anofield.curves import exact_curve
 from anofield.data.cohort.case import Case
 from anofield.data.cohort.find import find_cases
 from anofield.data.scan import read_labels
 from anofield.detect.method import RunOptions, Scorer
 from anofield.detect.run import DetectOptions, detect_case
 from anofield.field.model import Model, load_model
-from anofield.histogram import exact_curve
 from detection import displaced
 
 

@@ -28,7 +28,7 @@ from pathlib import Path
 
 import numpy as np
 
-from anofield.metrics.pooled import PooledScores, count_case
+from anofield.evaluate.pooled import PooledScores, count_case
 
 Arrays = tuple[np.ndarray, np.ndarray]
 SHAPE = (240, 240, 155)  # of the scans of BraTS, 1 mm
@@ -109,7 +109,7 @@ def _race(scans: list[Arrays], repeat: int) -> None:
 
 
 def _stream(scans: int, side: int, scores: int) -> None:
-    import anofield.evaluate  # noqa: F401 - its imports belong to what an evaluation needs
+    import anofield.evaluate.evaluate  # noqa: F401 - its imports belong to what an evaluation needs
 
     before, start = _peak_mib(), time.perf_counter()
     pooled = [PooledScores() for _ in range(scores)]

@@ -35,6 +35,7 @@ from anofield.baselines.run import (
 from anofield.baselines.slices import Slicing
 from anofield.baselines.statistics import ZScore
 from anofield.baselines.untrained import Asymmetry, mirror
+from anofield.curves import exact_curve
 from anofield.data.cohort.case import Case
 from anofield.data.prepare import Prepared, Recipe, prepare_case
 from anofield.data.store import Store
@@ -42,8 +43,7 @@ from anofield.detect.calibrate import calibrate
 from anofield.detect.run import detect_case, detect_cases, write_run
 from anofield.detect.thresholds import threshold_of
 from anofield.errors import ExperimentError, MachineError, UsageError
-from anofield.evaluate import evaluate
-from anofield.histogram import exact_curve
+from anofield.evaluate.evaluate import evaluate
 from helpers import CENTERS, World, make_prepared, make_store, small_world, with_lesion
 
 INSTALLED = {name for name in ("monai",) if importlib.util.find_spec(name)}

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from sklearn.metrics import average_precision_score, roc_auc_score
 
-from anofield.metrics import bootstrap
+from anofield import bootstrap
 
 
 def test_all_scans_of_a_subject_are_drawn_together_and_every_resample_holds_as_many_subjects() -> None:

@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from sklearn.metrics import average_precision_score, roc_auc_score
 
-from anofield.histogram import Curve, ScoreHistogram
+from anofield.curves import Curve, ScoreHistogram
 
 PAIRS = st.lists(st.tuples(st.integers(-64, 128), st.booleans()), min_size=2, max_size=60)
 

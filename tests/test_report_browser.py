@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 
 from anofield.detect.run import detect_cases, write_run
-from anofield.evaluate import Options, evaluate
+from anofield.evaluate.evaluate import Options, evaluate
 from anofield.report import write_report
 from helpers import QUICK, small_world
 

@@ -32,7 +32,7 @@ from anofield.detect.run import DetectOptions, detect_cases, write_run
 from anofield.detect.run_folder import read_case
 from anofield.detect.thresholds import is_calibrated
 from anofield.errors import AnofieldError, UsageError
-from anofield.evaluate import evaluate, plain
+from anofield.evaluate.evaluate import evaluate, plain
 from anofield.field.experiment import Experiment
 from anofield.field.model import Model, load_model
 from anofield.typing import Json, PathLike

@@ -24,7 +24,7 @@ from anofield.detect.calibrate import calibrate
 from anofield.detect.run import DetectOptions, detect_cases, write_run
 from anofield.detect.thresholds import is_calibrated
 from anofield.errors import AnofieldError, UsageError
-from anofield.evaluate import evaluate, format_table, plain
+from anofield.evaluate.evaluate import evaluate, format_table, plain
 from anofield.field.experiment import Experiment, Specs
 from anofield.field.model import load_model
 from anofield.field.train import train

@@ -57,7 +57,7 @@ def command(
 ) -> None:
     """Compare a run with lesion labels, or two runs with each other; inside the brain unless told otherwise."""
     from anofield.data.parallel import Failure
-    from anofield.evaluate import Options, compare, evaluate, format_comparison, format_table, plain
+    from anofield.evaluate.evaluate import Options, compare, evaluate, format_comparison, format_table, plain
 
     if (run is None) == (compare_ is None):
         raise UsageError("a run or two runs are needed", remedy="give either -p RUN or --compare RUN_A RUN_B")
@@ -92,7 +92,7 @@ def _note(content: dict[str, Any]) -> str:
 
 
 def _sureness(subjects: int) -> str:
-    from anofield.metrics.bootstrap import FEW_SUBJECTS, LEAST_SUBJECTS
+    from anofield.bootstrap import FEW_SUBJECTS, LEAST_SUBJECTS
 
     if subjects < LEAST_SUBJECTS:
         return "No intervals, which need two subjects."

@@ -11,7 +11,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from anofield import __version__
+from anofield import __version__, bootstrap
+from anofield.curves import ScoreHistogram
 from anofield.data.cohort.case import Case
 from anofield.data.parallel import Outcome, failures_of, map_cases
 from anofield.data.scan import read_labels, write_json
@@ -28,8 +29,6 @@ from anofield.detect.trust import PERCENTILES, diagnostics
 from anofield.errors import CohortError, ScanError, UsageError
 from anofield.field.experiment import Experiment
 from anofield.field.model import Model, read_recipe
-from anofield.histogram import ScoreHistogram
-from anofield.metrics import bootstrap
 from anofield.typing import Json
 
 HIGHEST = 20.0  # times the promised share: so many voxels of each person are kept, a fiftieth of a brain by default

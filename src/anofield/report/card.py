@@ -6,7 +6,7 @@ from collections.abc import Iterable, Sequence
 from typing import Any
 
 from anofield._words import counted
-from anofield.metrics.bootstrap import FEW_SUBJECTS
+from anofield.bootstrap import FEW_SUBJECTS
 from anofield.report.charts import Chart, Line, area, svg_path
 from anofield.report.folder import section
 from anofield.report.numerals import DASH, decimal, finite, ml, number

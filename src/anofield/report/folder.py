@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from anofield.errors import CohortError, UsageError
-from anofield.metrics.inputs import checked_run
+from anofield.evaluate.labels import checked_run
 from anofield.typing import Json, PathLike
 
 

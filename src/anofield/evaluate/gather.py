@@ -11,16 +11,16 @@ from typing import Any, Literal
 import numpy as np
 
 from anofield._words import counted
+from anofield.bootstrap import RESAMPLES
+from anofield.curves import Curve
 from anofield.data.cohort.case import Case
 from anofield.data.parallel import Failure, Outcome, failures_of, map_cases
 from anofield.errors import CohortError, UsageError
-from anofield.histogram import Curve
-from anofield.metrics.bootstrap import RESAMPLES
-from anofield.metrics.card import Evidence
-from anofield.metrics.case import Kind, Measured, Rules, Scored, Space, measure_case, score_case
-from anofield.metrics.inputs import healthy_cases, validation_thresholds
-from anofield.metrics.pooled import KEEP, Bounds, PooledScores
-from anofield.metrics.surface import available
+from anofield.evaluate.card import Evidence
+from anofield.evaluate.case import Kind, Measured, Rules, Scored, Space, measure_case, score_case
+from anofield.evaluate.labels import healthy_cases, validation_thresholds
+from anofield.evaluate.pooled import KEEP, Bounds, PooledScores
+from anofield.evaluate.surface import available
 from anofield.typing import Json, PathLike
 
 FROC_SHARES = (

@@ -10,9 +10,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from sklearn.metrics import average_precision_score, precision_recall_curve, roc_auc_score, roc_curve
 
-from anofield.histogram import exact_curve
-from anofield.metrics.bootstrap import voxel_metrics
-from anofield.metrics.pooled import PooledScores, count_case, stack_counts
+from anofield.bootstrap import voxel_metrics
+from anofield.curves import exact_curve
+from anofield.evaluate.pooled import PooledScores, count_case, stack_counts
 
 ANY = st.floats(-(2.0**100), 2.0**100, width=32)
 TIED = st.integers(-4, 4).map(float)

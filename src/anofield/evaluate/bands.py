@@ -5,10 +5,10 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from anofield.metrics import bootstrap
-from anofield.metrics.bootstrap import Weights
-from anofield.metrics.card import Evidence, froc_samples, rests_on
-from anofield.metrics.pooled import stack_counts
+from anofield import bootstrap
+from anofield.bootstrap import Weights
+from anofield.evaluate.card import Evidence, froc_samples, rests_on
+from anofield.evaluate.pooled import stack_counts
 from anofield.typing import Json
 
 RECALLS = np.linspace(0, 1, 101)  # at which a band is measured; more cannot be seen

@@ -10,12 +10,12 @@ from typing import cast
 import numpy as np
 from numpy.typing import NDArray
 
-from anofield.histogram import Curve
-from anofield.metrics import bootstrap
-from anofield.metrics.bootstrap import Samples, Weights
-from anofield.metrics.case import KINDS, Kind, Measured, Rules, Scored, Thresholds
-from anofield.metrics.lesions import size_bin, size_names
-from anofield.metrics.pooled import Bounds, stack_counts
+from anofield import bootstrap
+from anofield.bootstrap import Samples, Weights
+from anofield.curves import Curve
+from anofield.evaluate.case import KINDS, Kind, Measured, Rules, Scored, Thresholds
+from anofield.evaluate.lesions import size_bin, size_names
+from anofield.evaluate.pooled import Bounds, stack_counts
 from anofield.typing import Json
 
 KIND_WORDS: dict[Kind, str] = {

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from anofield.histogram import Curve, ScoreHistogram, curve_of_keys, ordered_keys
+from anofield.curves import Curve, ScoreHistogram, curve_of_keys, ordered_keys
 
 KEEP = 1 << 25  # voxels kept exactly, 4 bytes each: 8 scans of 160³
 FINE_BITS = 10  # bins hold scores that agree to 1 part in 8192 (0.012 %); two rows of 4 million counters, 64 MB

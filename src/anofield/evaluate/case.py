@@ -9,14 +9,14 @@ from typing import Literal
 
 import numpy as np
 
+from anofield.curves import exact_curve
 from anofield.data.cohort.case import Case
 from anofield.data.scan import Scan, brain_mask, read_labels, read_map, read_scan
 from anofield.detect.run_folder import read_case
 from anofield.errors import ScanError
-from anofield.histogram import exact_curve
-from anofield.metrics.lesions import OVERLAP, Components, Match, components, match
-from anofield.metrics.pooled import CaseCounts, PooledScores, count_case
-from anofield.metrics.surface import surface_distances
+from anofield.evaluate.lesions import OVERLAP, Components, Match, components, match
+from anofield.evaluate.pooled import CaseCounts, PooledScores, count_case
+from anofield.evaluate.surface import surface_distances
 from anofield.typing import FloatVolume, Json, Mask
 
 Space = Literal["brain", "all"]

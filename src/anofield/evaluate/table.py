@@ -7,8 +7,8 @@ from collections.abc import Sequence
 import numpy as np
 
 from anofield._words import counted
-from anofield.metrics.card import KIND_WORDS
-from anofield.metrics.case import Kind
+from anofield.evaluate.card import KIND_WORDS
+from anofield.evaluate.case import Kind
 from anofield.typing import Json
 
 NONE = "–"

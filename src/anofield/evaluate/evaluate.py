@@ -9,18 +9,18 @@ from pathlib import Path
 import numpy as np
 
 from anofield._words import counted
+from anofield.bootstrap import LEVEL
+from anofield.curves import Curve
 from anofield.data.cohort.case import Case
 from anofield.data.scan import file_hash, write_json, writing
 from anofield.errors import UsageError
-from anofield.histogram import Curve
-from anofield.metrics import card
-from anofield.metrics.bands import curve_bands
-from anofield.metrics.bootstrap import LEVEL
-from anofield.metrics.card import Evidence
-from anofield.metrics.case import TOP_SHARE, Kind, Measured, Scored, dice
-from anofield.metrics.gather import Options, gather
-from anofield.metrics.inputs import labelled_cases, read_run
-from anofield.metrics.table import format_comparison, format_table
+from anofield.evaluate import card
+from anofield.evaluate.bands import curve_bands
+from anofield.evaluate.card import Evidence
+from anofield.evaluate.case import TOP_SHARE, Kind, Measured, Scored, dice
+from anofield.evaluate.gather import Options, gather
+from anofield.evaluate.labels import labelled_cases, read_run
+from anofield.evaluate.table import format_comparison, format_table
 from anofield.typing import Json, PathLike
 
 __all__ = ["Options", "compare", "dice", "evaluate", "format_comparison", "format_table", "plain"]

@@ -19,7 +19,7 @@ from anofield.detect.calibration import Calibrations
 from anofield.detect.run import detect_cases, write_run
 from anofield.detect.thresholds import calibrated_values
 from anofield.errors import CohortError
-from anofield.evaluate import dice, evaluate, format_table, plain
+from anofield.evaluate.evaluate import dice, evaluate, format_table, plain
 from anofield.report import write_report
 from helpers import QUICK, World, small_world
 

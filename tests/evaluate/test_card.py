@@ -21,9 +21,9 @@ from anofield.data.cohort.case import Case
 from anofield.detect.calibrate import QUANTILE
 from anofield.detect.run import detect_cases, write_run
 from anofield.errors import CohortError, UsageError
-from anofield.evaluate import Options, compare, evaluate, format_comparison, format_table
-from anofield.metrics.lesions import OVERLAP
-from anofield.metrics.surface import available
+from anofield.evaluate.evaluate import Options, compare, evaluate, format_comparison, format_table
+from anofield.evaluate.lesions import OVERLAP
+from anofield.evaluate.surface import available
 from helpers import QUICK, World, small_world
 
 FEW = Options(resamples=60)

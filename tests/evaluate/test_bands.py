@@ -9,9 +9,9 @@ import numpy as np
 import pytest
 from sklearn.metrics import precision_recall_curve, roc_curve
 
-from anofield.metrics import bootstrap
-from anofield.metrics.bands import RATES, RECALLS, curve_bands
-from anofield.metrics.pooled import count_case
+from anofield import bootstrap
+from anofield.evaluate.bands import RATES, RECALLS, curve_bands
+from anofield.evaluate.pooled import count_case
 
 CASES, VOXELS = 6, 400
 

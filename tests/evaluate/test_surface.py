@@ -10,8 +10,8 @@ import pytest
 from scipy import ndimage
 
 from anofield.errors import MachineError
-from anofield.metrics import surface
-from anofield.metrics.surface import surface_distances
+from anofield.evaluate import surface
+from anofield.evaluate.surface import surface_distances
 
 
 def cube(start: int, side: int = 6, shape: tuple[int, int, int] = (24, 16, 16)) -> np.ndarray:

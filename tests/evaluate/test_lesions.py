@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from scipy import ndimage
 
-from anofield.metrics.lesions import SIZES_ML, Match, components, match, size_bin, size_names
+from anofield.evaluate.lesions import SIZES_ML, Match, components, match, size_bin, size_names
 
 VOXEL_ML = 0.05
 
