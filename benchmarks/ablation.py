@@ -24,7 +24,6 @@ from anofield.data.cohort.find import find_cases
 from anofield.data.prepare import fit_cohort_centers, recipe_for
 from anofield.data.scan import write_json
 from anofield.data.store import Store, prepare_cohort
-from anofield.demo import QUICK, Plan, demo_specs
 from anofield.detect.calibrate import calibrate
 from anofield.detect.run import DetectOptions, detect_cases, write_run
 from anofield.evaluate.evaluate import evaluate
@@ -34,7 +33,8 @@ from anofield.field.model import load_model
 from anofield.field.ranks import plan_epoch
 from anofield.field.step import start_run, train_step
 from anofield.field.train import train
-from anofield.phantom import write_cohort
+from anofield.phantom.cohort import write_cohort
+from anofield.study import QUICK, Plan, study_specs
 
 FIGURES = ("held_out_ce", "ap", "dice_calibrated_mean", "dice_oracle", "fpr95")
 
@@ -103,7 +103,7 @@ def run_row(folder: Path, name: str, seed: int, kinds: tuple[str, ...]) -> dict[
         return content
     shared = folder / f"{row.plan.modality}-{row.plan.normalise}-{'-'.join(kinds)}"
     people, held_out, calibration, test = cohort(shared, row.plan, seed, kinds)
-    base, specs = demo_specs(row.plan, seed), specs_of(row, seed, row.plan.epochs)
+    base, specs = study_specs(row.plan, seed), specs_of(row, seed, row.plan.epochs)
     cost = epoch_cost(specs, base, people) if row.timed and specs != base else 1.0
     specs = specs_of(row, seed, max(1, round(row.plan.epochs / cost)))
     experiment = Experiment.create(out / "experiment", specs)
@@ -123,7 +123,7 @@ def run_row(folder: Path, name: str, seed: int, kinds: tuple[str, ...]) -> dict[
 
 def specs_of(row: Row, seed: int, epochs: int) -> Specs:
     """The default's specs with a row's changes, for a number of epochs."""
-    content = demo_specs(replace(row.plan, epochs=epochs), seed).dump()
+    content = study_specs(replace(row.plan, epochs=epochs), seed).dump()
     network = {**content["NetworkSpecs"], **row.specs.get("NetworkSpecs", {})}
     return Specs.model_validate({**content, **row.specs, "NetworkSpecs": network})
 

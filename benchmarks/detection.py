@@ -30,7 +30,7 @@ from anofield.detect.reference import Moments
 from anofield.detect.run import SMALL_LESIONS, DetectOptions, top_mean
 from anofield.detect.scores import CONNECTIVITY
 from anofield.field.model import Model, load_model
-from anofield.phantom import write_case
+from anofield.phantom.cohort import write_case
 
 QUANTILES = (0.998, 0.999)
 GROUPS = {"healthy": (None, 300, 10), "small": ("small", 340, 8), "dark": ("dark", 360, 4)}  # kind, first, count

@@ -12,7 +12,8 @@ import numpy as np
 from scipy import ndimage
 
 from anofield.data.prepare import normalise_clip_minmax, normalise_robust
-from anofield.phantom import grid_of, make_person
+from anofield.phantom.layouts import grid_of
+from anofield.phantom.person import make_person
 
 METHODS = {"robust": normalise_robust, "clip-minmax": normalise_clip_minmax}
 FAR_MM = 25.0  # beyond the reach of the mass effect

@@ -28,7 +28,7 @@ from anofield.data.cohort.find import find_cases
 from anofield.data.prepare import prepare_case, prepare_scan, recipe_for
 from anofield.data.scan import brain_mask, read_labels, read_scan
 from anofield.data.store import Store, lattice_side
-from anofield.phantom import write_case
+from anofield.phantom.cohort import write_case
 
 Result = tuple[np.ndarray, np.ndarray | None]
 Side = Callable[[], Result]

@@ -15,7 +15,7 @@ import pytest
 from hypothesis import settings
 
 if TYPE_CHECKING:
-    from anofield.phantom import Person
+    from anofield.phantom.person import Person
 
 settings.register_profile("anofield", deadline=None, derandomize=True)  # the same examples on every machine
 settings.load_profile("anofield")
@@ -58,7 +58,8 @@ def save_brain(brain_data: np.ndarray) -> Callable[..., Path]:
 @pytest.fixture(scope="session")
 def people() -> list[Person]:
     """Three healthy phantom people at 40³, 5.2 mm."""
-    from anofield.phantom import grid_of, make_person
+    from anofield.phantom.layouts import grid_of
+    from anofield.phantom.person import make_person
 
     return [make_person(0, number, grid_of("hcp", 40)) for number in range(3)]
 

@@ -23,10 +23,41 @@ from anofield.detect.run import DetectOptions
 from anofield.field.experiment import Checkpoint, Experiment, Logs, Specs
 from anofield.field.model import Model, load_model
 from anofield.field.train import train
-from anofield.phantom import write_cohort
+from anofield.phantom.cohort import write_cohort
 
 torch.set_num_threads(1)  # tiny networks are slower on several
 
+PUBLISHED: dict[str, Any] = {
+    "Description": ["IFL on T2w scans of healthy people"],
+    "DataSource": "data/HCP_extracted",
+    "SamplesPerScene": 16384,
+    "ScenesPerBatch": 6,
+    "DataLoaderThreads": 6,
+    "NetworkSpecs": {
+        "dims": [512] * 8,
+        "dim_out": 10,
+        "dropout": list(range(8)),
+        "dropout_prob": 0.2,
+        "norm_layers": list(range(8)),
+        "latent_in": [4],
+        "xyz_in_all": False,
+        "latent_dropout": False,
+        "weight_norm": True,
+    },
+    "CodeLength": 256,
+    "L": 10,
+    "NumEpochs": 2001,
+    "SnapshotFrequency": 1000,
+    "AdditionalSnapshots": [100, 500],
+    "LearningRateSchedule": [
+        {"Type": "Step", "Initial": 0.0005, "Interval": 500, "Factor": 0.5},
+        {"Type": "Step", "Initial": 0.001, "Interval": 500, "Factor": 0.5},
+    ],
+    "CodeRegularization": True,
+    "CodeRegularizationLambda": 1e-4,
+    "CodeBound": 1.0,
+    "EncodeImage": False,
+}
 CLASSES = 4
 CENTERS = (0.0, 0.3, 0.5, 0.7)
 TURN = np.array([[0.96, -0.28, 0.0], [0.28, 0.96, 0.0], [0.0, 0.0, 1.0]])

@@ -11,9 +11,9 @@ import pytest
 from anofield import benchmark
 from anofield.baselines.statistics import ZScore
 from anofield.benchmark import FEW, Sizes, bootstrap_mean, run_benchmark, summarise
-from anofield.demo import Plan
 from anofield.detect import published as ifl2021
 from anofield.errors import AnofieldError, UsageError
+from anofield.study import Plan
 
 SIZES = Sizes(
     Plan(n_train=3, n_calibration=1, n_test=2, scan_size=32, resolution=16, epochs=2, points=64, people=3, width=64,

@@ -29,7 +29,6 @@ from anofield.data import prepare
 from anofield.data.classes import PAPER_CENTERS
 from anofield.data.nt import export_nt, import_store, write_centers_pickle
 from anofield.data.store import Store, prepare_cohort
-from anofield.demo import Plan
 from anofield.detect import published as ifl2021
 from anofield.detect.fit import FitOptions
 from anofield.detect.run import DetectOptions
@@ -37,7 +36,9 @@ from anofield.field import presets
 from anofield.field.experiment import Experiment, Specs
 from anofield.field.export import export_experiment
 from anofield.field.train import train
-from anofield.phantom import layouts, write_cohort
+from anofield.phantom import layouts
+from anofield.phantom.cohort import write_cohort
+from anofield.study import Plan
 from helpers import World, small_world, tiny_specs
 
 ROOT = Path(__file__).parents[1]
@@ -128,7 +129,7 @@ def small(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
 
     monkeypatch.setattr(presets, "preset", tiny)
     monkeypatch.setattr(ifl2021.fit, "__defaults__", ((ifl2021.Phase(3, 64), ifl2021.Phase(2, 64)),))
-    monkeypatch.setattr("anofield.demo.QUICK", TINY)
+    monkeypatch.setattr("anofield.study.QUICK", TINY)
     monkeypatch.setattr(layouts, "_NATIVE", {**layouts._NATIVE, **NATIVE})
     monkeypatch.setattr(prepare, "_PUBLISHED", PUBLISHED)
     with pytest.MonkeyPatch.context() as patch:

@@ -13,9 +13,10 @@ from typing import Any
 import pytest
 
 from anofield.cli import main
-from anofield.demo import Plan, run_demo
+from anofield.demo import run_demo
 from anofield.errors import UsageError
 from anofield.field.experiment import Experiment
+from anofield.study import Plan
 from helpers import World, small_world, tiny_specs
 
 Command = Callable[..., tuple[int, str, str]]

@@ -17,7 +17,7 @@ from pathlib import Path
 
 import numpy as np
 
-from anofield import demo
+from anofield import study
 from anofield._progress import say
 from anofield._words import counted
 from anofield.baselines.registry import BUILT_IN, find_baseline
@@ -58,13 +58,13 @@ class Sizes:
         few: People for calibration, and for the test, that the published procedure is given: it takes long.
     """
 
-    cohort: demo.Plan
+    cohort: study.Plan
     steps: int
     few: int
 
 
-FULL = Sizes(demo.FULL, steps=1500, few=4)
-QUICK = Sizes(demo.QUICK, steps=1000, few=2)
+FULL = Sizes(study.FULL, steps=1500, few=4)
+QUICK = Sizes(study.QUICK, steps=1000, few=2)
 METHODS: dict[str, DetectOptions] = {  # the field's own rows, all with the one experiment that is trained for them
     "anofield": DetectOptions(also=()),
     "ifl2021": DetectOptions.published(),
@@ -107,7 +107,7 @@ def run_benchmark(
     unknown = [name for name in methods if name not in method_names()]
     if unknown:
         raise UsageError(f"unknown method {unknown[0]!r}", remedy=f"known: {', '.join(method_names())}")
-    demo.claim(out, sizes, seed, force, "benchmark")
+    study.claim(out, sizes, seed, force, "benchmark")
     bench = Bench(out, sizes, seed, device)
     failures = _failures_before(out)
     wanted = [name for name in method_names() if name in methods or not methods]
@@ -182,18 +182,18 @@ class Bench:
         """Healthy people for training and calibration, people with lesions for the test."""
         parts = ("train", "calibration", "test")
         return {
-            part: demo.make_people(self.out / "cohort" / part, part, self.sizes.cohort, self.seed) for part in parts
+            part: study.make_people(self.out / "cohort" / part, part, self.sizes.cohort, self.seed) for part in parts
         }
 
     @cached_property
     def store(self) -> Store:
         """The training people, prepared."""
-        return demo.make_store(self.cohorts["train"], self.out / "train.zarr", self.sizes.cohort, self.seed)
+        return study.make_store(self.cohorts["train"], self.out / "train.zarr", self.sizes.cohort, self.seed)
 
     @cached_property
     def experiment(self) -> Path:
         """The trained field."""
-        return demo.make_experiment(self.out / "experiment", self.store, self.sizes.cohort, self.seed, self.device)
+        return study.make_experiment(self.out / "experiment", self.store, self.sizes.cohort, self.seed, self.device)
 
     def row_path(self, name: str) -> Path:
         """Where the row of a method lies."""
@@ -243,7 +243,7 @@ class Bench:
             opened = open_()
         run, cases = folder / "run", self.cohorts["test"][:few]
         outcomes = detect_cases(cases, opened, options, run)
-        demo.all_done(outcomes)
+        study.all_done(outcomes)
         write_run(run, opened, options, outcomes, 0.0, f"anofield benchmark --seed {self.seed}")
         abouts = [read_case(run / case.id) or {} for case in cases]
         seconds = float(np.mean([sum(about["seconds"].values()) for about in abouts]))

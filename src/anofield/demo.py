@@ -2,108 +2,21 @@
 
 from __future__ import annotations
 
-import json
-import shutil
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, field
-from functools import partial
 from pathlib import Path
-from typing import Any
 
 from anofield._progress import say
-from anofield._words import counted
-from anofield.data.cohort.case import Case
-from anofield.data.cohort.find import find_cases
-from anofield.data.parallel import Outcome, failures_of, map_cases
-from anofield.data.prepare import fit_cohort_centers, recipe_for
 from anofield.data.scan import write_json
-from anofield.data.store import Store, prepare_cohort
 from anofield.detect.calibrate import calibrate
 from anofield.detect.run import DetectOptions, detect_cases, write_run
 from anofield.detect.thresholds import is_calibrated
-from anofield.errors import AnofieldError, UsageError
 from anofield.evaluate.evaluate import evaluate, format_table, plain
-from anofield.field.experiment import Experiment, Specs
 from anofield.field.model import load_model
-from anofield.field.train import train
-from anofield.phantom import case_name, plan_cohort, write_case
-from anofield.phantom.layouts import case_paths
 from anofield.report import write_report
+from anofield.study import FULL, Plan, all_done, claim, make_experiment, make_people, make_store
 from anofield.typing import Json, PathLike
-
-LAYOUT = "brats"
-
-
-@dataclass(frozen=True)
-class Plan:
-    """Sizes of a demo.
-
-    Attributes:
-        n_train, n_calibration, n_test: Healthy people for training and for calibration; people with lesions.
-        scan_size: Voxels per axis of the synthetic scans.
-        resolution: R of the lattice.
-        epochs, points, people: Of training; points per person and people per step.
-        width, depth, octaves, code_length: Of the field.
-        classes: Number of intensity classes.
-        kinds: Lesion kinds of the test people, in turn.
-        modality: Contrast of the scans.
-        normalise: Of the recipe; the ablation benchmark varies it.
-    """
-
-    n_train: int
-    n_calibration: int
-    n_test: int
-    scan_size: int
-    resolution: int
-    epochs: int
-    points: int = 512
-    people: int = 24
-    width: int = 128
-    depth: int = 5
-    octaves: int = 6
-    code_length: int = 64
-    classes: int = 10
-    kinds: tuple[str, ...] = field(default=("glioma",))
-    modality: str = "T2w"
-    normalise: str = "robust"
-
-
-FULL = Plan(n_train=224, n_calibration=16, n_test=16, scan_size=96, resolution=64, epochs=200)
-QUICK = Plan(n_train=64, n_calibration=8, n_test=6, scan_size=64, resolution=48, epochs=160)
-
-
-def demo_specs(plan: Plan, seed: int) -> Specs:
-    """Specs of the demo's experiment: a small decoder trained mostly inside the brain."""
-    rates = [
-        {"Type": "Cosine", "Initial": rate, "Final": rate / 50, "Length": plan.epochs} for rate in (2e-3, 5e-3)
-    ]  # network, codes
-    layers = list(range(plan.depth))
-    return Specs.model_validate(
-        {
-            "Description": "Demo on a phantom cohort",
-            "DataSource": "../train.zarr",
-            "NetworkSpecs": {
-                "dims": [plan.width] * plan.depth,
-                "dim_out": plan.classes,
-                "dropout": [],
-                "norm_layers": layers,
-                "weight_norm": True,
-                "latent_in": [plan.depth // 2 + 1],
-            },
-            "CodeLength": plan.code_length,
-            "L": plan.octaves,
-            "NumEpochs": plan.epochs,
-            "SamplesPerScene": plan.points,
-            "ScenesPerBatch": plan.people,
-            "LearningRateSchedule": rates,
-            "LogFrequency": 20,
-            "CodeInitStdDev": 0.3,
-            "BrainFraction": 0.8,
-            "Seed": seed,
-        }
-    )
 
 
 def run_demo(
@@ -167,82 +80,6 @@ def _metrics(results: Json) -> Json:
         "scores": {name: row for name, row in rows.items() if name not in baselines},
         "baseline": {name: row for name, row in rows.items() if name in baselines},
     }
-
-
-def claim(out: Path, plan: Any, seed: int, force: bool, what: str = "demo") -> None:
-    """Take a folder for a demo or benchmark of these sizes (a dataclass), or find the same one in it.
-
-    Raises:
-        UsageError: The folder holds something else, or other sizes or another seed.
-    """
-    wanted = {"plan": asdict(plan), "seed": seed}
-    mark = out / f"{what}.json"
-    if force and mark.is_file():
-        shutil.rmtree(out)
-    if not mark.is_file():
-        if out.is_dir() and any(out.iterdir()):
-            raise UsageError(f"the folder is not empty and holds no {what}", where=out, remedy="choose another -o")
-        write_json(mark, wanted)
-        return
-    if json.loads(mark.read_text()) != json.loads(json.dumps(wanted)):
-        raise UsageError(
-            f"holds a {what} with another seed or size", where=out, remedy="choose another -o, or --force to replace it"
-        )
-
-
-def make_people(folder: Path, name: str, plan: Plan, seed: int) -> list[Case]:
-    """Write the missing scans of one part of the cohort (train, calibration, test); numbers never overlap."""
-    first = {"train": 0, "calibration": plan.n_train, "test": plan.n_train + plan.n_calibration}[name]
-    healthy = {"train": plan.n_train, "calibration": plan.n_calibration, "test": 0}[name]
-    lesion = plan.n_test if name == "test" else 0
-    people = {case_name(LAYOUT, n, kind): (n, kind) for n, kind in plan_cohort(healthy, lesion, plan.kinds, first)}
-    work = partial(_write_person, folder=folder, plan=plan, seed=seed, people=people)
-    images = {case_id: case_paths(LAYOUT, case_id, plan.modality, kind).image for case_id, (_, kind) in people.items()}
-    asked = [Case(case_id, folder / image) for case_id, image in images.items()]
-    all_done(list(map_cases(work, asked, label=f"phantom {name}")))
-    return find_cases(folder, dataset=LAYOUT, modality=plan.modality)
-
-
-def _write_person(
-    case: Case, *, folder: Path, plan: Plan, seed: int, people: dict[str, tuple[int, str | None]]
-) -> None:
-    number, kind = people[case.id]
-    if not (case.image.is_file() and case.image.with_name(f"{case.id}_seg.nii.gz").is_file()):
-        write_case(folder, LAYOUT, plan.scan_size, seed, number, kind, plan.modality)
-
-
-def make_store(cases: list[Case], path: Path, plan: Plan, seed: int) -> Store:
-    """Prepare the training people, with class centres fitted on them."""
-    recipe = recipe_for("box", plan.resolution).model_copy(update={"normalise": plan.normalise})
-    if path.exists():
-        recipe = Store(path).recipe
-    else:
-        recipe = recipe.model_copy(update={"centers": fit_cohort_centers(cases, recipe, plan.classes, seed)})
-    store, outcomes = prepare_cohort(cases, recipe, path)
-    all_done(outcomes)
-    return store
-
-
-def make_experiment(path: Path, store: Store, plan: Plan, seed: int, device: str) -> Path:
-    """Train the field, or go on with it."""
-    experiment = (
-        Experiment(path) if (path / "specs.json").is_file() else Experiment.create(path, demo_specs(plan, seed))
-    )
-    train(experiment, store, resume="latest" if experiment.has_checkpoint() else None, device=device, precision="auto")
-    return path
-
-
-def all_done(outcomes: Sequence[Outcome[Any]]) -> None:
-    """Check that no case failed: a synthetic person never should.
-
-    Raises:
-        AnofieldError: One did.
-    """
-    failures = failures_of(outcomes)
-    if failures:
-        raise AnofieldError(
-            f"{counted(len(failures), 'case')} failed, the first: {failures[0].error}", remedy="report this"
-        )
 
 
 @contextmanager

@@ -29,7 +29,7 @@ from anofield.data.prepare import (
 )
 from anofield.data.scan import Scan, file_hash
 from anofield.errors import ScanError, UsageError
-from anofield.phantom import Person
+from anofield.phantom.person import Person
 
 SaveBrain = Callable[..., Path]
 BOX = Recipe(resolution=24)

@@ -19,10 +19,11 @@ from anofield.data.prepare import Recipe, recipe_for
 from anofield.data.recipe import FIELD_VALUES, recipe_in_place
 from anofield.errors import ExperimentError, UsageError
 from anofield.field.experiment import Experiment
-from anofield.field.model import RECIPE_FILE, load_model, read_recipe, write_recipe
+from anofield.field.model import RECIPE_FILE, read_recipe, write_recipe
 from anofield.field.step import start_run
 from anofield.field.train import checkpoint_of
-from anofield.phantom import layouts, write_cohort
+from anofield.phantom import layouts
+from anofield.phantom.cohort import write_cohort
 from helpers import tiny_specs
 
 Run = Callable[..., Any]
@@ -140,14 +141,3 @@ class TestDetection:
         assert ended.code == 2 and "recipe was ifl2021-brats, is ifl2021-hcp" in ended.err
         assert anofield(*self.words(world, own, "run"), "--recipe", "ifl2021-brats").code == 0
         assert json.loads(next((world / "run").glob("*/case.json")).read_text())["threshold"] is not None
-
-    def test_a_calibration_that_names_no_recipe_is_one_of_the_own(self, world: Path, anofield: Run) -> None:
-        own = world / "experiment"
-        assert anofield("calibrate", "-i", world / "healthy", "-m", own, "--recipe", "ifl2021-brats").code == 0
-        (path,) = own.glob("calibrations/*.json")
-        content = json.loads(path.read_text())
-        assert content["settings"] == "default, recipe ifl2021-brats"
-        assert content["options"].pop("recipe") == {"recipe": "ifl2021-brats"}
-        path.write_text(json.dumps(content))
-        (found,) = load_model(own, recipe="ifl2021-brats").calibrations.found
-        assert found.content["options"]["recipe"] == {"recipe": "ifl2021-hcp"}

@@ -16,7 +16,7 @@ import numpy as np
 import pytest
 import torch
 
-from anofield._lock import exclusive
+from anofield._files import exclusive
 from anofield.data.cohort.case import Case
 from anofield.data.scan import write_json
 from anofield.data.store import Store

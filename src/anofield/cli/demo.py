@@ -21,7 +21,8 @@ def command(
     json_: Json = False,
 ) -> None:
     """From nothing to a report: phantom cohort, prepare, train, calibrate, detect, evaluate, report."""
-    from anofield.demo import FULL, QUICK, run_demo
+    from anofield.demo import run_demo
+    from anofield.study import FULL, QUICK
 
     metrics, table, report = run_demo(output, QUICK if quick else FULL, seed=seed, device=device, force=force)
     if json_:

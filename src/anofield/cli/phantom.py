@@ -45,7 +45,7 @@ def command(
     """
     from anofield._progress import Progress
     from anofield.data.scan import writing
-    from anofield.phantom import write_cohort
+    from anofield.phantom.cohort import write_cohort
 
     if healthy + lesion == 0:
         raise UsageError("no case asked for", remedy="give --healthy or --lesion")

@@ -16,7 +16,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from anofield._lock import exclusive
+from anofield._files import exclusive
 from anofield._progress import Progress, say
 from anofield._signals import StopRequest, deferred_stop
 from anofield.data.prepare import Recipe

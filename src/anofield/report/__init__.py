@@ -8,7 +8,7 @@ from anofield.errors import UsageError
 from anofield.report.compare import render_comparison
 from anofield.report.folder import read_run
 from anofield.report.page import render
-from anofield.report.pages import write_pages
+from anofield.report.paging import write_pages
 from anofield.typing import PathLike
 
 TITLE, TRAINING_TITLE = "Anomaly detection report", "Training report"

@@ -19,7 +19,7 @@ from anofield.report.charts import Chart, Line, curve
 from anofield.report.figures import Scale, gradient, scale_of
 from anofield.report.folder import Run, section
 from anofield.report.numerals import DASH, decimal, duration, finite, ml, number, value
-from anofield.report.pages import Fragment, grouped, mark, numbered
+from anofield.report.paging import Fragment, grouped, mark, numbered
 from anofield.report.planes import bright_end
 from anofield.report.viewer import library, licences, script
 from anofield.typing import Json

@@ -20,7 +20,7 @@ from anofield.data.classes import PAPER_CENTERS
 from anofield.data.nt import write_centers_pickle
 from anofield.data.store import Store
 from anofield.errors import Interrupted
-from anofield.phantom import write_case
+from anofield.phantom.cohort import write_case
 
 Run = Callable[..., Any]
 VERBS = [str(verb.name) for verb in app.registered_commands]

@@ -20,7 +20,7 @@ import pytest
 from markupsafe import escape
 
 from anofield.errors import CohortError, UsageError
-from anofield.report import cases, charts, figures, page, pages, viewer, write_comparison_report, write_report
+from anofield.report import cases, charts, figures, page, paging, viewer, write_comparison_report, write_report
 from anofield.report.folder import read_run
 from anofield.report.numerals import decimal, duration, ml, number
 from anofield.report.planes import VIEWS, World, cut, read_world, view_case
@@ -306,7 +306,7 @@ def test_pictures_that_fit_in_no_detail_are_left_out(run: Path, monkeypatch: pyt
 @pytest.fixture
 def small_pages(monkeypatch: pytest.MonkeyPatch) -> None:
     """Pages that hold one case or two."""
-    monkeypatch.setattr(pages, "BUDGET", pages.RESERVE + 25_000)
+    monkeypatch.setattr(paging, "BUDGET", paging.RESERVE + 25_000)
 
 
 @pytest.mark.usefixtures("small_pages")
@@ -316,7 +316,7 @@ def test_cases_that_do_not_fit_into_one_file_get_files_of_their_own(run: Path, r
     assert index.count("<article") == 0 and len(found) > 1
     assert sum(html.count('<article class="card"') for html in found.values()) == 3
     for html in found.values():
-        assert len(html) <= pages.BUDGET
+        assert len(html) <= paging.BUDGET
         for file, place in re.findall(r'href="(report[^"#]*)(#case-\d+)?"', html):
             assert file in found and f'id="{place[1:]}"' in found[file] + 'id=""'
     assert len(re.findall(r'href="report-\d\.html#case-\d"', index)) >= 3
@@ -356,20 +356,20 @@ def test_a_report_that_fails_half_way_leaves_the_older_one_as_it_was(
 
 def test_a_group_never_exceeds_the_budget_and_keeps_the_order() -> None:
     generator = np.random.default_rng(0)
-    room = pages.BUDGET - pages.RESERVE
+    room = paging.BUDGET - paging.RESERVE
     for _ in range(5):
         texts = ["x" * int(size) for size in generator.integers(1, room, 12)]
-        groups = list(pages.grouped(pages.Fragment(text, False) for text in texts))
+        groups = list(paging.grouped(paging.Fragment(text, False) for text in texts))
         assert [fragment.text for group in groups for fragment in group] == texts
         assert all(sum(len(fragment.text) for fragment in group) <= room for group in groups)
-    assert list(pages.grouped([])) == [[]]
+    assert list(paging.grouped([])) == [[]]
 
 
 def test_no_more_than_two_groups_of_cases_are_held(run: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(pages, "BUDGET", pages.RESERVE + 1)
+    monkeypatch.setattr(paging, "BUDGET", paging.RESERVE + 1)
     alive, most = weakref.WeakSet(), []
 
-    class Counted(pages.Fragment):
+    class Counted(paging.Fragment):
         def __init__(self, text: str, viewer: bool) -> None:
             super().__init__(text, viewer)
             alive.add(self)
@@ -453,7 +453,7 @@ def test_every_part_of_the_library_has_its_licence() -> None:
 
 
 def test_the_package_names_the_licences_of_its_parts() -> None:
-    project = tomllib.loads((Path(__file__).parents[1] / "pyproject.toml").read_text())["project"]
+    project = tomllib.loads((Path(__file__).parents[2] / "pyproject.toml").read_text())["project"]
     listed = set(re.findall(r"^  \S.*? +\[([\w.-]+)\]", viewer.licences(), re.MULTILINE))
     assert set(project["license"].split(" AND ")) == {"MIT"} | listed
     assert f"src/anofield/report/vendor/{viewer.LICENCES}" in project["license-files"]
@@ -461,7 +461,7 @@ def test_the_package_names_the_licences_of_its_parts() -> None:
 
 def test_the_licences_are_in_the_wheel_and_in_every_page_that_has_the_library(run: Path) -> None:
     wheel = pytest.importorskip("hatchling.builders.wheel", reason="the build backend is not installed")
-    builder = wheel.WheelBuilder(str(Path(__file__).parents[1]))
+    builder = wheel.WheelBuilder(str(Path(__file__).parents[2]))
     packed = {file.distribution_path for file in builder.recurse_included_files()}
     for name in (viewer.NIIVUE, viewer.LICENCES):
         assert f"anofield/report/vendor/{name}" in packed

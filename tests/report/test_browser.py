@@ -249,9 +249,9 @@ def test_without_webgl_the_page_says_so_and_keeps_its_pictures(report: Path) -> 
 def test_pages_of_a_split_report_lead_to_each_other(
     browser: Any, world: tuple[Path, Path], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from anofield.report import pages
+    from anofield.report import paging
 
-    monkeypatch.setattr(pages, "BUDGET", pages.RESERVE + 1000)
+    monkeypatch.setattr(paging, "BUDGET", paging.RESERVE + 1000)
     folder = world[0].parent / "split of#it"
     folder.mkdir()
     visit(browser, write_report(*world[:1], folder, results=world[1]))

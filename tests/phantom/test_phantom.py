@@ -11,22 +11,24 @@ import numpy as np
 import pytest
 from scipy import ndimage
 
-from anofield import phantom
 from anofield.errors import UsageError
-from anofield.phantom import Grid, case_name, grid_of, make_person, plan_cohort, write_case, write_cohort
-from anofield.phantom.layouts import case_paths
+from anofield.phantom.cohort import plan_cohort, write_case, write_cohort
+from anofield.phantom.contrast import MODALITIES
+from anofield.phantom.layouts import LAYOUTS, Grid, case_name, case_paths, grid_of
+from anofield.phantom.lesions import LESION_KINDS
+from anofield.phantom.person import Person, make_person
 
 SMALL = grid_of("hcp", 32)
 MEDIUM = grid_of("hcp", 64)
 
 
 @cache
-def _ill(number: int, kind: str) -> phantom.Person:
+def _ill(number: int, kind: str) -> Person:
     """A person with a lesion on T2w; made once for the tests that only look."""
     return make_person(2, number, MEDIUM, lesion=kind)
 
 
-def _same(a: phantom.Person, b: phantom.Person) -> bool:
+def _same(a: Person, b: Person) -> bool:
     return np.array_equal(a.image, b.image) and np.array_equal(a.label, b.label)
 
 
@@ -42,7 +44,7 @@ def _dice(a: np.ndarray, b: np.ndarray) -> float:
     return 2 * float((a & b).sum()) / float(a.sum() + b.sum())
 
 
-@pytest.mark.parametrize("lesion", [None, *phantom.LESION_KINDS])
+@pytest.mark.parametrize("lesion", [None, *LESION_KINDS])
 def test_a_case_is_a_function_of_seed_number_and_options(lesion: str | None) -> None:
     first = make_person(3, 1, SMALL, lesion=lesion)
     make_person(3, 0, SMALL)
@@ -55,7 +57,7 @@ def test_seeds_and_numbers_make_different_people() -> None:
     assert max(overlaps) < 0.97
 
 
-@pytest.mark.parametrize("modality", phantom.MODALITIES)
+@pytest.mark.parametrize("modality", MODALITIES)
 @pytest.mark.parametrize("lesion", [None, "glioma", "dark"])
 def test_outside_is_zero_and_inside_is_positive(modality: str, lesion: str | None) -> None:
     person = make_person(0, 2, SMALL, lesion=lesion, modality=modality)
@@ -65,12 +67,12 @@ def test_outside_is_zero_and_inside_is_positive(modality: str, lesion: str | Non
 
 
 def test_all_modalities_share_anatomy_and_truth() -> None:
-    people = [make_person(0, 4, SMALL, lesion="glioma", modality=m) for m in phantom.MODALITIES]
+    people = [make_person(0, 4, SMALL, lesion="glioma", modality=m) for m in MODALITIES]
     assert all(np.array_equal(people[0].brain, p.brain) for p in people)
     assert all(np.array_equal(people[0].label, p.label) for p in people)
 
 
-@pytest.mark.parametrize("kind", phantom.LESION_KINDS)
+@pytest.mark.parametrize("kind", LESION_KINDS)
 def test_a_lesion_changes_nothing_far_away(kind: str) -> None:
     healthy, ill = make_person(0, 6, MEDIUM), make_person(0, 6, MEDIUM, lesion=kind)
     assert np.array_equal(healthy.brain, ill.brain)
@@ -101,7 +103,7 @@ def test_anatomy_in_mm_does_not_depend_on_the_grid(layout: str) -> None:
     assert _dice(_resampled(low.label > 0, coarse, fine) > 0.5, high.label > 0) > 0.85
 
 
-@pytest.mark.parametrize("layout", phantom.LAYOUTS)
+@pytest.mark.parametrize("layout", LAYOUTS)
 def test_heads_fit_the_native_field_of_view(layout: str) -> None:
     native = grid_of(layout, "native")
     every = np.diag([4.0, 4.0, 2.0, 1.0])  # same field of view, fewer voxels
@@ -146,7 +148,7 @@ def test_fluid_stays_brighter_than_oedema_on_t2w() -> None:
         assert np.quantile(healthy, 0.99) > np.median(person.image[person.label == 2])
 
 
-@pytest.mark.parametrize("kind", phantom.LESION_KINDS)
+@pytest.mark.parametrize("kind", LESION_KINDS)
 def test_a_lesion_is_never_lost_on_a_coarse_grid(kind: str) -> None:
     assert make_person(0, 1, grid_of("hcp", 16), lesion=kind).label.any()
 
@@ -177,7 +179,7 @@ def test_published_affines() -> None:
 
 
 def test_names_are_unique_and_do_not_tell_the_group() -> None:
-    for layout in phantom.LAYOUTS:
+    for layout in LAYOUTS:
         names = {case_name(layout, number) for number in range(2000)}
         assert len(names) == 2000
         assert case_name(layout, 5, "glioma") == case_name(layout, 5)
