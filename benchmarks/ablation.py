@@ -20,9 +20,9 @@ from typing import Any
 import numpy as np
 import torch
 
+from anofield._files import write_json
 from anofield.data.cohort.find import find_cases
 from anofield.data.prepare import fit_cohort_centers, recipe_for
-from anofield.data.scan import write_json
 from anofield.data.store import Store, prepare_cohort
 from anofield.detect.calibrate import calibrate
 from anofield.detect.run import DetectOptions, detect_cases, write_run

@@ -21,10 +21,11 @@ from numpy.typing import NDArray
 from scipy import ndimage
 from scipy.spatial.transform import Rotation
 
+from anofield._files import write_json
 from anofield.curves import ScoreHistogram, exact_curve
 from anofield.data.cohort.case import Case
 from anofield.data.cohort.find import find_cases
-from anofield.data.scan import read_labels, write_json
+from anofield.data.scan import read_labels
 from anofield.detect.detection import Examined, examine, native_map
 from anofield.detect.reference import Moments
 from anofield.detect.run import SMALL_LESIONS, DetectOptions, top_mean

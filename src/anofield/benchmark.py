@@ -18,12 +18,12 @@ from pathlib import Path
 import numpy as np
 
 from anofield import study
+from anofield._files import write_json, write_text, writing
 from anofield._progress import say
 from anofield._words import counted
 from anofield.baselines.registry import BUILT_IN, find_baseline
 from anofield.baselines.run import TrainedBaseline, baseline_options, load_baseline, make_settings, train_baseline
 from anofield.data.cohort.case import Case
-from anofield.data.scan import write_json, writing
 from anofield.data.store import Store
 from anofield.detect.calibrate import calibrate
 from anofield.detect.calibration import CALIBRATIONS
@@ -137,7 +137,7 @@ def _attempt(bench: Bench, name: str) -> str | None:
     except Exception as error:  # noqa: BLE001 - recorded with its traceback
         text = f"{type(error).__name__}: {error} (a defect of anofield, please report it)"
         bench.folder(name).mkdir(parents=True, exist_ok=True)
-        _write(bench.folder(name) / "traceback.txt", traceback.format_exc())
+        write_text(bench.folder(name) / "traceback.txt", traceback.format_exc())
     else:
         say(f"benchmark: {name} done in {time.monotonic() - start:.0f} s")
         return None
@@ -156,8 +156,8 @@ def _write_results(bench: Bench, failures: dict[str, str]) -> tuple[Json, str]:
     content = {"seed": bench.seed, "sizes": asdict(bench.sizes), "rows": rows, "failures": failures}
     write_json(bench.out / "results.json", content)
     table = format_markdown(rows, bench.sizes, failures)
-    _write(bench.out / "table.md", table + "\n")
-    _write(bench.out / "table.tsv", format_tsv(rows, failures))
+    write_text(bench.out / "table.md", table + "\n")
+    write_text(bench.out / "table.tsv", format_tsv(rows, failures))
     return content, table
 
 
@@ -337,10 +337,3 @@ def _cell(figure: Json) -> str:
 def _read_row(path: Path) -> Json | None:
     row: Json | None = json.loads(path.read_text()) if path.is_file() else None
     return row
-
-
-def _write(path: Path, text: str) -> None:
-    partial = path.with_name(f".partial-{path.name}")
-    with writing(path, partial):
-        partial.write_text(text)
-        partial.replace(path)

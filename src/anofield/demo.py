@@ -7,8 +7,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from anofield._files import write_json
 from anofield._progress import say
-from anofield.data.scan import write_json
 from anofield.detect.calibrate import calibrate
 from anofield.detect.run import DetectOptions, detect_cases, write_run
 from anofield.detect.thresholds import is_calibrated

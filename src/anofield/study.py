@@ -10,12 +10,12 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+from anofield._files import write_json
 from anofield._words import counted
 from anofield.data.cohort.case import Case
 from anofield.data.cohort.find import find_cases
 from anofield.data.parallel import Outcome, failures_of, map_cases
 from anofield.data.prepare import fit_cohort_centers, recipe_for
-from anofield.data.scan import write_json
 from anofield.data.store import Store, prepare_cohort
 from anofield.errors import AnofieldError, UsageError
 from anofield.field.experiment import Experiment, Specs

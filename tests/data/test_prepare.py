@@ -14,6 +14,7 @@ from nibabel.orientations import axcodes2ornt, inv_ornt_aff, io_orientation, orn
 from pydantic import ValidationError
 from scipy import ndimage
 
+from anofield._files import file_hash
 from anofield.data import prepare
 from anofield.data.classes import PAPER_CENTERS, mode_pool
 from anofield.data.cohort.case import Case
@@ -27,7 +28,7 @@ from anofield.data.prepare import (
     read_centers,
     recipe_for,
 )
-from anofield.data.scan import Scan, file_hash
+from anofield.data.scan import Scan
 from anofield.errors import ScanError, UsageError
 from anofield.phantom.person import Person
 

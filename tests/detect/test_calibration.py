@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from anofield.data.scan import write_json
+from anofield._files import write_json
 from anofield.detect.calibrate import described
 from anofield.detect.calibration import calibration_path, read_calibrations
 from anofield.detect.run import DetectOptions

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 import torch
 
-from anofield.data.scan import write_json
+from anofield._files import write_json
 from anofield.data.store import Store
 from anofield.errors import UsageError
 from anofield.field.decoder import Decoder

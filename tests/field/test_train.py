@@ -16,9 +16,8 @@ import numpy as np
 import pytest
 import torch
 
-from anofield._files import exclusive
+from anofield._files import exclusive, write_json
 from anofield.data.cohort.case import Case
-from anofield.data.scan import write_json
 from anofield.data.store import Store
 from anofield.errors import ExperimentError, Interrupted, MachineError, UsageError
 from anofield.field import train as module

@@ -15,12 +15,12 @@ import torch
 from pydantic import ValidationError
 
 from anofield import __version__
+from anofield._files import file_hash, write_json, writing
 from anofield._progress import say
 from anofield.baselines.base import Baseline, Settings, State
 from anofield.baselines.registry import find_baseline
 from anofield.data.prepare import Prepared, Recipe
 from anofield.data.recipe import missing_keys
-from anofield.data.scan import file_hash, write_json, writing
 from anofield.data.store import Store
 from anofield.detect.calibration import CALIBRATIONS, Calibrations, read_calibrations
 from anofield.detect.method import Analysis, RunOptions

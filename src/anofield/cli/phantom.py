@@ -43,8 +43,8 @@ def command(
 
     For development, teaching and benchmarks; docs/explanation/phantom.md says what it cannot show.
     """
+    from anofield._files import writing
     from anofield._progress import Progress
-    from anofield.data.scan import writing
     from anofield.phantom.cohort import write_cohort
 
     if healthy + lesion == 0:

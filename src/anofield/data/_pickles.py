@@ -11,7 +11,6 @@ from __future__ import annotations
 import contextlib
 import io
 import math
-import os
 import pickle
 import pickletools
 import re
@@ -23,7 +22,7 @@ from typing import Any, Self
 import numpy as np
 from numpy.typing import NDArray
 
-from anofield.data.scan import writing
+from anofield._files import write_bytes
 from anofield.errors import AnofieldError
 from anofield.typing import PathLike
 
@@ -236,12 +235,7 @@ def as_number(value: object) -> float:
 
 def write(path: PathLike, body: bytes) -> None:
     """Write a pickle of protocol 3, which every Python 3 reads, to a temporary name, then rename it."""
-    path = Path(path)
-    partial = path.with_name(f".partial-{os.getpid()}-{path.name}")
-    with writing(path, partial):
-        path.parent.mkdir(parents=True, exist_ok=True)
-        partial.write_bytes(pickle.PROTO + b"\x03" + body + pickle.STOP)
-        partial.replace(path)
+    write_bytes(path, pickle.PROTO + b"\x03" + body + pickle.STOP)
 
 
 def pickled_array(array: NDArray[Any]) -> bytes:

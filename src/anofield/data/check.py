@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 import nibabel as nib
 import numpy as np
 
+from anofield._files import file_hash
 from anofield._words import counted
 from anofield.data.cohort.case import Case
 from anofield.data.parallel import map_cases
@@ -20,7 +21,6 @@ from anofield.data.scan import (
     Scan,
     brain_mask,
     check_contrast,
-    file_hash,
     read_geometry,
     read_labels,
     read_scan,

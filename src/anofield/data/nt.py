@@ -14,6 +14,7 @@ from typing import NamedTuple
 
 import numpy as np
 
+from anofield._files import file_hash
 from anofield._progress import track
 from anofield._words import counted
 from anofield.data._pickles import (
@@ -34,7 +35,7 @@ from anofield.data.cohort.case import Case
 from anofield.data.lattice import Lattice
 from anofield.data.prepare import Prepared, Recipe, published_lattice
 from anofield.data.rows import ROWS_FILE, as_case_id, is_file_name, read_rows, write_rows
-from anofield.data.scan import Scan, file_hash
+from anofield.data.scan import Scan
 from anofield.data.store import Store, lattice_side
 from anofield.errors import CohortError, ScanError, UsageError
 from anofield.typing import Classes, PathLike

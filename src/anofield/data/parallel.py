@@ -8,10 +8,10 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, Generic, TypeVar
 
+from anofield._files import write_json
 from anofield._progress import track
 from anofield._words import counted
 from anofield.data.cohort.case import Case
-from anofield.data.scan import write_json
 from anofield.errors import AnofieldError, MachineError, UsageError
 from anofield.typing import Json, PathLike
 

@@ -15,6 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, ValidationInfo, field_validator
 
+from anofield._files import file_hash
 from anofield._words import counted
 from anofield.data.classes import MAX_CLASSES, PAPER_CENTERS, assign, assign_brain, fit_centers, mode_pool
 from anofield.data.cohort.case import Case
@@ -27,7 +28,7 @@ from anofield.data.lattice import (
     to_lattice,
     zoom_cube,
 )
-from anofield.data.scan import Scan, brain_mask, check_contrast, file_hash, read_labels, read_scan
+from anofield.data.scan import Scan, brain_mask, check_contrast, read_labels, read_scan
 from anofield.errors import ScanError, UsageError
 from anofield.typing import Affine, Classes, FloatVolume, Mask, Shape3, Volume
 

@@ -2,10 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
-import hashlib
-import json
-import os
 import zlib
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,9 +10,10 @@ from typing import Any
 import nibabel as nib
 import numpy as np
 
+from anofield._files import replacing
 from anofield._words import counted
-from anofield.errors import MachineError, ScanError
-from anofield.typing import Affine, FloatVolume, Json, Mask, PathLike, Volume
+from anofield.errors import ScanError
+from anofield.typing import Affine, FloatVolume, Mask, PathLike, Volume
 
 SUFFIXES = (".nii.gz", ".nii", ".mgz", ".mgh")
 UNREADABLE = (  # what nibabel and its decompressors raise on files that are damaged or no scans
@@ -221,50 +218,8 @@ def write_like(scan: Scan, array: Volume, path: PathLike, *, description: str = 
     header["cal_min"] = header["cal_max"] = 0
     kind: Any = nib.Nifti2Image if two else nib.Nifti1Image
     image = kind(array, affine, header)
-    path = Path(path)
-    partial = path.with_name(f".partial-{os.getpid()}-{path.name}")
-    with writing(path, partial):
+    with replacing(path) as partial:
         nib.save(image, partial)
-        partial.replace(path)
-
-
-class writing(contextlib.AbstractContextManager["writing"]):
-    """Turn an `OSError` of the body into a `MachineError` naming `path`, and remove the partial file."""
-
-    def __init__(self, path: PathLike, partial: Path | None = None) -> None:
-        self.path, self.partial = Path(path), partial
-
-    def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
-        if error is None:
-            return
-        if self.partial is not None:
-            with contextlib.suppress(OSError):  # below a file there is nothing to remove
-                self.partial.unlink()
-        if isinstance(error, OSError):
-            in_the_way = isinstance(error, FileExistsError | NotADirectoryError)
-            reason = "a file stands where a folder is needed" if in_the_way else error.strerror or error
-            raise MachineError(
-                f"cannot be written ({reason})",
-                where=self.path,
-                why="nothing half-written was left behind",
-                remedy="check the folder's permissions and the free space, or choose another output folder",
-            ) from error
-
-
-def write_json(path: PathLike, content: Json | list[Json]) -> None:
-    """Write JSON to a temporary name in the same folder, then rename it over `path`."""
-    path = Path(path)
-    partial = path.with_name(f".partial-{os.getpid()}-{path.name}")
-    with writing(path, partial):
-        path.parent.mkdir(parents=True, exist_ok=True)
-        partial.write_text(json.dumps(content, indent=2, allow_nan=False) + "\n")
-        partial.replace(path)
-
-
-def file_hash(path: PathLike) -> str:
-    """SHA-256 of a file's bytes, hexadecimal."""
-    with Path(path).open("rb") as stream:
-        return hashlib.file_digest(stream, "sha256").hexdigest()
 
 
 def _open(path: Path) -> Any:

@@ -19,12 +19,12 @@ from typing import Any
 import numpy as np
 import zarr
 
+from anofield._files import file_hash, writing
 from anofield._words import counted
 from anofield.data.cohort.case import Case
 from anofield.data.parallel import Outcome, map_cases
 from anofield.data.prepare import Prepared, Recipe, prepare_case
 from anofield.data.recipe import missing_keys
-from anofield.data.scan import file_hash, writing
 from anofield.errors import CohortError, ExperimentError, UsageError
 from anofield.typing import Classes, Json, PathLike
 

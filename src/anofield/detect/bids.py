@@ -5,15 +5,15 @@ Source: Brain Imaging Data Structure 1.10, derivatives. BIDS leaves `sourcedata/
 
 from __future__ import annotations
 
-import os
 import re
 import shutil
 from collections.abc import Sequence
 from pathlib import Path
 
 from anofield import __version__
+from anofield._files import replacing, write_json
 from anofield.data.cohort.case import Case
-from anofield.data.scan import stem, write_json, writing
+from anofield.data.scan import stem
 from anofield.detect.run_folder import read_case
 from anofield.typing import Json, PathLike
 
@@ -73,15 +73,11 @@ def _place(root: Path, case: Case) -> tuple[Path, str, str]:
 
 
 def _link(source: Path, target: Path) -> None:
-    with writing(target):
-        target.parent.mkdir(parents=True, exist_ok=True)
-        partial = target.with_name(f".partial-{os.getpid()}-{target.name}")
-        partial.unlink(missing_ok=True)
+    with replacing(target) as partial:
         try:
             partial.hardlink_to(source)
         except OSError:  # another file system, or one without links
             shutil.copyfile(source, partial)
-        partial.replace(target)
 
 
 def _description() -> Json:

@@ -12,10 +12,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from anofield import __version__, bootstrap
+from anofield._files import write_json
 from anofield.curves import ScoreHistogram
 from anofield.data.cohort.case import Case
 from anofield.data.parallel import Outcome, failures_of, map_cases
-from anofield.data.scan import read_labels, write_json
+from anofield.data.scan import read_labels
 from anofield.detect.calibration import calibration_path, changes, maps_path
 from anofield.detect.detection import Examined, examine_with, native_map
 from anofield.detect.fit import Fit

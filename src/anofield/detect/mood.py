@@ -14,9 +14,10 @@ from typing import Literal
 
 import numpy as np
 
+from anofield._files import write_text
 from anofield.data.cohort.case import Case
 from anofield.data.parallel import Outcome, map_cases
-from anofield.data.scan import write_like, writing
+from anofield.data.scan import write_like
 from anofield.detect.run import DetectOptions, detect_case, top_mean
 from anofield.detect.thresholds import threshold_of
 from anofield.errors import ExperimentError
@@ -66,15 +67,9 @@ def _one(case: Case, *, model: Model, options: DetectOptions, out: Path, task: T
     anomaly = found.maps[options.score]
     if task == "pixel":
         path = out / case.image.name
-        with writing(out):
-            out.mkdir(parents=True, exist_ok=True)
         write_like(found.scan, calibrated(anomaly, threshold).astype(np.float32), path, description="anofield mood")
         return path
     path = out / f"{case.image.name}.txt"
     score = calibrated(np.array([top_mean(anomaly[found.brain], found.scan.voxel_ml)]), threshold)
-    partial_path = path.with_name(f".partial-{path.name}")
-    with writing(path, partial_path):
-        out.mkdir(parents=True, exist_ok=True)
-        partial_path.write_text(f"{float(score[0]):.6f}\n")
-        partial_path.replace(path)
+    write_text(path, f"{float(score[0]):.6f}\n")
     return path

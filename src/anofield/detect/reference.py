@@ -16,9 +16,9 @@ import torch
 from numpy.typing import NDArray
 from scipy import ndimage
 
+from anofield._files import write_bytes
 from anofield.data.lattice import FWHM, field_coordinates
 from anofield.data.prepare import Prepared
-from anofield.data.scan import writing
 from anofield.detect.pose import Pose
 from anofield.errors import ExperimentError
 from anofield.typing import FloatVolume
@@ -104,11 +104,7 @@ def write_reference(path: Path, standards: Mapping[str, Standard]) -> str:
     maps = {f"{name}/{part}": getattr(one, part) for name, one in standards.items() for part in ("mean", "sd")}
     np.savez_compressed(stream, allow_pickle=False, **{key: value.astype(np.float32) for key, value in maps.items()})
     content = stream.getvalue()
-    part = path.with_name(f".partial-{path.name}")
-    with writing(path, part):
-        path.parent.mkdir(parents=True, exist_ok=True)
-        part.write_bytes(content)
-        part.replace(path)
+    write_bytes(path, content)
     return hashlib.sha256(content).hexdigest()
 
 

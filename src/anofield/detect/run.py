@@ -16,9 +16,10 @@ from numpy.typing import NDArray
 from pydantic import Field, field_validator
 
 from anofield import __version__
+from anofield._files import file_hash, write_json, write_text, writing
 from anofield.data.cohort.case import Case
 from anofield.data.parallel import Outcome, map_cases
-from anofield.data.scan import Scan, file_hash, write_json, write_like, writing
+from anofield.data.scan import Scan, write_like
 from anofield.detect.detection import examine_with, native_map, restored
 from anofield.detect.fit import Fit, FitOptions
 from anofield.detect.intensity import BASELINES
@@ -330,8 +331,7 @@ def _write_lesions(lesions: Sequence[Lesion], path: Path) -> None:
         rows.append(
             f"{number}\t{lesion.volume_ml:.3f}\t{lesion.peak:.4f}\t{lesion.mean:.4f}\t{x:.1f}\t{y:.1f}\t{z:.1f}"
         )
-    with writing(path):
-        path.write_text("\n".join(rows) + "\n")
+    write_text(path, "\n".join(rows) + "\n")
 
 
 def _case_json(

@@ -8,11 +8,11 @@ from pathlib import Path
 
 import numpy as np
 
+from anofield._files import file_hash, write_json, write_text
 from anofield._words import counted
 from anofield.bootstrap import LEVEL
 from anofield.curves import Curve
 from anofield.data.cohort.case import Case
-from anofield.data.scan import file_hash, write_json, writing
 from anofield.errors import UsageError
 from anofield.evaluate import card
 from anofield.evaluate.bands import curve_bands
@@ -308,8 +308,7 @@ def _write_table(path: Path, rows: Sequence[Json], names: Sequence[str]) -> None
             *(row["ap"][n] for n in names),
         ]
         lines.append("\t".join([row["id"], *("n/a" if np.isnan(v) else f"{v:.4f}" for v in values)]))
-    with writing(path):
-        path.write_text("\n".join(lines) + "\n")
+    write_text(path, "\n".join(lines) + "\n")
 
 
 def plain(value: object) -> Json:

@@ -18,8 +18,8 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, ValidationIn
 from pydantic.alias_generators import to_pascal
 from torch import Tensor
 
+from anofield._files import file_hash, replacing, replacing_together, write_json
 from anofield.data.rows import ROWS_FILE, read_rows
-from anofield.data.scan import file_hash, write_json, writing
 from anofield.errors import ExperimentError, UsageError
 from anofield.field.published import plain_codes, plain_logs, plain_weights
 from anofield.typing import Json, PathLike
@@ -264,11 +264,11 @@ class Experiment:
         }
         save_file(self.path / "Logs.pth", vars(checkpoint.logs))
         for name in names:
-            partial = {part: _write(self.file(part, f".partial-{name}"), content[part]) for part in PARTS}
-            if name == LATEST:
-                self._keep_latest()
-            for part in PARTS:
-                partial[part].replace(self.file(part, name))
+            with replacing_together([self.file(part, name) for part in PARTS]) as partials:
+                for part, partial in zip(PARTS, partials, strict=True):
+                    _write(partial, content[part])
+                if name == LATEST:
+                    self._keep_latest()
 
     def _keep_latest(self) -> None:
         """Rename `latest` to `previous`, unless a kill left new `latest` files in the first folders only."""
@@ -367,22 +367,20 @@ def _stamps(parts: list[str], found: list[dict[tuple[int, int], Any]]) -> str:
     return "; ".join(f"{part} {epoch}" for part, epoch in zip(parts, epochs, strict=True))
 
 
-def _write(path: Path, content: Json) -> Path:
-    with writing(path, path):
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with path.open("wb") as stream:
-            try:
-                torch.save(content, stream)
-            except RuntimeError as error:  # torch reports a full disk as RuntimeError
-                raise OSError(str(error).splitlines()[0]) from error
-            stream.flush()
-            os.fsync(stream.fileno())
-    return path
+def _write(path: Path, content: Json) -> None:
+    with path.open("wb") as stream:
+        try:
+            torch.save(content, stream)
+        except RuntimeError as error:  # torch reports a full disk as RuntimeError
+            raise OSError(str(error).splitlines()[0]) from error
+        stream.flush()
+        os.fsync(stream.fileno())
 
 
 def save_file(path: Path, content: Json) -> None:
-    """Write a `.pth` file under a temporary name, then rename it."""
-    _write(path.with_name(f".partial-{path.name}"), content).replace(path)
+    """Write a `.pth` file, whole or not at all."""
+    with replacing(path) as partial:
+        _write(partial, content)
 
 
 def _read(path: Path, key: str) -> Json | None:

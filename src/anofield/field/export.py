@@ -13,8 +13,8 @@ from typing import Any
 
 import torch
 
+from anofield._files import write_json
 from anofield.data.rows import ROWS_FILE, write_rows
-from anofield.data.scan import write_json
 from anofield.errors import ExperimentError, UsageError
 from anofield.field.experiment import LATEST, PREVIOUS, Checkpoint, CosineRate, Experiment, Specs, save_file
 from anofield.typing import Json, PathLike

@@ -6,7 +6,7 @@ import json
 from pathlib import Path
 from typing import Any
 
-from anofield.data.scan import writing
+from anofield._files import writing
 from anofield.errors import UsageError
 from anofield.field.step import Run
 from anofield.field.validation import HeldOut

@@ -10,10 +10,10 @@ import torch
 from pydantic import ValidationError
 from torch import Tensor
 
+from anofield._files import write_json
 from anofield._progress import say
 from anofield.data.prepare import Recipe
 from anofield.data.recipe import missing_keys, recipe_in_place
-from anofield.data.scan import write_json
 from anofield.detect.calibration import Calibrations, read_calibrations, read_object
 from anofield.errors import ExperimentError, MachineError, UsageError
 from anofield.field.codes import CodePrior

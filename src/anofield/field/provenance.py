@@ -11,8 +11,8 @@ from pathlib import Path
 import torch
 
 from anofield import __version__
+from anofield._files import write_json
 from anofield._progress import say
-from anofield.data.scan import write_json
 from anofield.data.store import Store
 from anofield.errors import UsageError
 from anofield.field.experiment import Specs

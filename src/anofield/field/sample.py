@@ -18,9 +18,10 @@ from nibabel import orientations
 from numpy.typing import NDArray
 from torch import Tensor
 
+from anofield._files import writing
 from anofield.data.lattice import field_coordinates
 from anofield.data.prepare import Recipe, published_lattice
-from anofield.data.scan import Scan, write_like, writing
+from anofield.data.scan import Scan, write_like
 from anofield.data.store import lattice_side
 from anofield.detect.fit import DECODE_POINTS
 from anofield.errors import UsageError

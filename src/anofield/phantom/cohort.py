@@ -3,15 +3,13 @@
 from __future__ import annotations
 
 import gzip
-import json
-import os
-import threading
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import nibabel as nib
 import numpy as np
 
+from anofield._files import write_bytes, write_json
 from anofield.errors import UsageError
 from anofield.phantom.layouts import Grid, case_name, case_paths, check_layout, grid_of
 from anofield.phantom.lesions import LESION_KINDS
@@ -133,20 +131,8 @@ def _write_nifti(path: Path, data: Volume, grid: Grid, layout: str) -> Path:
     image.set_qform(grid.affine, code)
     image.header.set_xyzt_units("mm")
     # A zero time stamp keeps the bytes of equal cases equal.
-    return _replace(path, gzip.compress(image.to_bytes(), GZIP_LEVEL, mtime=0))
-
-
-def _replace(path: Path, content: bytes) -> Path:
-    """Writes beside the target, then renames: a reader never sees half a file."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    part = path.with_name(f"{path.name}.{os.getpid()}-{threading.get_ident()}.part")
-    part.write_bytes(content)
-    part.replace(path)
+    write_bytes(path, gzip.compress(image.to_bytes(), GZIP_LEVEL, mtime=0))
     return path
-
-
-def _write_json(path: Path, content: Json) -> None:
-    _replace(path, (json.dumps(content, indent=2) + "\n").encode())
 
 
 def _describe_bids(out: Path) -> None:
@@ -154,9 +140,9 @@ def _describe_bids(out: Path) -> None:
     maker = {"GeneratedBy": [{"Name": "anofield phantom"}]}
     raw: Json = {"Name": "anofield phantom", "BIDSVersion": BIDS_VERSION, "DatasetType": "raw"}
     truth: Json = {**raw, "Name": "anofield phantom: truth", "DatasetType": "derivative", **maker}
-    _write_json(out / "dataset_description.json", {**raw, **maker})
-    _write_json(out / "derivatives" / "phantom" / "dataset_description.json", truth)
-    _replace(out / "README", README.encode())
+    write_json(out / "dataset_description.json", {**raw, **maker})
+    write_json(out / "derivatives" / "phantom" / "dataset_description.json", truth)
+    write_bytes(out / "README", README.encode())
 
 
 def _list_participants(out: Path, plan: list[tuple[int, str | None]]) -> None:
@@ -166,6 +152,6 @@ def _list_participants(out: Path, plan: list[tuple[int, str | None]]) -> None:
     groups = dict(line.split("\t") for line in lines if line)
     groups.update({case_name("bids", number): kind or "healthy" for number, kind in plan})
     rows = ["participant_id\tgroup", *(f"{name}\t{groups[name]}" for name in sorted(groups))]
-    _replace(table, ("\n".join(rows) + "\n").encode())
+    write_bytes(table, ("\n".join(rows) + "\n").encode())
     levels = {"healthy": "no lesion", **{kind: f"lesion of kind {kind}" for kind in LESION_KINDS}}
-    _write_json(out / "participants.json", {"group": {"Description": "what was simulated", "Levels": levels}})
+    write_json(out / "participants.json", {"group": {"Description": "what was simulated", "Levels": levels}})

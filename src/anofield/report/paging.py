@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import contextlib
-import os
 import re
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import quote
 
-from anofield.data.scan import writing
+from anofield._files import replacing, writing
 
 BUDGET = 15_000_000  # characters of a file; mail programs and viewers begin to refuse larger ones
 RESERVE = 2_000_000  # of these for text, tables, curves and the library of the interactive view
@@ -58,22 +57,16 @@ def write_pages(path: Path, pages: Iterable[tuple[str, str]]) -> None:
     Raises:
         MachineError: A file cannot be written.
     """
-    partials: dict[Path, Path] = {}
-    try:
+    written = {path}
+    with contextlib.ExitStack() as stack:  # which ends what was opened last first, so `path` is renamed last
+        main = stack.enter_context(replacing(path))
         for name, text in pages:
             final = path.with_name(name)
-            partials[final] = final.with_name(f".partial-{os.getpid()}-{name}")
-            with writing(final, partials[final]):
-                final.parent.mkdir(parents=True, exist_ok=True)
-                partials[final].write_text(text, encoding="utf-8")
-        for final, partial in sorted(partials.items(), key=lambda pair: pair[0] == path):
-            with writing(final, partial):
-                partial.replace(final)
-    finally:
-        for partial in partials.values():
-            with contextlib.suppress(OSError):  # gone already, unless something failed
-                partial.unlink()
-    for old in left_over(path, partials):
+            partial = main if final == path else stack.enter_context(replacing(final))
+            with writing(final):
+                partial.write_text(text, encoding="utf-8")
+            written.add(final)
+    for old in left_over(path, written):
         with writing(old):
             old.unlink()
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cache
@@ -12,7 +11,7 @@ import matplotlib
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
-from anofield.data.scan import writing
+from anofield._files import replacing
 from anofield.report.numerals import decimal
 from anofield.report.planes import VIEWS, turned
 from anofield.typing import PathLike, Volume
@@ -63,12 +62,9 @@ def write_strip(path: PathLike, strip: Strip) -> tuple[int, int]:
     Raises:
         MachineError: The file cannot be written.
     """
-    path, image = Path(path), draw_strip(strip)
-    partial = path.with_name(f".partial-{os.getpid()}-{path.name}")
-    with writing(path, partial):
-        path.parent.mkdir(parents=True, exist_ok=True)
+    image = draw_strip(strip)
+    with replacing(path) as partial:
         image.save(partial, "PNG", optimize=True)
-        partial.replace(path)
     return image.size
 
 
