@@ -1,16 +1,25 @@
 # make demo: from a fresh checkout to a report.   make test: the test suite.   make docs: docs/_build/html.   All set everything up first.
+# make quick: the tests that take seconds.   make coverage: the test suite, and how much of the program it runs.
+# uv and uv.lock are used where uv is on PATH; make UV= ... installs with pip and constraints.txt, as happens without uv.
 PYTHON ?= python3
+UV ?= $(shell command -v uv 2>/dev/null)
 VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 DEMO ?= demo
 
-.PHONY: demo test lint docs setup clean
+.PHONY: demo test quick coverage lint types-tests docs setup clean
 demo: $(STAMP)
 	$(BIN)/anofield demo -o $(DEMO) $(ARGS)
 
 test: $(STAMP)
 	$(BIN)/python -m pytest -n 2 $(ARGS)
+
+quick: $(STAMP)
+	$(BIN)/python -m pytest -n 2 -m "not slow and not browser and not kill" $(ARGS)
+
+coverage: $(STAMP)
+	$(BIN)/python -m pytest -n 2 --cov $(ARGS)
 
 lint: $(STAMP)
 	$(BIN)/ruff check .
@@ -18,11 +27,19 @@ lint: $(STAMP)
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 
+types-tests: $(STAMP)
+	$(BIN)/mypy --allow-untyped-defs --allow-incomplete-defs --no-warn-return-any tests
+
 docs: $(STAMP)
 	$(BIN)/python -m sphinx -W --keep-going -q -b html docs docs/_build/html
 
 setup: $(STAMP)
 
+ifneq ($(UV),)
+$(STAMP): pyproject.toml uv.lock
+	$(UV) sync --frozen --all-groups --extra cluster --extra baselines $(if $(filter file,$(origin PYTHON)),,--python $(PYTHON))
+	touch $(STAMP)
+else
 # Debian and Ubuntu keep venv in a package of its own; it is installed if it is missing and the user may.
 $(STAMP): pyproject.toml constraints.txt
 	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo "Python 3.11 or newer is needed: make PYTHON=python3.12 $(MAKECMDGOALS)"; exit 1; }
@@ -33,6 +50,7 @@ $(STAMP): pyproject.toml constraints.txt
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt pip
 	$(BIN)/python -m pip install --quiet -c constraints.txt --group dev -e '.[cluster,baselines]'
 	touch $(STAMP)
+endif
 
 clean:
 	rm -rf $(VENV) demo build dist docs/_build
