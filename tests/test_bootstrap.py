@@ -17,6 +17,7 @@ def test_all_scans_of_a_subject_are_drawn_together_and_every_resample_holds_as_m
     assert (weights != bootstrap.draw(["a", "b", "a", "c"], 200, np.random.default_rng(1))).any()
 
 
+@pytest.mark.slow
 def test_the_interval_of_a_mean_covers_the_truth_about_as_often_as_it_claims() -> None:
     generator = np.random.default_rng(0)
     covered = []

@@ -31,6 +31,7 @@ def brute_dice(scores: np.ndarray, truth: np.ndarray, threshold: float) -> float
     return 2 * int((above & truth).sum()) / int(above.sum() + truth.sum())
 
 
+@pytest.mark.slow
 @given(PAIRS)
 @settings(max_examples=60, deadline=None)
 def test_metrics_equal_scikit_learns_on_representable_scores(pairs: list[tuple[int, bool]]) -> None:
@@ -63,6 +64,7 @@ def test_metrics_are_close_to_scikit_learns_on_continuous_scores() -> None:
     assert found.roc_auc() == pytest.approx(roc_auc_score(truth, scores), abs=1e-4)
 
 
+@pytest.mark.slow
 @given(PAIRS)
 @settings(max_examples=40, deadline=None)
 def test_every_threshold_of_a_curve_gives_its_counts(pairs: list[tuple[int, bool]]) -> None:
@@ -74,6 +76,7 @@ def test_every_threshold_of_a_curve_gives_its_counts(pairs: list[tuple[int, bool
         assert (int((above & truth).sum()), int((above & ~truth).sum())) == (true, false)
 
 
+@pytest.mark.slow
 @given(PAIRS, st.integers(0, 60))
 @settings(max_examples=30, deadline=None)
 def test_adding_in_pieces_is_adding_at_once(pairs: list[tuple[int, bool]], cut: int) -> None:

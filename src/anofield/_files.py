@@ -1,4 +1,4 @@
-"""Files that are whole or not there: atomic writes, JSON and its models, hashes, one process at a time in a folder."""
+"""Atomic writes, JSON files with pydantic models, file hashes, and a lock that admits one process to a folder."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from anofield.errors import AnofieldError, MachineError, UsageError
 from anofield.typing import Json, PathLike
 
 LOCK_FILE, HOLDER_FILE = ".lock", ".lock-holder"
-PARTIAL = ".partial-"  # what a file is called while it is written; every reader of a folder skips hidden names
+PARTIAL = ".partial-"  # prefix of a file that is being written; every reader of a folder skips hidden names
 Content = TypeVar("Content", bound=BaseModel)
 
 
@@ -31,23 +31,23 @@ def writing(path: PathLike) -> Iterator[None]:
         yield
     except OSError as error:
         in_the_way = isinstance(error, FileExistsError | NotADirectoryError)
-        reason = "a file stands where a folder is needed" if in_the_way else error.strerror or error
+        reason = "a file exists where a folder is needed" if in_the_way else error.strerror or error
         raise MachineError(
             f"cannot be written ({reason})",
             where=Path(path),
-            why="nothing half-written was left behind",
+            why="no partial file was left behind",
             remedy="check the folder's permissions and the free space, or choose another output folder",
         ) from error
 
 
 @contextlib.contextmanager
 def replacing(path: PathLike) -> Iterator[Path]:
-    """Give a temporary path in the same folder, which replaces `path` when the body has ended well.
+    """Yield a temporary path in the same folder; the file replaces `path` when the body ends without an error.
 
-    The folder is made. The temporary name is random, so that two writers on different hosts never share one.
+    The folder is created if needed. The temporary name is random, so two writers on different hosts never share it.
 
     Raises:
-        MachineError: The folder cannot be written or the disk is full; `path` is as it was before.
+        MachineError: The folder cannot be written or the disk is full; `path` is unchanged.
     """
     with replacing_together([path]) as (partial,):
         yield partial
@@ -55,7 +55,7 @@ def replacing(path: PathLike) -> Iterator[Path]:
 
 @contextlib.contextmanager
 def replacing_together(paths: Sequence[PathLike]) -> Iterator[list[Path]]:
-    """As `replacing`, for several files: all are complete before the first is renamed, in the order given."""
+    """Like `replacing`, for several files: once all are complete, they are renamed in the given order."""
     finals = [Path(path) for path in paths]
     partials = [path.with_name(f"{PARTIAL}{secrets.token_hex(4)}-{path.name}") for path in finals]
     with writing(finals[0]):
@@ -73,19 +73,19 @@ def replacing_together(paths: Sequence[PathLike]) -> Iterator[list[Path]]:
 
 
 def write_text(path: PathLike, text: str) -> None:
-    """Write a text file in UTF-8, whole or not at all."""
+    """Write a text file in UTF-8 atomically."""
     with replacing(path) as partial:
         partial.write_text(text, encoding="utf-8", newline="\n")
 
 
 def write_bytes(path: PathLike, content: bytes) -> None:
-    """Write a file, whole or not at all."""
+    """Write a file atomically."""
     with replacing(path) as partial:
         partial.write_bytes(content)
 
 
 def write_json(path: PathLike, content: Json | Sequence[Json] | BaseModel) -> None:
-    """Write JSON, whole or not at all; a model is written under the names of its aliases."""
+    """Write JSON atomically; the keys of a model are its field aliases."""
     plain = content.model_dump(mode="json", by_alias=True) if isinstance(content, BaseModel) else content
     write_text(path, json.dumps(plain, indent=2, allow_nan=False) + "\n")
 
@@ -96,14 +96,14 @@ def read_json(
     """Read a JSON file into its model.
 
     Args:
-        path: The file.
-        kind: Its model.
-        remedy: What the user can do if it cannot be used.
-        error: Class of the error.
-        why: What the file is needed for.
+        path: Path of the file.
+        kind: Pydantic model of the content.
+        remedy: What the user can do if the file cannot be used.
+        error: Class of the error to raise.
+        why: Reason why the file is needed.
 
     Raises:
-        AnofieldError: Of the class `error`: the file is missing, no JSON, or does not hold what the model asks for.
+        AnofieldError: The file is missing, is not JSON, or does not match the model; the class is `error`.
     """
     try:
         content = json.loads(Path(path).read_text(encoding="utf-8"))
@@ -117,7 +117,7 @@ def read_json(
 
 
 def explain(error: ValidationError) -> str:
-    """The first fault that a model found, with the key that it is in."""
+    """Text of the first validation error, with the key that it concerns."""
     first = error.errors()[0]
     key = ".".join(str(part) for part in first["loc"])
     if first["type"] == "missing":
@@ -134,14 +134,14 @@ def file_hash(path: PathLike) -> str:
 
 @contextlib.contextmanager
 def exclusive(folder: Path, doing: str) -> Iterator[None]:
-    """Hold a folder for this process; the lock goes with the process, however it ends.
+    """Lock a folder for this process; the lock is released when the process ends, even if it crashes.
 
     Args:
-        folder: The folder; its lock file stays, and means nothing while nobody holds it.
-        doing: What is done there, for the error of the second process.
+        folder: Folder to lock; the lock file remains afterwards and then blocks nobody.
+        doing: What this process does there, for the error message of a second process.
 
     Raises:
-        UsageError: Another process holds it.
+        UsageError: Another process holds the lock.
         MachineError: The folder cannot be written.
     """
     lock: Any = FileLock(folder / LOCK_FILE)
@@ -168,7 +168,7 @@ def exclusive(folder: Path, doing: str) -> Iterator[None]:
 
 
 def _holder(folder: Path) -> str:
-    """Host and process that hold a folder, as they wrote it."""
+    """Host and process id of the lock's holder, read from the holder file."""
     try:
         return (folder / HOLDER_FILE).read_text(encoding="utf-8").strip() or "unknown"
     except OSError:

@@ -17,12 +17,12 @@ PLAIN_INTERVAL = 10.0  # seconds between plain lines
 
 
 class Progress:
-    """Counts steps of one task.
+    """Counts and shows the steps of one task.
 
     Args:
-        label: What is being done.
+        label: Name of the task.
         total: Number of steps.
-        shown: False counts in silence.
+        shown: Whether progress is written to stderr.
     """
 
     def __init__(self, label: str, total: int, *, shown: bool = True) -> None:
@@ -50,7 +50,7 @@ class Progress:
             say(f"{self.label}: {self.done}/{self.total} in {seconds:.0f} s")
 
     def advance(self, text: str = "", count: int = 1) -> None:
-        """Say that `count` more steps are done, with a short text beside the bar."""
+        """Count `count` more steps as done, and show a short text beside the bar."""
         self.done += count
         if self._bar and self._task is not None:
             self._bar.update(self._task, completed=self.done, text=text)
@@ -61,7 +61,7 @@ class Progress:
 
 
 def track(items: Iterable[T], label: str, total: int) -> Iterator[T]:
-    """Yield the items, one progress step each."""
+    """Yield the items and show the progress, one step per item."""
     with Progress(label, total) as progress:
         for item in items:
             yield item
@@ -69,6 +69,6 @@ def track(items: Iterable[T], label: str, total: int) -> Iterator[T]:
 
 
 def say(text: str) -> None:
-    """One line of talk on stderr."""
+    """Write one line to stderr."""
     sys.stderr.write(text + "\n")
     sys.stderr.flush()

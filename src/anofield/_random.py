@@ -1,4 +1,4 @@
-"""Seeds that are functions of what they are for, so that order, batches and workers change nothing."""
+"""Seeds computed from a key, so that results do not depend on order, batch size or number of workers."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import hashlib
 
 
 def seed_of(*key: object) -> int:
-    """A 63-bit seed that depends on the key alone.
+    """A 63-bit seed that depends only on the key.
 
     >>> seed_of(0, "case", 3) == seed_of(0, "case", 3) != seed_of(0, "case", 4)
     True

@@ -1,4 +1,4 @@
-"""SIGINT and SIGTERM that wait for the end of a step, so that state can be saved first."""
+"""Delayed handling of SIGINT and SIGTERM: a step is finished and the state saved before the program stops."""
 
 from __future__ import annotations
 
@@ -12,16 +12,20 @@ from types import FrameType
 
 @dataclass
 class StopRequest:
-    """`number` is the signal that asked to stop, or None."""
+    """A request to stop.
+
+    Attributes:
+        number: Number of the signal; None if there was none.
+    """
 
     number: int | None = None
 
 
 @contextmanager
 def deferred_stop() -> Iterator[StopRequest]:
-    """Collect SIGINT and SIGTERM instead of dying; a second SIGINT interrupts at once.
+    """Record SIGINT and SIGTERM instead of stopping; a second signal raises `KeyboardInterrupt` at once.
 
-    Outside the main thread, where Python forbids handlers, the request simply stays empty.
+    Outside the main thread Python forbids signal handlers, and the request stays empty.
     """
     request = StopRequest()
     if threading.current_thread() is not threading.main_thread():

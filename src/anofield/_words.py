@@ -7,9 +7,9 @@ def counted(number: int, noun: str, plural: str = "") -> str:
     """A number with its noun.
 
     Args:
-        number: How many.
-        noun: In the singular.
-        plural: If it is not the noun with an s.
+        number: Number of things.
+        noun: Noun in the singular.
+        plural: Plural of the noun; empty for the noun with an s.
 
     >>> counted(1, "case"), counted(0, "case"), counted(2, "person", "people")
     ('1 case', '0 cases', '2 people')

@@ -1,4 +1,4 @@
-"""Bootstrap over subjects: resample people, not voxels or scans; percentile intervals (Efron & Tibshirani 1993)."""
+"""Bootstrap that draws subjects, not voxels or scans, with percentile intervals (Efron & Tibshirani 1993)."""
 
 from __future__ import annotations
 
@@ -7,13 +7,11 @@ from collections.abc import Iterator, Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from anofield.typing import Json
-
 RESAMPLES = 1000
 LEVEL = 0.95
-LEAST_SUBJECTS = 2  # below, resamples of the subjects do not differ: no interval and no p
-FEW_SUBJECTS = 10  # below some ten subjects percentile intervals are too narrow (docs/explanation/metrics.md)
-CHUNK = 50  # resamples of pooled counts at a time: 50 × 2 × some thousand bins
+LEAST_SUBJECTS = 2  # with fewer, all resamples are equal: no interval and no p-value
+FEW_SUBJECTS = 10  # with fewer than about ten, percentile intervals are too narrow (docs/explanation/metrics.md)
+CHUNK = 50  # resamples pooled at a time, to limit memory: 50 × 2 × several thousand bins
 
 Weights = NDArray[np.float64]  # (resample, case), how often each case was drawn
 Samples = NDArray[np.float64]  # (resample,)
@@ -23,30 +21,35 @@ def draw(subjects: Sequence[str], resamples: int, generator: np.random.Generator
     """How often each case is drawn when subjects are drawn with replacement, (resample, case).
 
     Args:
-        subjects: Whom each case shows; all scans of a subject are drawn together.
+        subjects: Subject of each case; all scans of a subject are drawn together.
         resamples: Number of resamples.
-        generator: Source of randomness.
+        generator: Source of random numbers.
     """
     names, of_case = np.unique(np.array(subjects), return_inverse=True)
     drawn = generator.multinomial(len(names), np.full(len(names), 1 / len(names)), size=resamples)
     return np.asarray(drawn[:, of_case], dtype=np.float64)
 
 
-def interval(samples: Samples) -> list[float] | None:
+def defined(samples: Samples) -> int:
+    """Number of resamples in which the metric is defined."""
+    return int((~np.isnan(samples)).sum())
+
+
+def interval(samples: Samples) -> tuple[float, float] | None:
     """Percentile interval of the resamples in which the metric is defined; None if it never is."""
     known = samples[~np.isnan(samples)]
     if not known.size:
         return None
     tail = 50 * (1 - LEVEL)
     low, high = np.percentile(known, (tail, 100 - tail))
-    return [float(low), float(high)]
+    return float(low), float(high)
 
 
 def sign_share(differences: Samples, subjects: int) -> float:
-    """Twice the share of resamples on the rarer side of 0, ties to both: read like a two-sided p-value.
+    """Twice the share of resamples on the rarer side of 0, read like a two-sided p-value; ties count on both sides.
 
-    The value itself counts as one resample on the rarer side, so that 0 is never claimed; and it is never below
-    2^(1 − n), the least that an exact sign-flip test of n paired subjects can give.
+    The observed value counts as one resample on the rarer side, so the result is never 0. It is also never below
+    2^(1 − n), the smallest p-value of an exact sign-flip test with n paired subjects.
     """
     known = differences[~np.isnan(differences)]
     if not known.size:
@@ -56,7 +59,7 @@ def sign_share(differences: Samples, subjects: int) -> float:
 
 
 def mean(values: NDArray[np.float64], weights: Weights) -> Samples:
-    """Weighted mean of the values (case,) that are finite; NaN where none was drawn."""
+    """Weighted mean of the finite values (case,), (resample,); NaN where none was drawn."""
     known = np.isfinite(values)
     return ratio(np.where(known, values, 0.0), known.astype(float), weights)
 
@@ -78,15 +81,15 @@ def voxel_metrics(counts: NDArray[np.float32], weights: Weights) -> dict[str, Sa
     """Pooled `ap`, `auroc`, `fpr95` and `dice_oracle` of every resample.
 
     Args:
-        counts: From `stack_counts`, (case, 2, bin), the highest scores first.
-        weights: (resample, case).
+        counts: Counts from `stack_counts`, (case, 2, bin), the highest scores first.
+        weights: How often each case was drawn, (resample, case).
     """
     parts = [_voxel_chunk(pooled) for pooled in pooled_chunks(counts, weights)]
     return {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
 
 
 def pooled_chunks(counts: NDArray[np.float32], weights: Weights) -> Iterator[NDArray[np.float64]]:
-    """Cumulated counts (resample, 2, bin) of some resamples at a time."""
+    """Cumulative counts (resample, 2, bin), for `CHUNK` resamples at a time."""
     flat = counts.reshape(len(counts), -1)
     for start in range(0, len(weights), CHUNK):
         some = weights[start : start + CHUNK]
@@ -110,11 +113,6 @@ def _voxel_chunk(pooled: NDArray[np.float64]) -> dict[str, Samples]:
         "fpr95": np.where(ill, np.take_along_axis(fpr, reached, axis=1)[:, 0], np.nan),
         "dice_oracle": np.where(ill, _divided(2 * true, true + false + n_true).max(axis=1), np.nan),
     }
-
-
-def summary(value: float, samples: Samples) -> Json:
-    """A figure with its interval; `resamples` counts those in which it is defined."""
-    return {"value": value, "ci": interval(samples), "resamples": int((~np.isnan(samples)).sum())}
 
 
 def _divided(above: NDArray[np.float64], below: NDArray[np.float64]) -> NDArray[np.float64]:

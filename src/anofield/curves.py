@@ -18,9 +18,9 @@ class Curve:
     """Counts above every distinct threshold, from the highest to the lowest.
 
     Attributes:
-        thresholds: Scores above (not at) these are called positive, (t,).
-        true_positives, false_positives: (t,) int64.
-        positives, negatives: Totals.
+        thresholds: Thresholds, (t,); scores above one (not equal to it) are positive.
+        true_positives, false_positives: Counts above each threshold, (t,) int64.
+        positives, negatives: Total numbers of voxels.
     """
 
     thresholds: NDArray[np.float32]
@@ -50,13 +50,13 @@ class Curve:
         return np.asarray(2 * self.true_positives / (self.true_positives + self.false_positives + self.positives))
 
     def average_precision(self) -> float:
-        """Σ (R_n − R_{n−1}) P_n, as scikit-learn; NaN without positives."""
+        """Σ (R_n − R_{n−1}) P_n, as in scikit-learn; NaN without positives."""
         if not self.positives:
             return float("nan")
         return float(np.sum(np.diff(self.recall, prepend=0.0) * self.precision))
 
     def roc_auc(self) -> float:
-        """Area under the ROC by trapezoids, as scikit-learn; NaN without positives or negatives."""
+        """Area under the ROC by trapezoids, as in scikit-learn; NaN without positives or negatives."""
         if not (self.positives and self.negatives):
             return float("nan")
         return float(np.trapezoid(np.r_[0.0, self.recall], np.r_[0.0, self.fpr]))
@@ -67,7 +67,7 @@ class Curve:
         return float(reached.min()) if self.positives and reached.size else float("nan")
 
     def best_dice(self) -> tuple[float, float]:
-        """Largest Dice over all thresholds and its threshold: an oracle, for it looks at the truth."""
+        """Largest Dice over all thresholds, and its threshold: an oracle, because the choice uses the truth."""
         if not self.positives:
             return float("nan"), float("nan")
         best = int(np.argmax(self.dice))
@@ -75,31 +75,32 @@ class Curve:
 
 
 def exact_curve(scores: NDArray[np.float32], truth: NDArray[np.bool_]) -> Curve:
-    """The curve of scores that fit into memory, without bins.
+    """Curve of scores that fit into memory, without bins.
 
     Args:
-        scores: (n,), finite.
-        truth: (n,), whether each is anomalous.
+        scores: Finite scores, (n,).
+        truth: Whether each voxel is anomalous, (n,).
     """
     keys = ordered_keys(scores)
     return curve_of_keys(keys[truth], keys[~truth])
 
 
 def curve_of_keys(positives: NDArray[np.uint32], negatives: NDArray[np.uint32]) -> Curve:
-    """The corners of the exact curve: just above and just below every distinct anomalous score, and its end.
+    """Corners of the exact curve: just above and just below every distinct anomalous score, and the end of the curve.
 
-    Between two corners only healthy voxels are added, so average precision, ROC area, FPR at a recall and the best
-    Dice are those of the curve with all points, while only the few anomalous voxels need a point each.
+    Between two corners only healthy voxels are added. Average precision, ROC area, FPR at a recall and the best Dice
+    therefore equal those of the curve with all points, although only the few anomalous voxels have points.
 
     Args:
-        positives, negatives: `ordered_keys` of the anomalous and the healthy voxels; both arrays are sorted in place.
+        positives, negatives: Keys (`ordered_keys`) of the anomalous and the healthy voxels; both arrays are sorted in
+            place.
     """
     positives.sort()
     negatives.sort()  # numpy sorts 32-bit integers with vector instructions, much faster than it sorts indices
     first = np.flatnonzero(np.diff(positives, prepend=np.uint32(0)))  # 0 is the key of a NaN
     values = positives[first][::-1]
     last = np.append(first[1:], len(positives))[: len(first)][::-1]
-    at = [  # (key that is exceeded, true positives, false positives): above and below each value, then everything
+    at = [  # (threshold key, true positives, false positives): above and below each value, then all voxels
         (values, len(positives) - last, len(negatives) - np.searchsorted(negatives, values, side="right")),
         (values - np.uint32(1), len(positives) - first[::-1], len(negatives) - np.searchsorted(negatives, values)),
     ]
@@ -113,7 +114,7 @@ def curve_of_keys(positives: NDArray[np.uint32], negatives: NDArray[np.uint32]) 
 
 
 class ScoreHistogram:
-    """Streamed counts of scores, apart for healthy and anomalous voxels.
+    """Streamed counts of scores, separate for healthy and anomalous voxels.
 
     >>> histogram = ScoreHistogram()
     >>> histogram.add(np.array([0.0, 1.0, 2.0, 3.0], np.float32), np.array([False, False, True, True]))
@@ -129,8 +130,8 @@ class ScoreHistogram:
         """Count some voxels.
 
         Args:
-            scores: (n,), finite.
-            truth: (n,), whether each is anomalous; None means none is.
+            scores: Finite scores, (n,).
+            truth: Whether each voxel is anomalous, (n,); None if none is.
         """
         keys = ordered_keys(scores)
         if truth is None:
@@ -163,14 +164,24 @@ class ScoreHistogram:
         return _scores_of(((np.asarray(bins, dtype=np.int64) + 1) << self.dropped_bits) - 1)
 
 
+def top_mean(scores: NDArray[np.float32], count: int) -> float:
+    """Mean of the highest scores (n,): of `count` of them, at least one and at most all.
+
+    >>> top_mean(np.arange(200, dtype=np.float32), 2)
+    198.5
+    """
+    count = min(max(1, count), len(scores))
+    return float(np.partition(scores, len(scores) - count)[-count:].mean(dtype=np.float64))
+
+
 def ordered_keys(scores: NDArray[np.float32]) -> NDArray[np.uint32]:
-    """Integers in the order of the scores: the bits of a float sort like an integer once signs are turned."""
+    """Integers that sort like the scores: float bits sort like integers once those of negative numbers are flipped."""
     bits = (np.asarray(scores, dtype=np.float32) + np.float32(0.0)).view(np.uint32)  # + 0 turns −0 into 0
     return np.asarray(bits ^ ((bits >> np.uint32(31)) * np.uint32(0x7FFFFFFF) + np.uint32(1 << 31)))
 
 
 def _scores_of(keys: NDArray[np.int64]) -> NDArray[np.float32]:
-    """The scores of keys; that of −0, which equals the 0 above it, is the next lower score."""
+    """Scores of keys; the key of −0 gives the next lower score, because −0 equals 0."""
     ordered = keys.astype(np.uint32)
     bits = np.where(ordered >> 31, ordered & np.uint32(0x7FFFFFFF), ~ordered).astype(np.uint32)
     return np.asarray(np.where(bits == 1 << 31, bits + np.uint32(1), bits).view(np.float32))
