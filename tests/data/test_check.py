@@ -8,6 +8,7 @@ import itertools
 import json
 import shutil
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import nibabel as nib
@@ -21,6 +22,7 @@ from anofield.data.check import WIDTH, Row, check_case, check_cohort, format_row
 from anofield.data.cohort.case import Case
 from anofield.data.cohort.find import find_cases
 from anofield.errors import CohortError
+from images import load_image
 
 SaveBrain = Callable[..., Path]
 
@@ -138,7 +140,7 @@ def test_a_damaged_file_is_a_problem_of_its_case_only(damage: Callable[[bytes], 
 def test_copies_are_named_whether_by_file_or_by_voxels(cohort: list[Case], tmp_path: Path) -> None:
     shutil.copy(cohort[0].image, tmp_path / "copy.nii.gz")
     unzipped = tmp_path / "moved.nii"
-    image = nib.load(cohort[1].image)
+    image = load_image(cohort[1].image)
     nib.Nifti1Image(np.asarray(image.dataobj), image.affine + np.diag([0, 0, 0, 0])).to_filename(unzipped)
     rows = {row.id: row for row in check_cohort([*cohort, Case("x", tmp_path / "copy.nii.gz"), Case("y", unzipped)])}
     assert "same file as x" in rows["c0"].problems[0] and "same file as c0" in rows["x"].problems[0]
@@ -176,7 +178,7 @@ def test_the_odd_one_out_is_warned_of_and_no_other(
 
 def test_without_a_majority_no_grid_is_odd(cohort: list[Case]) -> None:
     for number, case in enumerate(cohort):
-        rewrite(case.image, lambda image, n=number: scaled(image, 1, 1 + n / 100))
+        rewrite(case.image, partial(scaled, factor=1, times=1 + number / 100))
     assert all(told(row) == "" for row in check_cohort(cohort))
 
 
@@ -201,7 +203,7 @@ def test_a_header_that_contradicts_itself_is_warned_of(
 
 
 def label_of(path: Path, image: Path, ranges: tuple[slice, ...], value: int = 1, move: float = 0.0) -> Path:
-    scan = nib.load(image)
+    scan = load_image(image)
     data = np.zeros(scan.shape, np.uint8)
     data[ranges] = value
     affine = scan.affine.copy()
@@ -237,7 +239,7 @@ def test_a_label_is_held_against_the_scan_and_its_brain(
 
 
 def test_a_mask_makes_a_head_usable_and_one_on_another_grid_is_a_problem(cohort: list[Case], tmp_path: Path) -> None:
-    image = nib.load(cohort[0].image)
+    image = load_image(cohort[0].image)
     mask = tmp_path / "m.nii.gz"
     nib.Nifti1Image((np.asarray(image.dataobj) > 0).astype(np.uint8), image.affine).to_filename(mask)
     bare = check_case(cohort[0])
@@ -257,6 +259,8 @@ def test_the_table_fits_and_what_is_wrong_follows_it(cohort: list[Case]) -> None
     assert len(table.splitlines()) == 7 and all(len(line) <= WIDTH for line in table.splitlines())
     assert said.startswith(cases[0].id + ": problem:") and "Remedy" in said
     assert total == "6 scans: 5 usable, 1 with problems, 0 with warnings"
+    wide = format_rows(check_cohort(cases), 240).split("\n\n")[0]
+    assert all(line.split()[0] == case.id for line, case in zip(wide.splitlines()[1:], cases, strict=True))
 
 
 def run(*words: object) -> Result:

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 
 from anofield.data.cohort.bids import parse_entities
-from anofield.data.cohort.case import Case, split_by_subject
+from anofield.data.cohort.case import Case, cohort_of, split_by_subject
 from anofield.data.cohort.find import DATASETS, find_cases
 from anofield.data.cohort.trees import looks_like_a_label
 from anofield.errors import CohortError, UsageError
@@ -256,7 +257,7 @@ def test_where_bids_has_nothing_it_is_said_what_there_is(
 
 
 def test_entities_are_for_bids_only(tmp_path: Path) -> None:
-    with pytest.raises(UsageError, match=r"taken for a brats.*--dataset bids"):
+    with pytest.raises(UsageError, match=r"looks like a brats.*--dataset bids"):
         find_cases(plant(tmp_path, *BRATS), entities={"acq": "x"})
 
 
@@ -316,7 +317,7 @@ def test_what_is_named_as_a_label_is_no_scan(name: str, is_label: bool, tmp_path
 
 
 def test_a_folder_of_labels_only_says_so(tmp_path: Path) -> None:
-    with pytest.raises(CohortError, match=r"2 files, all named as labels.*a_seg"):
+    with pytest.raises(CohortError, match=r"2 files, all named like labels.*a_seg"):
         find_cases(plant(tmp_path, "a_seg.nii", "b_seg.nii"))
 
 
@@ -347,7 +348,8 @@ def test_labels_and_masks_are_found_by_pattern_or_in_a_folder(
     plant(tmp_path, "scans/a.nii.gz", "scans/b.nii.gz", place)
     monkeypatch.chdir(tmp_path)
     for root in (tmp_path, Path()):
-        a, b = find_cases(root / "scans/[ab].nii.gz", **{what: PATTERNS[place]})
+        pattern: Any = {what: PATTERNS[place]}
+        a, b = find_cases(root / "scans/[ab].nii.gz", **pattern)
         assert getattr(a, what).resolve() == (tmp_path / place).resolve()
         assert getattr(b, what) is None
 
@@ -422,7 +424,7 @@ def test_a_manifest_may_leave_cells_and_columns_out_and_order_them_at_will(tmp_p
         (("id image lable", "1 s/a.nii x"), ("line 1", "'lable'", "did you mean 'label'")),
         (("id,image", "1,s/a.nii"), ("line 1", "Tab-separated")),
         (("id", "1"), ("line 1", "'image' is missing")),
-        (("id image id", "1 s/a.nii 2"), ("'id' is there twice",)),
+        (("id image id", "1 s/a.nii 2"), ("'id' is repeated",)),
         (("id image", "1 s/a.nii", "", "1 s/b.nii"), ("lines 2 and 4", "'1'")),
         (("id image", "1"), ("line 2", "no image")),
         (("id image", "n/a s/a.nii"), ("line 2", "no id")),
@@ -453,3 +455,22 @@ def test_missing_images_are_counted_and_the_first_three_named(tmp_path: Path) ->
     ) as caught:
         find_cases(manifest(tmp_path, "id image", "a s/a.nii", *rows))
     assert "3.nii" not in str(caught.value)
+
+
+def test_two_sources_with_one_id_are_refused_before_one_overwrites_the_other() -> None:
+    one, two = Case("a", Path("one/a.nii")), Case("a", Path("two/a.nii"))
+    assert cohort_of(case for case in (one, Case("b", Path("b.nii")))) == [one, Case("b", Path("b.nii"))]
+    with pytest.raises(CohortError, match=r"the id 'a': one/a.nii and two/a.nii"):
+        cohort_of([one, two])
+
+
+@pytest.mark.parametrize("name", ["../a", "a/b", "..", "", ".a", "run.json", "failures-2.json", "a" * 300])
+def test_an_id_that_would_leave_the_run_folder_is_refused(name: str) -> None:
+    with pytest.raises(CohortError, match="cannot name a folder"):
+        cohort_of([Case(name, Path("a.nii"))])
+
+
+@pytest.mark.parametrize("given", ["scans", Path("scans"), Case("a", Path("a.nii")), None, 3, ["scan.nii"]])
+def test_what_is_no_list_of_cases_is_named(given: Any) -> None:
+    with pytest.raises(UsageError, match=r"where cases are expected.*find_cases"):
+        cohort_of(given)

@@ -21,8 +21,8 @@ from anofield.data.lattice import (
     field_coordinates,
     to_lattice,
     to_native,
-    zoom_cube,
 )
+from anofield.data.published import zoom_cube
 from anofield.data.scan import Scan
 
 ORIENTATIONS = [  # signed permutation matrices: all 48 orders in which a file can store the axes
@@ -147,6 +147,7 @@ def test_the_same_lattice_is_the_identity() -> None:
     np.testing.assert_allclose(lattice.spacing, (2, 3, 4))
 
 
+@pytest.mark.slow
 @given(st.integers(1, 512))
 def test_field_coordinates_are_voxel_centres_or_lower_corners(resolution: int) -> None:
     index = np.arange(resolution, dtype=float)
@@ -209,6 +210,7 @@ def test_the_brain_on_the_lattice_does_not_depend_on_the_crop(
     np.testing.assert_allclose(mean[inside], expected[inside], atol=1e-5)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("order", [0, 1])
 @pytest.mark.parametrize(("side", "resolution"), [(20, 13), (20, 27), (240, 160), (300, 160), (31, 31)])
 def test_the_zoomed_cube_is_scipys_bit_for_bit(side: int, resolution: int, order: int) -> None:

@@ -2,21 +2,23 @@
 
 from __future__ import annotations
 
-import contextlib
 import json
 import multiprocessing
 import os
 import pickle
 import signal
-import socket
+import time
+from collections.abc import Iterator
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import pytest
 
+from anofield.data import parallel
 from anofield.data.cohort.case import Case
-from anofield.data.parallel import Failure, Outcome, failures_of, map_cases, write_failures
+from anofield.data.parallel import Failure, Outcome, Spread, failures_of, map_cases, write_failures
 from anofield.errors import (
     AnofieldError,
     CohortError,
@@ -58,13 +60,10 @@ def test_a_failing_case_is_recorded_and_the_others_go_on() -> None:
     assert failures_of(outcomes) == [bad, bug]
 
 
-@pytest.mark.filterwarnings("error:Port")
+@pytest.mark.slow
 def test_two_workers_give_the_same_outcomes_and_leave_no_process() -> None:
     before = set(multiprocessing.active_children())
-    with socket.socket() as taken:
-        with contextlib.suppress(OSError):  # someone else has it, which serves as well
-            taken.bind(("", 8787))
-        outcomes = list(map_cases(shout, CASES, workers=2))
+    outcomes = list(map_cases(shout, CASES, spread=Spread(2)))
     assert by_id(outcomes) == by_id(list(map_cases(shout, CASES)))
     assert set(multiprocessing.active_children()) <= before
 
@@ -93,7 +92,7 @@ def test_outcomes_come_one_by_one() -> None:
 @pytest.mark.parametrize("workers", [0, -1])
 def test_fewer_than_one_worker_is_a_usage_error(workers: int) -> None:
     with pytest.raises(UsageError, match=r"Remedy"):
-        list(map_cases(shout, CASES, workers=workers))
+        list(map_cases(shout, CASES, spread=Spread(workers)))
 
 
 def test_no_cases_have_no_outcomes() -> None:
@@ -102,9 +101,8 @@ def test_no_cases_have_no_outcomes() -> None:
 
 def test_failures_are_written_whole(tmp_path: Path) -> None:
     failures = failures_of(list(map_cases(shout, CASES)))
-    rows = write_failures(tmp_path / "failures.json", failures)
-    assert json.loads((tmp_path / "failures.json").read_text()) == rows
-    assert [Failure(**row) for row in rows] == failures
+    write_failures(tmp_path / "failures.json", failures)
+    assert [Failure(**row) for row in json.loads((tmp_path / "failures.json").read_text())] == failures
 
 
 @pytest.mark.parametrize("kind", [AnofieldError, UsageError, ScanError, CohortError, ExperimentError, MachineError])
@@ -130,15 +128,137 @@ def die_always(case: Case) -> str:
     return case.id
 
 
+@pytest.mark.kill
 def test_the_case_of_a_killed_worker_is_done_again(tmp_path: Path) -> None:
-    outcomes = list(map_cases(partial(die_once, folder=tmp_path), CASES, workers=2))
+    outcomes = list(map_cases(partial(die_once, folder=tmp_path), CASES, spread=Spread(2)))
     assert sorted(outcome.case.id for outcome in outcomes) == sorted(case.id for case in CASES)
     assert not failures_of(outcomes) and (tmp_path / "b").exists()
     assert os.getpid() not in {outcome.value for outcome in outcomes}
 
 
+@pytest.mark.kill
 def test_a_case_that_kills_every_worker_is_a_failure_and_the_others_are_done() -> None:
-    outcomes = list(map_cases(die_always, CASES, workers=2))
+    outcomes = list(map_cases(die_always, CASES, spread=Spread(2)))
     assert [failure.id for failure in failures_of(outcomes)] == ["b"]
     assert "memory" in failures_of(outcomes)[0].error
     assert sorted(o.value for o in outcomes if o.value) == sorted(case.id for case in CASES if case.id != "b")
+
+
+@pytest.mark.slow
+def test_workers_are_ended_when_the_outcomes_are_no_longer_wanted() -> None:
+    before = set(multiprocessing.active_children())
+    outcomes = map_cases(shout, CASES, spread=Spread(2))
+    next(outcomes)
+    outcomes.close()  # type: ignore[attr-defined]
+    assert set(multiprocessing.active_children()) <= before
+
+
+@pytest.mark.slow
+def test_outcomes_of_workers_come_as_they_end(tmp_path: Path) -> None:
+    seen = tmp_path / "seen"
+    outcomes = map_cases(partial(wait_for, seen), CASES, spread=Spread(2))
+    assert next(outcomes).case.id != "d"
+    seen.touch()
+    assert {outcome.case.id for outcome in outcomes} >= {"d"}
+
+
+def wait_for(seen: Path, case: Case) -> str:
+    """The first case ends only after the test has seen another one."""
+    until = time.monotonic() + 60
+    while case.id == "d" and not seen.exists() and time.monotonic() < until:
+        time.sleep(0.05)
+    return case.id
+
+
+def wait_for_a(case: Case) -> str:
+    """The first case takes longer than all others together."""
+    time.sleep(1.5 if case.id == "d" else 0)
+    return case.id
+
+
+def threads(case: Case) -> int:
+    import torch
+
+    return torch.get_num_threads()
+
+
+@pytest.mark.slow
+def test_a_worker_computes_with_one_thread(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"):
+        monkeypatch.delenv(name, raising=False)
+    assert {outcome.value for outcome in map_cases(threads, CASES[:2], spread=Spread(2))} == {1}
+
+
+def fill_the_disk(case: Case) -> None:
+    raise MachineError("the disk is full")
+
+
+@pytest.mark.slow
+def test_a_machine_error_of_a_worker_stops_the_run() -> None:
+    with pytest.raises(MachineError, match="the disk is full"):
+        list(map_cases(fill_the_disk, CASES, spread=Spread(2)))
+
+
+class Heavy:
+    """Holds a model; remembers how often it was packed to be sent."""
+
+    model: list[int]
+
+    def __init__(self) -> None:
+        self.packed = 0
+
+    def __call__(self, case: Case) -> str:
+        return f"{case.image} {len(self.model)}"
+
+    def __getstate__(self) -> dict[str, object]:
+        self.packed += 1
+        return {"packed": 0, "model": bytes(12_000_000)}
+
+
+@pytest.fixture(scope="class")
+def cluster() -> Iterator[Any]:
+    """A Dask scheduler with two workers."""
+    distributed = pytest.importorskip("distributed")
+    how = {"n_workers": 2, "threads_per_worker": 1, "dashboard_address": "127.0.0.1:0", "silence_logs": 50}
+    with distributed.LocalCluster(**how) as running:
+        yield running
+
+
+class TestScheduler:
+    @pytest.mark.slow
+    def test_has_the_same_outcomes(self, cluster: Any) -> None:
+        images = [replace(case, image=case.image.absolute()) for case in CASES]
+        far = list(map_cases(shout, images, spread=Spread(scheduler=cluster.scheduler_address)))
+        assert by_id(far) == by_id(list(map_cases(shout, images)))
+
+    @pytest.mark.slow
+    @pytest.mark.filterwarnings("error:Sending large graph")
+    def test_is_sent_the_function_once_and_absolute_paths(self, cluster: Any) -> None:
+        heavy = Heavy()
+        outcomes = list(map_cases(heavy, CASES, spread=Spread(scheduler=cluster.scheduler_address)))
+        assert heavy.packed == 1
+        assert {o.case.id: o.value for o in outcomes} == {c.id: f"{c.image.absolute()} 12000000" for c in CASES}
+        assert sorted(o.case.id for o in outcomes) == sorted(c.id for c in CASES) and outcomes[0].case in CASES
+
+    @pytest.mark.kill
+    def test_names_the_case_that_kills_every_worker(self, cluster: Any) -> None:
+        outcomes = list(map_cases(die_always, CASES, spread=Spread(scheduler=cluster.scheduler_address)))
+        assert [failure.id for failure in failures_of(outcomes)] == ["b"]
+        assert "killed every worker" in failures_of(outcomes)[0].error
+
+    @pytest.mark.slow
+    def test_that_is_lost_is_a_machine_error(self, cluster: Any) -> None:
+        outcomes = map_cases(wait_for_a, CASES, spread=Spread(scheduler=cluster.scheduler_address))
+        next(outcomes)
+        cluster.close()
+        with pytest.raises(MachineError, match="connection to the Dask scheduler was lost") as caught:
+            list(outcomes)
+        assert caught.value.remedy
+
+
+@pytest.mark.slow
+def test_a_scheduler_that_does_not_answer_is_a_machine_error(monkeypatch: pytest.MonkeyPatch) -> None:
+    pytest.importorskip("distributed")
+    monkeypatch.setattr(parallel, "PATIENCE", "1s")
+    with pytest.raises(MachineError, match="no Dask scheduler answers"):
+        list(map_cases(shout, CASES, spread=Spread(scheduler="tcp://127.0.0.1:9")))

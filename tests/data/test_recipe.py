@@ -8,46 +8,53 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import nibabel as nib
 import numpy as np
 import pytest
 import torch
+from nibabel.affines import from_matvec
 
-from anofield.data import prepare
+from anofield.data import published
 from anofield.data.classes import PAPER_CENTERS
-from anofield.data.prepare import Recipe, recipe_for
-from anofield.data.recipe import FIELD_VALUES, recipe_in_place
+from anofield.data.published import NativeGrid
+from anofield.data.recipe import (
+    FIELD_VALUES,
+    RECIPE_FILE,
+    Recipe,
+    read_recipe,
+    recipe_for,
+    recipe_in_place,
+    write_recipe,
+)
 from anofield.errors import ExperimentError, UsageError
 from anofield.field.experiment import Experiment
-from anofield.field.model import RECIPE_FILE, read_recipe, write_recipe
 from anofield.field.step import start_run
 from anofield.field.train import checkpoint_of
 from anofield.phantom import layouts
-from anofield.phantom.cohort import write_cohort
+from anofield.phantom.cohort import Cohort, plan_cohort, write_cohort
 from helpers import tiny_specs
+from images import load_image
 
 Run = Callable[..., Any]
 OWN = recipe_for("ifl2021-hcp", 24, 2)
 OTHER = OWN.model_copy(update={"name": "ifl2021-brats"})
 BOX = recipe_for("box", 24)
 SHAPE = (48, 48, 31)  # the grid of BraTS with voxels five times as wide
-ALL = slice(None)
 
 
 @pytest.fixture(autouse=True)
 def coarse(monkeypatch: pytest.MonkeyPatch) -> None:
     """The published steps of BraTS on that grid."""
-    steps = prepare._Published(SHAPE, (False,) * 3, ((8, 9), (0, 0), (0, 0)), (ALL,) * 3)
-    monkeypatch.setattr(prepare, "_PUBLISHED", {**prepare._PUBLISHED, "ifl2021-brats": steps})
-    place = {"brats": (SHAPE, (-5.0, -5.0, 5.0), (-2.0, 237.0, 2.0))}
-    monkeypatch.setattr(layouts, "_NATIVE", {**layouts._NATIVE, **place})
+    affine = from_matvec(np.diag((-5.0, -5.0, 5.0)), (-2.0, 237.0, 2.0))
+    grid = NativeGrid(scans="BraTS'18", shape=SHAPE, affine=affine, pad=((8, 9), (0, 0), (0, 0)))
+    monkeypatch.setitem(published.GRIDS, "ifl2021-brats", grid)
+    monkeypatch.setitem(layouts._NATIVE, "brats", layouts.Grid(SHAPE, affine))
 
 
 @pytest.fixture
 def world(tmp_path: Path) -> Path:
     """A field of random weights that says it is of HCP; two healthy people and a patient in the grid of BraTS."""
-    write_cohort(tmp_path / "healthy", "brats", healthy=2, lesion=0, size="native", first=0)
-    write_cohort(tmp_path / "glioma", "brats", healthy=0, lesion=1, size="native", first=5)
+    write_cohort(tmp_path / "healthy", Cohort("brats"), plan_cohort(2, 0))
+    write_cohort(tmp_path / "glioma", Cohort("brats"), plan_cohort(0, 1, first=5))
     network = tiny_specs().network_specs.model_copy(update={"dim_out": len(PAPER_CENTERS)})
     specs = tiny_specs(NetworkSpecs=network.model_dump())
     experiment = Experiment.create(tmp_path / "experiment", specs)
@@ -88,7 +95,8 @@ class TestWhatMayChange:
             recipe_in_place(own, given)
 
     @pytest.mark.parametrize(("content", "words"), [
-        (None, "neither the name of a recipe nor a file"), ("{", "Invalid JSON"), ('{"name": "boxes"}', "'name': "),
+        (None, "neither the name of a recipe nor a recipe file"), ("{", "cannot be read as JSON"),
+        ('{"name": "boxes"}', "'name': "),
         ('{"name": "ifl2021-brats"}',
          "lacks resolution, box_mm, normalise, centers, mode_pool, lattice, label_resampling"),
     ])  # fmt: skip
@@ -107,7 +115,7 @@ class TestStored:
     @pytest.mark.parametrize("key", list(Recipe.model_fields))
     def test_a_missing_key_is_named_and_never_replaced_by_its_default(self, key: str, tmp_path: Path) -> None:
         (tmp_path / RECIPE_FILE).write_text(BOX.model_dump_json(exclude={key}))
-        with pytest.raises(ExperimentError, match=f"{RECIPE_FILE} lacks {key}\\.") as caught:
+        with pytest.raises(ExperimentError, match=f"{RECIPE_FILE}: lacks {key}\\.") as caught:
             read_recipe(tmp_path)
         assert caught.value.exit_code == 5 and caught.value.remedy
 
@@ -128,7 +136,7 @@ class TestDetection:
         (copy / RECIPE_FILE).write_text(OTHER.model_dump_json())
         assert anofield(*self.words(world, copy, "before")).code == 0
         assert anofield(*self.words(world, own, "now"), "--recipe", "ifl2021-brats").code == 0
-        before, now = (nib.load(next((world / run).glob("*/anomaly.nii.gz"))) for run in ("before", "now"))
+        before, now = (load_image(next((world / run).glob("*/anomaly.nii.gz"))) for run in ("before", "now"))
         assert np.array_equal(np.asanyarray(before.dataobj), np.asanyarray(now.dataobj))
         assert json.loads((world / "now/run.json").read_text())["recipe"]["name"] == "ifl2021-brats"
         assert json.loads((own / RECIPE_FILE).read_text())["name"] == "ifl2021-hcp"

@@ -15,8 +15,10 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from anofield._files import file_hash, write_json
-from anofield.data.scan import brain_mask, read_labels, read_scan, stem, write_like
+from anofield.data.brain import brain_mask
+from anofield.data.scan import as_labels, as_scan, read_scan, stem, write_like
 from anofield.errors import MachineError, ScanError
+from images import load_image
 
 SHAPE = (5, 6, 7)
 TURN = np.array([[0.96, -0.28, 0.0], [0.28, 0.96, 0.0], [0.0, 0.0, 1.0]])
@@ -81,10 +83,10 @@ NIFTI_SOURCES = {
 @pytest.mark.parametrize("source", NIFTI_SOURCES)
 def test_a_result_keeps_every_geometry_field_of_its_scan(source: str, dtype: Any, suffix: str, tmp_path: Path) -> None:
     NIFTI_SOURCES[source]().to_filename(tmp_path / "scan.nii.gz")
-    before, scan = nib.load(tmp_path / "scan.nii.gz"), read_scan(tmp_path / "scan.nii.gz")
+    before, scan = load_image(tmp_path / "scan.nii.gz"), read_scan(tmp_path / "scan.nii.gz")
     result = values(dtype=dtype)
     write_like(scan, result, tmp_path / f"result{suffix}", description="x" * 200)
-    after = nib.load(tmp_path / f"result{suffix}")
+    after = load_image(tmp_path / f"result{suffix}")
     assert type(after) is type(before)
     for name in GEOMETRY_FIELDS:
         np.testing.assert_array_equal(after.header[name], before.header[name], err_msg=name)
@@ -99,7 +101,7 @@ def test_a_result_of_an_mgh_scan_is_nifti_at_the_same_place(suffix: str, tmp_pat
     nib.MGHImage(values(), OBLIQUE).to_filename(tmp_path / f"scan{suffix}")
     scan = read_scan(tmp_path / f"scan{suffix}")
     write_like(scan, values(), tmp_path / "result.nii.gz")
-    after = nib.load(tmp_path / "result.nii.gz")
+    after = load_image(tmp_path / "result.nii.gz")
     np.testing.assert_allclose(after.affine, OBLIQUE, atol=1e-4)
     np.testing.assert_allclose(after.header.get_zooms(), (1.5, 2.0, 3.0), atol=1e-5)
     assert after.header.get_xyzt_units()[0] == "mm"
@@ -110,7 +112,7 @@ def test_a_result_of_an_mgh_scan_is_nifti_at_the_same_place(suffix: str, tmp_pat
 def test_intensities_are_those_that_nibabel_scales(source: str, tmp_path: Path) -> None:
     NIFTI_SOURCES[source]().to_filename(tmp_path / "scan.nii.gz")
     scan = read_scan(tmp_path / "scan.nii.gz", dtype=np.float64)
-    expected = nib.load(tmp_path / "scan.nii.gz").get_fdata()
+    expected = load_image(tmp_path / "scan.nii.gz").get_fdata()
     np.testing.assert_array_equal(scan.data, expected)
     assert scan.data.dtype == np.float64 and scan.data.dtype.isnative
 
@@ -120,7 +122,7 @@ def test_a_trailing_axis_of_length_one_is_dropped(tmp_path: Path) -> None:
     scan = read_scan(tmp_path / "scan.nii")
     assert scan.data.shape == SHAPE
     write_like(scan, scan.data, tmp_path / "result.nii")
-    assert nib.load(tmp_path / "result.nii").shape == SHAPE
+    assert load_image(tmp_path / "result.nii").shape == SHAPE
 
 
 def test_spacing_and_voxel_volume_are_those_of_the_affine(tmp_path: Path) -> None:
@@ -265,6 +267,7 @@ def test_a_surface_is_no_scan(tmp_path: Path) -> None:
         read_scan(tmp_path / "surface.gii")
 
 
+@pytest.mark.slow
 @settings(max_examples=150, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(damage=st.lists(st.tuples(st.integers(0, 351), st.integers(0, 255)), min_size=1, max_size=4))
 def test_a_damaged_header_gives_a_usable_scan_or_a_scan_error(damage: list[tuple[int, int]], tmp_path: Path) -> None:
@@ -282,6 +285,7 @@ def test_a_damaged_header_gives_a_usable_scan_or_a_scan_error(damage: list[tuple
         assert abs(np.linalg.det(scan.affine)) > 0
 
 
+@pytest.mark.slow
 @settings(max_examples=60, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(share=st.floats(0.0, 0.95), packed=st.booleans())
 def test_a_scan_cut_short_anywhere_is_refused(share: float, packed: bool, tmp_path: Path) -> None:
@@ -309,9 +313,35 @@ def test_a_label_that_does_not_fit_its_scan_is_named(
     nifti().to_filename(tmp_path / "scan.nii")
     _array(data, affine)(tmp_path / "label.nii")
     with pytest.raises(ScanError) as caught:
-        read_labels(tmp_path / "label.nii", read_scan(tmp_path / "scan.nii"))
+        as_labels(tmp_path / "label.nii", read_scan(tmp_path / "scan.nii"))
     text = str(caught.value)
     assert str(tmp_path / "label.nii") in text and fault in text and "Remedy: " in text
+
+
+def test_a_transposed_affine_is_refused() -> None:
+    with pytest.raises(ScanError, match=r"last row .*transposed"):
+        as_scan((np.random.default_rng(0).normal(size=SHAPE), OBLIQUE.T))
+
+
+@pytest.mark.parametrize(
+    ("values", "affine"),
+    [(np.full(SHAPE, 0.4), OBLIQUE), (_spoiled(np.nan), OBLIQUE), (np.ones(SHAPE), np.diag([-1.0, 1, 1, 1]) @ OBLIQUE)],
+    ids=["probabilities", "NaN", "flipped"],
+)
+def test_a_label_counts_the_same_in_every_form(values: np.ndarray, affine: np.ndarray, tmp_path: Path) -> None:
+    nifti().to_filename(tmp_path / "scan.nii")
+    scan = read_scan(tmp_path / "scan.nii")
+    image = nib.Nifti1Image(values.astype(np.float32), affine)
+    image.to_filename(tmp_path / "label.nii")
+
+    def outcome(source: object) -> object:
+        try:
+            return as_labels(source, scan).sum()  # type: ignore[arg-type]
+        except ScanError as error:
+            return error.what
+
+    found = {outcome(one) for one in (tmp_path / "label.nii", image, (values, affine))}
+    assert len(found) == 1
 
 
 def test_labels_are_whole_numbers_and_may_be_all_zero_or_moved_by_rounding(tmp_path: Path) -> None:
@@ -319,9 +349,9 @@ def test_labels_are_whole_numbers_and_may_be_all_zero_or_moved_by_rounding(tmp_p
     scan = read_scan(tmp_path / "scan.nii")
     label = np.random.default_rng(1).integers(0, 5, SHAPE)
     _array(label + np.float32(1e-3), OBLIQUE + 1e-3)(tmp_path / "label.nii")
-    np.testing.assert_array_equal(read_labels(tmp_path / "label.nii", scan), label)
+    np.testing.assert_array_equal(as_labels(tmp_path / "label.nii", scan), label)
     _array(np.zeros(SHAPE, np.uint8))(tmp_path / "healthy.nii")
-    assert not read_labels(tmp_path / "healthy.nii", scan).any()
+    assert not as_labels(tmp_path / "healthy.nii", scan).any()
 
 
 def test_the_brain_of_a_stripped_scan_is_what_is_not_zero(
@@ -354,3 +384,95 @@ def test_a_mask_makes_a_whole_head_usable_and_is_itself_checked(
     np.testing.assert_array_equal(brain_mask(scan, mask), np.pad(brain_data > 0, 6))
     with pytest.raises(ScanError, match=r"empty\.nii\.gz.*Remedy"):
         brain_mask(scan, empty)
+
+
+def in_memory(kind: str, path: Path) -> Any:
+    """The scan of a file, as a user has it."""
+    image = load_image(path)
+    forms = {"path": path, "text": str(path), "scan": read_scan(path), "image": image}
+    return {**forms, "array": (np.asarray(image.dataobj), image.affine)}[kind]
+
+
+class TestAsScan:
+    @pytest.mark.parametrize("kind", ["path", "text", "scan", "image", "array"])
+    def test_every_form_gives_the_scan_of_the_file(self, kind: str, tmp_path: Path) -> None:
+        path = tmp_path / "sub-1_T2w.nii.gz"
+        scaled().to_filename(path)
+        scan, read = as_scan(in_memory(kind, path)), read_scan(path)
+        np.testing.assert_array_equal(scan.data, read.data)
+        np.testing.assert_array_equal(scan.affine, read.affine)
+        assert scan.data.dtype == np.float32 and scan.content_hash == read.content_hash
+        assert scan.path == (Path("array") if kind == "array" else path)
+        assert as_scan(in_memory(kind, path), dtype=np.float64).data.dtype == np.float64
+
+    @pytest.mark.parametrize("kind", ["scan", "image", "array"])
+    def test_a_name_may_be_given_to_what_comes_from_memory(self, kind: str, tmp_path: Path) -> None:
+        path = tmp_path / "a.nii"
+        nifti().to_filename(path)
+        assert as_scan(in_memory(kind, path), path="mine").path == Path("mine")
+
+    def test_an_image_of_no_file_is_called_array(self) -> None:
+        assert as_scan(nifti()).path == Path("array")
+
+    @pytest.mark.parametrize(("array", "affine", "words"), [
+        (np.zeros(SHAPE), OBLIQUE, "array: every voxel is 0"),
+        (np.full(SHAPE, np.nan), OBLIQUE, "holds NaN or infinity in 210 voxels"),
+        (values()[0], OBLIQUE, r"has shape \(6, 7\)"),
+        (values() + 1j, OBLIQUE, "complex"),
+        (values(), np.zeros((4, 4)), "singular"),
+        (values(), np.eye(3), r"its affine has shape \(3, 3\)"),
+    ])  # fmt: skip
+    def test_what_is_wrong_is_named_as_in_a_file(self, array: np.ndarray, affine: np.ndarray, words: str) -> None:
+        with pytest.raises(ScanError, match=words) as caught:
+            as_scan((array, affine))
+        assert caught.value.where == "array" and caught.value.remedy
+
+    def test_what_is_no_scan_is_named(self) -> None:
+        with pytest.raises(ScanError, match="ndarray is not a scan"):
+            as_scan(values())  # type: ignore[arg-type]
+
+    @pytest.mark.parametrize("kind", ["path", "image", "array"])
+    def test_it_goes_back_to_nibabel_where_it_lay(self, kind: str, tmp_path: Path) -> None:
+        path = tmp_path / "a.nii"
+        nifti(sform=4, qform=1).to_filename(path)
+        image = as_scan(in_memory(kind, path)).to_nibabel()
+        np.testing.assert_array_equal(image.get_fdata(), load_image(path).get_fdata())
+        for affine in (image.affine, image.get_sform(), image.get_qform()):
+            np.testing.assert_allclose(affine, OBLIQUE, atol=1e-5)
+        codes = (int(image.header["sform_code"]), int(image.header["qform_code"]))
+        assert codes == ((2, 2) if kind == "array" else (4, 1)) and image.header.get_xyzt_units()[0] == "mm"
+
+    def test_an_array_is_written_where_it_lies(self, tmp_path: Path) -> None:
+        scan = as_scan((values(), OBLIQUE))
+        write_like(scan, scan.data, tmp_path / "b.nii.gz")
+        assert read_scan(tmp_path / "b.nii.gz").content_hash == scan.content_hash
+
+
+class TestContentHash:
+    def test_name_compression_and_stored_type_do_not_count(self, tmp_path: Path) -> None:
+        names = {"a.nii": np.int16, "b.nii.gz": np.float32, "c.nii": np.float64}
+        for name, dtype in names.items():
+            nib.Nifti1Image(values(dtype=dtype), OBLIQUE).to_filename(tmp_path / name)
+        nib.Nifti2Image(values(), OBLIQUE).to_filename(tmp_path / "e.nii")
+        assert len({read_scan(path).content_hash for path in tmp_path.iterdir()}) == 1
+
+    def test_memory_order_does_not_count_and_it_is_kept(self) -> None:
+        scan = as_scan((np.asfortranarray(values()), OBLIQUE))
+        assert scan.content_hash == as_scan((values(), OBLIQUE)).content_hash
+        assert scan.content_hash is scan.content_hash
+
+    @pytest.mark.parametrize("change", ["voxel", "affine", "shape"])
+    def test_what_the_scan_shows_counts(self, change: str) -> None:
+        data, affine = values(), OBLIQUE.copy()
+        if change == "voxel":
+            data[1, 2, 3] += 1
+        elif change == "affine":
+            affine[0, 3] += 0.5
+        else:
+            data = data.reshape(6, 5, 7)
+        assert as_scan((data, affine)).content_hash != as_scan((values(), OBLIQUE)).content_hash
+
+
+def test_a_scan_says_what_it_is_in_one_line() -> None:
+    scan = as_scan((values(), np.diag([-0.7, 0.7, 2.5, 1])), path="data/sub-01_T2w.nii.gz")
+    assert repr(scan) == "Scan(sub-01_T2w: 5×6×7 at 0.7×0.7×2.5 mm, LAS)"

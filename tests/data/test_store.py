@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gzip
+import hashlib
 import json
 import pickle
 import shutil
@@ -11,20 +12,29 @@ import subprocess
 import sys
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
-import nibabel as nib
 import numpy as np
 import pytest
+import torch
 import zarr
+from torch.utils.data import DataLoader, Subset
 
+from anofield._files import file_hash
 from anofield.data.cohort.case import Case
-from anofield.data.prepare import Prepared, Recipe, prepare_case
-from anofield.data.store import Store, lattice_side, prepare_cohort, stored_recipe
+from anofield.data.lattice import Lattice
+from anofield.data.parallel import Spread
+from anofield.data.prepare import prepare_case
+from anofield.data.prepared import Prepared
+from anofield.data.published import lattice_side
+from anofield.data.recipe import Recipe
+from anofield.data.store import Store, prepare_cohort, stored_recipe
 from anofield.errors import CohortError, ExperimentError, MachineError, UsageError
+from images import load_image
 
 RECIPE = Recipe(resolution=12)
+HASH = "5e" * 32  # of the source, where it does not matter
 SaveBrain = Callable[..., Path]
 
 
@@ -62,7 +72,7 @@ def assert_holds(store: Store, row: int, prepared: Prepared) -> None:
 def test_what_is_written_is_read(cases: list[Case], prepared: list[Prepared], tmp_path: Path) -> None:
     store = create(tmp_path / "s.zarr", cases)
     for row, person in enumerate(prepared):
-        store.write(row, person)
+        store.write(row, person, HASH)
     again = Store(tmp_path / "s.zarr")
     assert again.ids == ["case-0", "case-1", "case-2"] and again.done == [0, 1, 2]
     assert again.subjects == ["subject-0", "subject-0", "subject-1"]
@@ -75,28 +85,50 @@ def test_what_is_written_is_read(cases: list[Case], prepared: list[Prepared], tm
 def test_any_zarr_reader_finds_geometry_and_named_axes(
     cases: list[Case], prepared: list[Prepared], tmp_path: Path
 ) -> None:
-    create(tmp_path / "s.zarr", cases).write(1, prepared[1])
-    group = zarr.open_group(str(tmp_path / "s.zarr"), mode="r")
+    create(tmp_path / "s.zarr", cases).write(1, prepared[1], HASH)
+    group: Any = zarr.open_group(str(tmp_path / "s.zarr"), mode="r")
     np.testing.assert_array_equal(group["to_native"][1], prepared[1].lattice.to_native)
-    np.testing.assert_array_equal(group["native_affine"][1], prepared[1].scan.affine)
-    np.testing.assert_array_equal(group["native_shape"][1], prepared[1].scan.data.shape)
+    np.testing.assert_array_equal(group["native_affine"][1], load_image(cases[1].image).affine)
+    np.testing.assert_array_equal(group["native_shape"][1], load_image(cases[1].image).shape)
     assert group["classes"].metadata.dimension_names == ("case", "i", "j", "k")
     assert group["classes"].chunks == (1, 12, 12, 12) and group["classes"].dtype == np.uint8
     assert group["done"][:].tolist() == [0, 1, 0]
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize("workers", [0, 2])
+def test_a_loader_of_torch_takes_a_store(
+    workers: int, cases: list[Case], prepared: list[Prepared], tmp_path: Path
+) -> None:
+    store = create(tmp_path / "s.zarr", cases)
+    for row in (0, 2):
+        store.write(row, prepared[row], HASH)
+    assert len(store) == 3 and repr(store) == "Store(s.zarr: 2 of 3 cases, 12³, recipe box)"
+    with pytest.raises(ExperimentError, match=r"case-1 is not complete\. Remedy"):
+        store[1]
+    (batch,) = DataLoader(Subset(store, store.done), batch_size=2, num_workers=workers)  # type: ignore[arg-type]
+    classes, brain, ids = batch
+    assert list(ids) == ["case-0", "case-2"] and classes.dtype == brain.dtype == torch.uint8
+    np.testing.assert_array_equal(classes.numpy(), [prepared[row].classes for row in (0, 2)])
+    np.testing.assert_array_equal(brain.numpy(), [prepared[row].brain for row in (0, 2)])
+    store.write(1, prepared[1], HASH)
+    whole: Any = store
+    assert [ids for _, _, (ids,) in DataLoader(whole)] == store.ids == [name for _, _, name in whole]
+
+
 def test_a_store_without_labels_has_none(cases: list[Case], prepared: list[Prepared], tmp_path: Path) -> None:
     store = create(tmp_path / "s.zarr", cases, labels=False)
-    store.write(0, prepared[0])
+    store.write(0, prepared[0], HASH)
     assert store.label(0) is None
 
 
+@pytest.mark.slow
 def test_several_writers_of_different_cases_do_not_disturb_each_other(prepared: list[Prepared], tmp_path: Path) -> None:
     many = [Case(str(row), Path("x")) for row in range(24)]
     create(tmp_path / "s.zarr", many)
 
     def write(row: int) -> None:
-        Store(tmp_path / "s.zarr", mode="r+").write(row, prepared[row % 3])
+        Store(tmp_path / "s.zarr", mode="r+").write(row, prepared[row % 3], HASH)
 
     with ThreadPoolExecutor(6) as pool:
         list(pool.map(write, range(24)))
@@ -114,13 +146,14 @@ class HalfPrepared(Prepared):
     """A case whose writer dies after the classes are on disk."""
 
     @property
-    def lattice(self) -> None:
+    def lattice(self) -> Lattice:
         raise Killed
 
     @lattice.setter
-    def lattice(self, value: object) -> None: ...
+    def lattice(self, value: Lattice) -> None: ...
 
 
+@pytest.mark.kill
 @pytest.mark.parametrize("done_before", [False, True])
 def test_a_killed_writer_leaves_its_case_undone_and_the_next_run_does_it(
     done_before: bool, cases: list[Case], prepared: list[Prepared], tmp_path: Path
@@ -132,7 +165,7 @@ def test_a_killed_writer_leaves_its_case_undone_and_the_next_run_does_it(
     half = object.__new__(HalfPrepared)
     vars(half).update({**vars(prepared[1]), "classes": prepared[1].classes + 1})
     with pytest.raises(Killed):
-        store.write(1, half)
+        store.write(1, half, HASH)
     assert 1 not in Store(path).done
     store, outcomes = prepare_cohort(cases, RECIPE, path, labels=True)
     assert written(outcomes) == [not done_before, True, not done_before]
@@ -146,12 +179,13 @@ def test_a_second_run_does_nothing(cases: list[Case], tmp_path: Path) -> None:
     assert written(first) == [True] * 3 and written(second) == [False] * 3
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("part", ["image", "mask", "label"])
 def test_a_changed_source_is_done_again(part: str, cases: list[Case], save_brain: SaveBrain, tmp_path: Path) -> None:
     path = tmp_path / "s.zarr"
     prepare_cohort(cases, RECIPE, path, labels=True)
     changed = getattr(cases[2], part)
-    data = np.asarray(nib.load(changed).dataobj).copy()
+    data = np.asarray(load_image(changed).dataobj).copy()
     data[:, :, :10] = 0
     save_brain(changed, data)
     store, outcomes = prepare_cohort(cases, RECIPE, path, labels=True)
@@ -159,6 +193,7 @@ def test_a_changed_source_is_done_again(part: str, cases: list[Case], save_brain
     assert_holds(store, 2, prepare_case(cases[2], RECIPE))
 
 
+@pytest.mark.slow
 def test_a_failing_case_is_recorded_the_others_are_done_and_mending_it_completes_the_store(
     cases: list[Case], save_brain: SaveBrain, tmp_path: Path
 ) -> None:
@@ -180,16 +215,19 @@ def test_a_missing_file_is_a_failure_of_its_case_alone(cases: list[Case], tmp_pa
     cases[1].image.unlink()
     store, outcomes = prepare_cohort(cases, RECIPE, tmp_path / "s.zarr")
     assert store.done == [2]
-    assert str(cases[0].mask) in outcomes[0].failure.error and str(cases[1].image) in outcomes[1].failure.error
+    failed = [outcome.failure.error for outcome in outcomes if outcome.failure is not None]
+    assert str(cases[0].mask) in failed[0] and str(cases[1].image) in failed[1]
 
 
+@pytest.mark.slow
 def test_two_processes_make_the_same_store_as_one(cases: list[Case], prepared: list[Prepared], tmp_path: Path) -> None:
-    store, outcomes = prepare_cohort(cases, RECIPE, tmp_path / "s.zarr", labels=True, workers=2)
+    store, outcomes = prepare_cohort(cases, RECIPE, tmp_path / "s.zarr", labels=True, spread=Spread(2))
     assert sorted(outcome.case.id for outcome in outcomes if outcome.value) == store.ids
     for row, person in enumerate(prepared):
         assert_holds(store, row, person)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("change", "word"),
     [
@@ -199,12 +237,12 @@ def test_two_processes_make_the_same_store_as_one(cases: list[Case], prepared: l
     ],
 )
 def test_a_store_of_something_else_is_refused_and_kept(
-    change: dict[str, object], word: str, cases: list[Case], tmp_path: Path
+    change: dict[str, Any], word: str, cases: list[Case], tmp_path: Path
 ) -> None:
     path = tmp_path / "s.zarr"
     prepare_cohort(cases, RECIPE, path)
     some = cases[change.pop("cases", slice(None))]
-    arguments = {"recipe": RECIPE, "labels": False, **change}
+    arguments: dict[str, Any] = {"recipe": RECIPE, "labels": False, **change}
     with pytest.raises(UsageError, match=rf"{word}.*Remedy.*--force") as caught:
         prepare_cohort(some, path=path, **arguments)
     assert str(path) in str(caught.value)
@@ -265,7 +303,7 @@ def test_too_few_complete_cases_are_an_experiment_error(
     cases: list[Case], prepared: list[Prepared], tmp_path: Path
 ) -> None:
     store = create(tmp_path / "s.zarr", cases)
-    store.write(2, prepared[2])
+    store.write(2, prepared[2], HASH)
     assert store.require_cases() == [2]
     with pytest.raises(ExperimentError, match=r"1 complete case of 3.*Remedy"):
         store.require_cases(2)
@@ -273,9 +311,17 @@ def test_too_few_complete_cases_are_an_experiment_error(
 
 def test_the_current_source_is_the_one_hashed(cases: list[Case], prepared: list[Prepared], tmp_path: Path) -> None:
     store = create(tmp_path / "s.zarr", cases)
-    store.write(0, replace(prepared[0], source_hash="ab" * 32))
+    store.write(0, prepared[0], "ab" * 32)
     assert store.is_current(0, "ab" * 32)
     assert not store.is_current(0, "cd" * 32) and not store.is_current(0, "") and not store.is_current(1, "00" * 32)
+
+
+def test_the_source_of_a_case_is_hashed_from_its_files(cases: list[Case], tmp_path: Path) -> None:
+    alone = Case("alone", cases[0].image)
+    for case, parts in ((alone, ("image",)), (cases[0], ("image", "mask", "label"))):
+        store, _ = prepare_cohort([case], RECIPE, tmp_path / f"{case.id}.zarr")
+        text = "\n".join(f"{part} {file_hash(getattr(case, part))}" for part in parts)
+        assert store.is_current(0, hashlib.sha256(text.encode()).hexdigest())
 
 
 def test_full_resolution_is_the_published_one() -> None:
@@ -291,6 +337,7 @@ def test_a_gzipped_scan_of_other_bytes_but_equal_voxels_gives_the_same_classes(
     assert_holds(prepare_cohort(cases, RECIPE, tmp_path / "s.zarr", labels=True)[0], 0, prepared[0])
 
 
+@pytest.mark.slow
 def test_a_case_whose_chunk_is_lost_is_undone_and_done_again(
     cases: list[Case], prepared: list[Prepared], tmp_path: Path
 ) -> None:
@@ -303,6 +350,7 @@ def test_a_case_whose_chunk_is_lost_is_undone_and_done_again(
     assert np.array_equal(store.classes(1), prepared[1].classes) and 1 in store.done
 
 
+@pytest.mark.slow
 def test_a_store_without_one_of_its_arrays_is_named_damaged(cases: list[Case], tmp_path: Path) -> None:
     prepare_cohort(cases, RECIPE, tmp_path / "s.zarr")
     shutil.rmtree(tmp_path / "s.zarr" / "brain")
@@ -310,9 +358,10 @@ def test_a_store_without_one_of_its_arrays_is_named_damaged(cases: list[Case], t
         Store(tmp_path / "s.zarr")
 
 
+@pytest.mark.slow
 def test_the_store_does_not_depend_on_the_number_of_workers(cases: list[Case], tmp_path: Path) -> None:
     one, _ = prepare_cohort(cases, RECIPE, tmp_path / "one.zarr")
-    two, outcomes = prepare_cohort(cases, RECIPE, tmp_path / "two.zarr", workers=2)
+    two, outcomes = prepare_cohort(cases, RECIPE, tmp_path / "two.zarr", spread=Spread(2))
     assert all(outcome.failure is None for outcome in outcomes)
     for row in one.done:
         assert np.array_equal(one.classes(row), two.classes(row)) and np.array_equal(one.brain(row), two.brain(row))
@@ -323,17 +372,18 @@ KILLED_RUN = """
 import os, pickle, signal, sys
 from anofield.data import store
 
-def write(self, index, prepared, whole=store.Store.write):
+def write(self, index, prepared, source_hash, whole=store.Store.write):
     if index == 1:  # the kill comes in the middle of the second case
         self._group["classes"][index] = prepared.classes
         os.kill(os.getpid(), signal.SIGKILL)
-    whole(self, index, prepared)
+    whole(self, index, prepared, source_hash)
 
 store.Store.write = write
 store.prepare_cohort(*pickle.load(sys.stdin.buffer))
 """
 
 
+@pytest.mark.kill
 def test_a_run_that_is_killed_goes_on_where_it_was(cases: list[Case], tmp_path: Path) -> None:
     path = tmp_path / "s.zarr"
     job = pickle.dumps((cases, RECIPE, str(path)))

@@ -1,1 +1,1 @@
-"""A scan on disk becomes intensity classes on a lattice, and a cohort becomes a store; nothing here imports torch."""
+"""Preparation: scans become intensity classes on a lattice, a cohort becomes a store; nothing here imports torch."""

@@ -1,9 +1,9 @@
-"""Reading and writing pickles of plain values and arrays without ever calling what they ask for.
+"""Read and write pickles of plain values and arrays without ever making the calls that a pickle asks for.
 
-Reading goes by an allow-list: the few names that the files of 2021 need stand for inert records of the call asked for,
-no call is made, and every other name is refused. The records become arrays here, after their type, shape and size have
-been checked. Writing builds the opcodes, so that the names are numpy 1's under any numpy and the bytes depend on the
-content alone.
+Reading uses an allow-list. Each of the few names that the files of 2021 need stands for an inert record of a call; no
+call is made, and every other name is refused. The records are turned into arrays after their type, shape and size have
+been checked. Writing builds the opcodes directly, so that the names are those of numpy 1 under any version of numpy
+and the bytes depend on the content alone.
 """
 
 from __future__ import annotations
@@ -28,16 +28,16 @@ from anofield.typing import PathLike
 
 NUMBERS = re.compile(r"[|<>=]?(b1|[iu][1248]|f[248])")  # dtypes of plain numbers
 REMEDY = "get the file again from a source you trust, or prepare the scans again with `anofield prepare`"
-UNREADABLE = (  # what damaged pickles raise, and what the checks here raise
+UNREADABLE = (  # errors that damaged pickles and the checks of this module raise
     pickle.UnpicklingError, EOFError, ValueError, TypeError, AttributeError, LookupError, OverflowError, OSError,
 )  # fmt: skip
 
 
 class Call:
-    """A call that a pickle asks for: written down, never made.
+    """A call that a pickle asks for: recorded, never made.
 
-    `__setstate__` is also what keeps a pickle from setting attributes on these classes: its BUILD, which sets them on
-    whatever lies on the stack, finds the method there and fails for want of an argument.
+    `__setstate__` also prevents a pickle from setting attributes on these classes. The opcode BUILD, which would set
+    them, finds this method on the class and fails because an argument is missing.
     """
 
     __slots__ = ("args", "state")
@@ -54,43 +54,43 @@ class Call:
 
 
 class Record(Call):
-    """`img_extended(img, seg, cid)`."""
+    """Record of `img_extended(img, seg, cid)`: a prepared case."""
 
     __slots__ = ()
 
 
 class _Rebuilt(Call):
-    """`_reconstruct(ndarray, (0,), b"b")` with the state (1, shape, dtype, fortran, bytes): array, protocol 2 to 4."""
+    """Record of `_reconstruct` with the state (1, shape, dtype, fortran, bytes): an array, protocol 2 to 4."""
 
     __slots__ = ()
 
 
 class _Buffered(Call):
-    """`_frombuffer(bytes, dtype, shape, order[, axes])`: an array, protocol 5."""
+    """Record of `_frombuffer(bytes, dtype, shape, order[, axes])`: an array, protocol 5."""
 
     __slots__ = ()
 
 
 class _Scalar(Call):
-    """`scalar(dtype, bytes)`."""
+    """Record of `scalar(dtype, bytes)`: a number of numpy."""
 
     __slots__ = ()
 
 
 class _Dtype(Call):
-    """`dtype(code, False, True)` with the state (3, byte order, …)."""
+    """Record of `dtype(code, False, True)` with the state (3, byte order, …)."""
 
     __slots__ = ()
 
 
 class _Encoded(Call):
-    """`encode(text, "latin1")`: bytes, protocol 2."""
+    """Record of `encode(text, "latin1")`: bytes, protocol 2."""
 
     __slots__ = ()
 
 
 class _NdArray(Call):
-    """`ndarray`, only ever named."""
+    """Stands for the name `ndarray`, which a pickle names but does not call."""
 
     __slots__ = ()
 
@@ -115,13 +115,13 @@ class _Unpickler(pickle.Unpickler):
         self._path, self._kind = path, kind
 
     def find_class(self, module: str, name: str) -> type[Call]:
-        """What a name of the pickle stands for: a record of the call, never the function itself."""
+        """The record that stands for a name of the pickle, never the function itself."""
         if (module, name) not in _ALLOWED:
             raise _refusal(f"{module}.{name}", self._path, self._kind)
         return _ALLOWED[module, name]
 
     def persistent_load(self, pid: object) -> object:
-        """Always refused: such an object lies outside the file."""
+        """Refuse an object that lies outside the file."""
         raise _refusal("an object outside the file (persistent id)", self._path, self._kind)
 
 
@@ -136,11 +136,11 @@ def _refusal(what: str, path: PathLike, kind: type[AnofieldError]) -> AnofieldEr
 
 
 def load(path: PathLike, kind: type[AnofieldError]) -> Any:
-    """Plain values and `Call` records of a pickle."""
+    """Read the plain values and `Call` records of a pickle."""
     data = Path(path).read_bytes()
     argument: Any
     for opcode, argument, _ in pickletools.genops(data):
-        if opcode.name.startswith("EXT"):  # a cached extension would come past find_class
+        if opcode.name.startswith("EXT"):  # a cached extension would bypass find_class
             raise _refusal(f"the registered extension {argument}", path, kind)
         if opcode.name in ("PUT", "BINPUT", "LONG_BINPUT") and argument > len(data):
             raise ValueError("its memo is larger than the file")  # the memo is allocated up to the number given
@@ -149,7 +149,7 @@ def load(path: PathLike, kind: type[AnofieldError]) -> Any:
 
 @contextlib.contextmanager
 def reading(path: PathLike, kind: type[AnofieldError]) -> Iterator[None]:
-    """Turn what damaged content raises into an error that names the file."""
+    """Turn the errors that damaged content raises into one that names the file."""
     try:
         yield
     except FileNotFoundError as error:
@@ -159,13 +159,13 @@ def reading(path: PathLike, kind: type[AnofieldError]) -> Iterator[None]:
         raise kind(
             f"cannot be read as a file of 2021 ({text})",
             where=path,
-            why="it is damaged or something else",
+            why="it is damaged, or another kind of file",
             remedy=REMEDY,
         ) from error
 
 
 def shown(value: object) -> str:
-    """Text of a plain value, of anything else its type: the text of nested tuples can be without end."""
+    """Text of a plain value, or the type of any other: the text of nested tuples can be endless."""
     return ascii(value)[:80] if isinstance(value, str | int | None) else type(value).__name__.lstrip("_")
 
 
@@ -178,7 +178,7 @@ def as_array(value: object) -> NDArray[Any]:
     elif isinstance(value, _Buffered):
         raw, dtype, shape, order, axes = (*value.args, None)[:5]
     else:
-        raise ValueError(f"there is {shown(value)} where an array belongs")
+        raise ValueError(f"expected an array, found {shown(value)}")
     kind = _dtype(dtype)
     data = _bytes(raw)
     if not (isinstance(shape, tuple) and all(type(n) is int and n >= 0 for n in shape)):
@@ -210,12 +210,12 @@ def _bytes(value: object) -> bytes:
     if isinstance(value, _Encoded):
         text, *codec = value.args
         if not isinstance(text, str) or codec != ["latin1"]:
-            raise ValueError("text is encoded by something else than latin1")
+            raise ValueError("text is not encoded as latin1")
         return text.encode("latin1")
     if isinstance(value, str):  # Python 2
         return value.encode("latin1")
     if not isinstance(value, bytes | bytearray):
-        raise ValueError(f"there is {shown(value)} where bytes belong")
+        raise ValueError(f"expected bytes, found {shown(value)}")
     return bytes(value)
 
 
@@ -223,13 +223,13 @@ def as_number(value: object) -> float:
     """A number of a pickle, plain or a scalar of numpy.
 
     Raises:
-        ValueError: It is none.
+        ValueError: The value is not a number.
     """
     if isinstance(value, _Scalar):
         dtype, raw = value.args
         value = np.frombuffer(_bytes(raw), _dtype(dtype), count=1)[0].item()
     if isinstance(value, bool) or not isinstance(value, int | float):
-        raise ValueError(f"there is {shown(value)} where a number belongs")
+        raise ValueError(f"expected a number, found {shown(value)}")
     return value
 
 
@@ -261,7 +261,7 @@ def pickled_name(module: str, name: str) -> bytes:
 
 
 def pickled_tuple(*items: bytes) -> bytes:
-    """Opcodes of a tuple of things that are opcodes already."""
+    """Opcodes of a tuple whose items are given as opcodes."""
     return pickle.MARK + b"".join(items) + pickle.TUPLE
 
 

@@ -1,8 +1,10 @@
-"""A look at every scan before long work: geometry, brain, intensities, label, duplicates, outliers; writes nothing."""
+"""Checks of a cohort before long work: geometry, brain, intensities, labels, duplicates, outliers."""
 
 from __future__ import annotations
 
-import hashlib
+import io
+import shutil
+import sys
 import textwrap
 from collections import Counter, defaultdict
 from collections.abc import Callable, Hashable, Iterable, Sequence
@@ -10,52 +12,64 @@ from dataclasses import dataclass, field
 
 import nibabel as nib
 import numpy as np
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
 
 from anofield._files import file_hash
 from anofield._words import counted
-from anofield.data.cohort.case import Case
-from anofield.data.parallel import map_cases
+from anofield.data.brain import brain_mask, check_contrast
+from anofield.data.cohort.case import Case, cohort_of
+from anofield.data.parallel import HERE, Spread, map_cases
 from anofield.data.scan import (
     UNREADABLE,
     Geometry,
     Scan,
-    brain_mask,
-    check_contrast,
+    as_labels,
+    format_shape,
+    format_spacing,
+    orientation,
     read_geometry,
-    read_labels,
     read_scan,
+    voxel_digest,
 )
 from anofield.errors import ScanError
 from anofield.typing import Affine, Mask
 
-PERCENTILES = (2, 50, 98)  # of the brain's intensities; the outer two are where the published recipes clip
-LABEL_OUTSIDE = 0.01  # share of a label outside the brain that is put down to drawing along the brain's edge
-LABEL_LARGE = 0.5  # share of the brain; lesions stay below, tissue maps and parcellations do not
-SPREADS = 4.0  # robust standard deviations that a brain volume may be away from the cohort's median ...
-LEAST_SPREAD = 0.05  # ... of which one is at least this share of the median: adults vary by about 10 %
+PERCENTILES = (2, 50, 98)  # of the brain's intensities; the published recipes clip at the outer two
+LABEL_OUTSIDE = 0.01  # share of a label that may lie outside the brain, because labels are drawn along its edge
+LABEL_LARGE = 0.5  # share of the brain; lesions are smaller, tissue maps and parcellations larger
+SPREADS = 4.0  # robust standard deviations by which a brain volume may differ from the cohort's median
+LEAST_SPREAD = 0.05  # smallest such standard deviation, as a share of the median: adults vary by about 10 %
 SCALE_FACTOR = 100.0  # between intensity ranges; scanners differ by less than this, units (0 to 1, 0 to 4095) by more
-ENOUGH = 5  # cases that make a majority or a median worth comparing with
-WIDTH = 120  # columns of the table
+ENOUGH = 5  # fewest cases for a comparison with their majority or median
+WIDTH = 120  # columns of the text if stdout is not a terminal
 
 
 @dataclass
 class Row:
-    """What was found in one case; what could not be read stays empty.
+    """Result of the check of one case; a field stays empty if its file could not be read.
 
     Attributes:
-        id, image, subject, group: The case.
-        shape, spacing: Voxels and their edges in mm.
-        orientation: Where the axes point, for example `RAS`.
+        id: Id of the case.
+        image: Path of the scan.
+        subject: Subject of the scan.
+        group: Group of the case in a manifest.
+        shape: Voxels per axis.
+        spacing: Voxel edges in mm.
+        orientation: Directions of the axes, for example `RAS`.
         oblique: Largest angle between a voxel axis and its world axis, degrees.
         dtype: Stored type of the voxels.
         brain_ml: Volume of the brain.
-        percentiles: `PERCENTILES` of its intensities.
-        label_ml, label_values: Volume of the label above 0 and the values it has there.
-        mask: Where the brain was taken from, `file` or `non-zero`.
-        hash, data_hash: SHA-256 of the file, and of its voxels whatever their stored type, compression and header.
-        problems: Why the case cannot be used, each with its remedy.
-        warnings: What deserves a look.
-        notes: What is worth knowing.
+        percentiles: `PERCENTILES` of the brain's intensities.
+        label_ml: Volume of the label above 0.
+        label_values: Values of the label above 0.
+        mask: Source of the brain mask, `file` or `non-zero`.
+        hash: SHA-256 of the file.
+        data_hash: SHA-256 of its voxels; stored type, compression and header do not count.
+        problems: Reasons why the case cannot be used, each with its remedy.
+        warnings: Signs of a possible error, each with its remedy.
+        notes: Further remarks.
     """
 
     id: str
@@ -80,7 +94,7 @@ class Row:
 
 
 def check_case(case: Case) -> Row:
-    """Look at one case; what is wrong with its files goes into the row, and the rest is looked at all the same.
+    """Check one case; an error in one file is recorded in the row, and the other files are still checked.
 
     Memory: the scan as float32, its brain and its label.
     """
@@ -91,7 +105,7 @@ def check_case(case: Case) -> Row:
     except ScanError as error:
         row.problems.append(str(error))
         return row
-    row.hash, row.data_hash = file_hash(case.image), _data_hash(scan)
+    row.hash, row.data_hash = file_hash(case.image), voxel_digest(scan.data).hexdigest()
     brain = None
     try:
         brain = brain_mask(scan, case.mask)
@@ -108,17 +122,18 @@ def check_case(case: Case) -> Row:
     return row
 
 
-def check_cohort(cases: Sequence[Case], *, workers: int = 1, scheduler: str | None = None) -> list[Row]:
-    """Look at every case, then at the cohort: duplicates, subjects in two groups, outliers. Writes nothing.
+def check_cohort(cases: Sequence[Case], *, spread: Spread = HERE) -> list[Row]:
+    """Check every case, then the cohort: duplicates, subjects in two groups, outliers. Writes nothing.
 
     Args:
         cases: The cases.
-        workers, scheduler: As `anofield.data.parallel.map_cases` takes them.
+        spread: Local processes or scheduler that check them.
 
     Returns:
         One row per case, in the order of the cases.
     """
-    outcomes = map_cases(check_case, cases, workers=workers, scheduler=scheduler, label="check")
+    cases = cohort_of(cases)
+    outcomes = map_cases(check_case, cases, spread=spread, label="check")
     found: dict[str, Row] = {}
     for outcome in outcomes:
         case = outcome.case
@@ -134,23 +149,41 @@ def check_cohort(cases: Sequence[Case], *, workers: int = 1, scheduler: str | No
     return rows
 
 
-def format_rows(rows: Sequence[Row]) -> str:
-    """A table of at most `WIDTH` columns, then problems, warnings and notes by case, then one line that sums up."""
-    head = ("case", "shape", "mm", "axes", "type", "brain ml", "2/50/98 %", "label ml", "mask", "verdict")
-    cells = [head, *map(_cells, rows)]
-    widths = [max(len(row[column]) for row in cells) for column in range(len(head))]
-    widths[0] = max(8, min(widths[0], WIDTH - sum(widths[1:]) - 2 * (len(head) - 1)))
-    table = ["  ".join(_cut(cell, w).ljust(w) for cell, w in zip(row, widths, strict=True)).rstrip() for row in cells]
-    said = [line for row in rows for line in _said(row)]
+def format_rows(rows: Sequence[Row], width: int = WIDTH) -> str:
+    """Format rows as plain text: a table, then the problems, warnings and notes of each case, then a summary line.
+
+    Args:
+        rows: Rows from `check_cohort`.
+        width: Columns of the text; if the table is wider, only the names of cases are cut.
+    """
+    said = "\n".join(line for row in rows for line in _said(row, width))
     bad, warned = sum(bool(row.problems) for row in rows), sum(bool(row.warnings) for row in rows)
     total = f"{counted(len(rows), 'scan')}: {len(rows) - bad} usable, {bad} with problems, {warned} with warnings"
-    return "\n".join([*(line[:WIDTH] for line in table), "", *said, *([""] if said else []), total])
+    return "\n\n".join(part for part in (_table(rows, width), said, total) if part)
+
+
+def terminal_width() -> int:
+    """Number of columns of the terminal; `WIDTH` if stdout is not a terminal."""
+    return shutil.get_terminal_size((WIDTH, 1)).columns if sys.stdout.isatty() else WIDTH
+
+
+def _table(rows: Sequence[Row], width: int) -> str:
+    """One line per case below a heading."""
+    table = Table("case", box=None, padding=(0, 2, 0, 0), pad_edge=False)
+    for head in ("shape", "mm", "axes", "type", "brain ml", "2/50/98 %", "label ml", "mask", "verdict"):
+        table.add_column(head, no_wrap=True)
+    for row in rows:
+        table.add_row(Text(row.id, no_wrap=True, overflow="ellipsis"), *_cells(row))
+    console = Console(file=io.StringIO(), width=width, color_system=None, markup=False, emoji=False, highlight=False)
+    with console.capture() as captured:
+        console.print(table)
+    return "\n".join(line.rstrip() for line in captured.get().splitlines())
 
 
 def _look_at_header(row: Row, geometry: Geometry) -> None:
     row.shape = geometry.shape
     row.spacing = tuple(float(step) for step in nib.affines.voxel_sizes(geometry.affine))
-    row.orientation = "".join(code or "?" for code in nib.aff2axcodes(geometry.affine))
+    row.orientation = orientation(geometry.affine)
     row.oblique = float(np.rad2deg(nib.affines.obliquity(geometry.affine).max()))
     row.dtype = geometry.dtype
     header = geometry.header
@@ -168,13 +201,13 @@ def _look_at_header(row: Row, geometry: Geometry) -> None:
                 "the qform cannot be read" if apart is None else f"sform and qform put its corners {apart:.1f} mm apart"
             )
             row.warnings.append(
-                f"{how}; anofield goes by the sform, other tools may not. "
-                "Remedy: see which is right in a viewer, then copy it over the other (`fslorient -copysform2qform`)"
+                f"{how}; anofield uses the sform, other tools may not. "
+                "Remedy: check in a viewer which is right, then copy it to the other (`fslorient -copysform2qform`)"
             )
 
 
 def _forms_apart(header: nib.Nifti1Header, shape: tuple[int, ...]) -> float | None:
-    """Largest distance in mm between a corner by sform and by qform, None if the qform is broken."""
+    """Largest distance in mm between a corner's positions by sform and by qform; None if the qform is broken."""
     try:
         sform, qform = header.get_sform(), header.get_qform()
     except UNREADABLE:
@@ -185,7 +218,7 @@ def _forms_apart(header: nib.Nifti1Header, shape: tuple[int, ...]) -> float | No
 
 
 def _look_at_label(row: Row, case: Case, scan: Scan, brain: Mask | None) -> None:
-    label = read_labels(case.label or "", scan)
+    label = as_labels(case.label or "", scan)
     inside = label > 0  # as evaluate counts
     count = int(np.count_nonzero(inside))
     row.label_ml = count * scan.voxel_ml
@@ -198,7 +231,7 @@ def _look_at_label(row: Row, case: Case, scan: Scan, brain: Mask | None) -> None
     if outside > LABEL_OUTSIDE:
         row.warnings.append(
             f"{_percent(outside)} of its label ({case.label}) lies outside the brain, where nothing can be found. "
-            "Remedy: look at both in a viewer; a flipped label or a mask that cuts the lesion off looks like this"
+            "Remedy: look at both in a viewer; the label may be flipped, or the mask may cut off the lesion"
         )
     share = np.count_nonzero(inside & brain) / np.count_nonzero(brain)
     if share > LABEL_LARGE:
@@ -215,7 +248,7 @@ def _look_for_duplicates(rows: Sequence[Row]) -> None:
             same = "file" if all(other.hash == row.hash for other in others) else "voxels"
             names = ", ".join(other.id for other in others[:3]) + (" ..." if len(others) > 3 else "")
             row.problems.append(
-                f"has the same {same} as {names} ({others[0].image}), so one person would count twice. "
+                f"has the same {same} as {names} ({others[0].image}), so one subject would count twice. "
                 "Remedy: keep one of them"
             )
 
@@ -226,8 +259,8 @@ def _look_for_split_subjects(rows: Sequence[Row]) -> None:
         for row in scans if len(groups) > 1 else ():
             others = ", ".join(f"{other.id} ({other.group})" for other in scans if other.group != row.group)
             row.problems.append(
-                f"its subject {row.subject} is in {len(groups)} groups, here {row.group} and also {others}: what is "
-                "learnt from one would be tested on the other. Remedy: put all scans of a subject into one group"
+                f"its subject {row.subject} is in {len(groups)} groups, here {row.group} and also {others}: a model "
+                "could be trained and tested on the same subject. Remedy: put all scans of a subject into one group"
             )
 
 
@@ -239,8 +272,8 @@ def _look_for_other_grids(rows: Sequence[Row]) -> None:
     for row in known if 2 * count > len(known) else ():
         if _grid(row) != most:
             row.warnings.append(
-                f"its grid is {_grid(row)}, that of {count} of {counted(len(known), 'scan')} {most}. "
-                "Remedy: none is needed for the box recipe; see that it is the series you mean"
+                f"its grid is {_grid(row)}; {count} of {counted(len(known), 'scan')} have {most}. "
+                "Remedy: none is needed for the box recipe; check that it is the intended series"
             )
 
 
@@ -255,7 +288,7 @@ def _look_for_other_brains(rows: Sequence[Row]) -> None:
         if abs(volume - middle) > SPREADS * spread:
             row.warnings.append(
                 f"its brain has {volume:.0f} ml, the cohort's median is {middle:.0f} ml. "
-                "Remedy: look at its brain mask; skull left on or brain cut off looks like this"
+                "Remedy: look at its brain mask, which may include skull or leave out parts of the brain"
             )
 
 
@@ -269,34 +302,20 @@ def _look_for_other_scales(rows: Sequence[Row]) -> None:
         if max(width / middle, middle / width) > SCALE_FACTOR:
             row.warnings.append(
                 f"its brain's intensities span {width:.3g}, the cohort's median span is {middle:.3g}. "
-                "Remedy: see that it is the same kind of series (not a map, not normalised otherwise)"
+                "Remedy: check that it is the same kind of series (not a map, not normalised in another way)"
             )
 
 
 def _sharing(rows: Iterable[Row], key: Callable[[Row], Hashable]) -> list[list[Row]]:
-    """The rows that share a key with another, by key."""
+    """Groups of two or more rows with the same key; rows whose key is None are left out."""
     groups: defaultdict[Hashable, list[Row]] = defaultdict(list)
     for row in rows:
         groups[key(row)].append(row)
     return [group for value, group in groups.items() if value is not None and len(group) > 1]
 
 
-def _data_hash(scan: Scan) -> str:
-    digest = hashlib.sha256(repr(scan.data.shape).encode())
-    digest.update(np.ascontiguousarray(scan.data.T).data)  # no copy of what nibabel reads, which is in Fortran order
-    return digest.hexdigest()
-
-
 def _grid(row: Row) -> str:
-    return f"{_times(row.shape)} at {_mm(row.spacing)} mm"
-
-
-def _times(numbers: Iterable[object]) -> str:
-    return "×".join(map(str, numbers))
-
-
-def _mm(spacing: Sequence[float]) -> str:
-    return _times(f"{round(step, 2):g}" for step in spacing)
+    return f"{format_shape(row.shape)} at {format_spacing(row.spacing)} mm"
 
 
 def _short(value: float) -> str:
@@ -312,18 +331,21 @@ def _cells(row: Row) -> tuple[str, ...]:
     brain = "-" if row.brain_ml is None else f"{row.brain_ml:.0f}"
     label = "-" if row.label_ml is None else f"{row.label_ml:.1f}"
     intensity = "/".join(map(_short, row.percentiles)) or "-"
-    where = (_times(row.shape) or "-", _mm(row.spacing) or "-", (row.orientation or "-") + tilt, row.dtype or "-")
+    grid = (format_shape(row.shape), format_spacing(row.spacing), row.orientation + tilt, row.dtype)
     verdict = " ".join(f"{n} {word}" for n, word in ((len(row.problems), "bad"), (len(row.warnings), "warn")) if n)
-    return (row.id, *where, brain, intensity, label, row.mask.replace("non-zero", "≠0"), verdict or "ok")
+    return (
+        *(cell or "-" for cell in grid),
+        brain,
+        intensity,
+        label,
+        row.mask.replace("non-zero", "≠0"),
+        verdict or "ok",
+    )
 
 
-def _cut(text: str, width: int) -> str:
-    return text if len(text) <= width else f"{text[: width - 2]}.."
-
-
-def _said(row: Row) -> list[str]:
+def _said(row: Row, width: int) -> list[str]:
     """Problems, warnings and notes of a case, wrapped."""
     texts = [("problem", t) for t in row.problems] + [("warning", t) for t in row.warnings]
     texts += [("note", t) for t in row.notes]
-    wrapper = textwrap.TextWrapper(WIDTH, subsequent_indent="    ", break_long_words=False, break_on_hyphens=False)
+    wrapper = textwrap.TextWrapper(width, subsequent_indent="    ", break_long_words=False, break_on_hyphens=False)
     return [line for kind, text in texts for line in wrapper.wrap(f"{row.id}: {kind}: {text.rstrip('.')}.")]

@@ -21,7 +21,7 @@ POOL_SLAB = 16  # planes pooled at once: the ten class masks of a slab stay in t
 
 
 def fit_centers(intensities: NDArray[np.float32], count: int, seed: int = 0) -> tuple[float, ...]:
-    """Centres of `count` ordered classes: 0 for background, the rest by k-means over brain intensities.
+    """Fit the centres of `count` ordered classes: 0 for background, the rest by k-means over brain intensities.
 
     Args:
         intensities: Normalised brain intensities, any number, in (0, 1].
@@ -63,7 +63,7 @@ def assign(intensity: Volume, centers: Sequence[float]) -> Classes:
 
 
 def assign_brain(intensity: FloatVolume, brain: Mask, centers: Sequence[float]) -> Classes:
-    """As `assign`, with class 0 kept for what lies outside the brain and never given inside it."""
+    """Like `assign`, but class 0 is reserved for voxels outside the brain and never assigned inside it."""
     classes = np.zeros(brain.shape, dtype=np.uint8)
     classes[brain] = np.maximum(assign(intensity[brain], centers), 1)
     return classes
@@ -81,7 +81,7 @@ def mode_pool(classes: Classes, width: int, count: int) -> Classes:
         count: k, number of classes.
 
     Raises:
-        UsageError: Another width.
+        UsageError: The width is neither 2 nor 3.
     """
     if width not in (2, 3):
         raise UsageError(f"mode pool of width {width}", remedy="choose 2 or 3, or leave it out")
@@ -90,7 +90,7 @@ def mode_pool(classes: Classes, width: int, count: int) -> Classes:
     if box is None:
         return pooled
     inner = pooled[box]  # outside, at most half of a window is not class 0, and class 0 wins ties
-    padded = np.pad(classes[box], (1, width - 2))  # what the box leaves out is class 0, as the published padding
+    padded = np.pad(classes[box], (1, width - 2))  # outside the box is class 0, like the published padding
     for start in range(0, len(inner), POOL_SLAB):
         target = inner[start : start + POOL_SLAB]
         target[...] = _most_frequent(padded[start : start + len(target) + width - 1], width, count)
@@ -99,7 +99,7 @@ def mode_pool(classes: Classes, width: int, count: int) -> Classes:
 
 @lru_cache(maxsize=16)
 def _upper_limits(centers: tuple[float, ...]) -> NDArray[np.float64]:
-    """Largest float64 that is still as near to every centre as to the next; the rounded mid-point may miss it."""
+    """Per centre the largest float64 that is not nearer to the next centre; the rounded mid-point may miss it."""
     limits = []
     for low, high in itertools.pairwise(centers):
         nearer, farther = np.float64(low), np.float64(high)

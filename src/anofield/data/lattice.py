@@ -1,4 +1,4 @@
-"""The regular grid of the field's box: its place in a scan, its field coordinates, and resampling both ways.
+"""The regular grid of the field's box: its place in a scan, its field coordinates, and resampling in both directions.
 
 Three frames meet here (docs/explanation/coordinates.md): lattice index, native voxel index, world (RAS+ mm).
 """
@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -17,9 +17,9 @@ from anofield.data.scan import Scan
 from anofield.typing import Affine, FloatVolume, Mask, Shape3, Volume
 
 Convention = Literal["center", "corner"]
-FWHM = 2.355  # of a Gaussian, in standard deviations
+FWHM = 2.355  # full width at half maximum of a Gaussian, in standard deviations
 TRUNCATE = 3.0  # standard deviations at which a Gaussian is cut
-STRAIGHT = 1e-4  # native voxels that a lattice edge may lean by and still count as parallel to an axis
+STRAIGHT = 1e-4  # native voxels by which a lattice edge may deviate and still count as parallel to an axis
 
 
 @dataclass(frozen=True)
@@ -84,12 +84,12 @@ def box_lattice(scan: Scan, brain: Mask, resolution: int, box_mm: float) -> Latt
 
 
 def to_lattice(volume: Volume, lattice: Lattice, *, brain: Mask | None = None, order: int = 1) -> FloatVolume:
-    """Sample a native volume on the lattice, outside the scan 0.
+    """Sample a native volume on the lattice; 0 outside the scan.
 
     Args:
         volume: (i, j, k), native voxels.
         lattice: Where to sample.
-        brain: If given, the weighted mean of `brain_to_lattice`.
+        brain: Brain voxels, (i, j, k); if given, the result is the mean of `brain_to_lattice`.
         order: 1 linear, 0 nearest neighbour (labels; without `brain`).
     """
     if brain is not None:
@@ -105,7 +105,7 @@ def brain_to_lattice(volume: Volume, brain: Mask, lattice: Lattice) -> tuple[Flo
 
     Args:
         volume: (i, j, k), native voxels.
-        brain: (i, j, k); what lies outside does not count.
+        brain: Brain voxels, (i, j, k); voxels outside do not count.
         lattice: Where to sample.
 
     Returns:
@@ -114,7 +114,7 @@ def brain_to_lattice(volume: Volume, brain: Mask, lattice: Lattice) -> tuple[Flo
     native_mm = np.linalg.norm(lattice.native_affine[:3, :3], axis=0)
     ratio = float(lattice.spacing.min()) / native_mm
     sigma = np.where(ratio > 1.25, ratio / FWHM, 0.0).astype(np.float64)
-    near = surroundings(brain, [2 * (_radius(s) + 1) for s in sigma])  # of a lattice voxel's reach to both sides
+    near = surroundings(brain, [2 * (_radius(s) + 1) for s in sigma])  # what a lattice voxel reaches on both sides
     inside, matrix = brain[near], np.array(lattice.to_native, dtype=np.float64)
     matrix[:3, 3] -= [cut.start for cut in near]
     masked = np.where(inside, volume[near], 0)
@@ -127,7 +127,7 @@ def brain_to_lattice(volume: Volume, brain: Mask, lattice: Lattice) -> tuple[Flo
 
 
 def to_native(volume: Volume, lattice: Lattice, *, order: int = 1) -> FloatVolume:
-    """Carry a lattice volume (R, R, R) to the scan's own voxels (i, j, k); outside the box 0."""
+    """Carry a lattice volume (R, R, R) to the scan's own voxels (i, j, k); 0 outside the box."""
     to_lattice_index = np.asarray(np.linalg.inv(lattice.to_native), dtype=np.float64)
     return _sample(volume, to_lattice_index, lattice.native_shape, order)
 
@@ -140,62 +140,6 @@ def bounding_box(mask: Mask) -> tuple[slice, ...] | None:
         for line in (plane.any(axis=1), plane.any(axis=0), np.asarray(mask.any(axis=0)).any(axis=0))
     ]
     return tuple(slice(int(line[0]), int(line[-1]) + 1) for line in lines) if len(lines[0]) else None
-
-
-def zoom_cube(
-    part: Volume, start: Sequence[int], side: int, resolution: int, order: int, dtype: type[Any]
-) -> tuple[NDArray[np.intp], NDArray[Any]]:
-    """`scipy.ndimage.zoom` of a cube, bit for bit, at the voxels that something else than 0 reaches.
-
-    Args:
-        part: What the cube holds from index `start` on; it is 0 elsewhere.
-        start: Three indices.
-        side: Voxels per axis of the cube.
-        resolution: R, voxels per axis of the zoomed cube.
-        order: 1 linear, 0 nearest neighbour.
-        dtype: Of the values; integers are rounded as scipy does.
-
-    Returns:
-        Flat indices into (R, R, R), and the values there.
-    """
-    box = bounding_box(part != 0)
-    if box is None:
-        return np.zeros(0, dtype=np.intp), np.zeros(0, dtype=dtype)
-    first = [begin + cut.start for begin, cut in zip(start, box, strict=True)]
-    if resolution == side:
-        places = np.nonzero(part[box])
-        values = part[box][places].astype(dtype)
-        return np.ravel_multi_index(tuple(p + f for p, f in zip(places, first, strict=True)), (resolution,) * 3), values
-    before = [min(f, 1) for f in first]  # a voxel one step outside is reached as well
-    padded = np.pad(part[box], [(b, 1) for b in before])
-    corners = zip(first, before, padded.shape, strict=True)
-    axes = [_zoomed_axis(f - b, n, side, resolution) for f, b, n in corners]
-    kept, points = zip(*axes, strict=True)
-    places = np.nonzero(_reached(padded != 0, points))
-    coordinates = np.stack([line[index] for line, index in zip(points, places, strict=True)])
-    values = ndimage.map_coordinates(padded, coordinates, output=dtype, order=order)
-    return np.ravel_multi_index(
-        tuple(k[index] for k, index in zip(kept, places, strict=True)), (resolution,) * 3
-    ), values
-
-
-def _zoomed_axis(first: int, count: int, side: int, resolution: int) -> tuple[NDArray[np.intp], NDArray[np.float64]]:
-    """Lattice indices between `count` cube voxels from index `first` on, and their places relative to it.
-
-    The products are scipy's, and so is leaving out a last one that rounding puts beyond the cube; subtracting a whole
-    number that is not negative is exact.
-    """
-    place = np.arange(resolution, dtype=np.float64) * ((side - 1) / (resolution - 1))
-    kept = np.flatnonzero((place >= first) & (place < first + count - 1) & (place <= side - 1))
-    return kept, place[kept] - first
-
-
-def _reached(filled: Mask, points: Sequence[NDArray[np.float64]]) -> Mask:
-    """Points, given per axis, with a filled voxel among their eight neighbours."""
-    for axis, line in enumerate(points):
-        below = line.astype(np.intp)
-        filled = filled.take(below, axis) | filled.take(below + 1, axis)
-    return filled
 
 
 def _center_of_mass(mask: Mask) -> NDArray[np.float64]:
@@ -219,12 +163,12 @@ def _radius(sigma: float) -> int:
 def _sample(
     volume: Volume, matrix: Affine, shape: Shape3, order: int, sigma: NDArray[np.float64] | None = None
 ) -> FloatVolume:
-    """Value of a volume at `matrix` @ index for every index of `shape`, 0 outside; blurred before, if `sigma` is given.
+    """Value of a volume at `matrix` @ index for every index of `shape`, 0 outside; blurred first if `sigma` is given.
 
     Args:
         volume: (i, j, k).
         matrix: Index of the result → index of the volume, (4, 4).
-        shape: Of the result.
+        shape: Shape of the result.
         order: 1 linear, 0 nearest neighbour.
         sigma: Standard deviations of the Gaussian, voxels of the volume, (3,).
     """
@@ -243,7 +187,7 @@ def _sample(
 
 
 def _parallel_axes(matrix: Affine, shape: Shape3) -> tuple[int, int, int] | None:
-    """The volume's axis that each axis of the result runs along; None if it is oblique."""
+    """For each axis of the result the parallel axis of the volume; None if the result is oblique."""
     a, b, c = (int(axis) for axis in np.abs(matrix[:3, :3]).argmax(axis=0))
     lean = np.abs(matrix[:3, :3]) * np.array(shape)
     lean[[a, b, c], [0, 1, 2]] = 0.0

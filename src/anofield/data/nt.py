@@ -1,6 +1,6 @@
-"""The data files of 2021: `.nt` (one prepared case) and `.cp` (class centres); folders of them ⇄ stores.
+"""The data files of 2021: `.nt` (a prepared case), `.cp` (class centres), `dict_cid.k` (code rows); folders ⇄ stores.
 
-Both are pickles, and a pickle can run code: `_pickles` reads them by an allow-list and never calls anything.
+They are pickles, and a pickle can run code: `_pickles` reads them by an allow-list and never calls anything.
 """
 
 from __future__ import annotations
@@ -8,7 +8,7 @@ from __future__ import annotations
 import itertools
 import pickle
 import shutil
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -24,21 +24,25 @@ from anofield.data._pickles import (
     as_number,
     load,
     pickled_array,
+    pickled_integer,
     pickled_name,
     pickled_text,
     pickled_tuple,
     reading,
+    shown,
     write,
 )
 from anofield.data.classes import MAX_CLASSES
 from anofield.data.cohort.case import Case
 from anofield.data.lattice import Lattice
-from anofield.data.prepare import Prepared, Recipe, published_lattice
-from anofield.data.rows import ROWS_FILE, as_case_id, is_file_name, read_rows, write_rows
-from anofield.data.scan import Scan
-from anofield.data.store import Store, lattice_side
+from anofield.data.prepared import Prepared
+from anofield.data.published import lattice_side, published_lattice
+from anofield.data.recipe import Recipe
+from anofield.data.store import Store
 from anofield.errors import CohortError, ScanError, UsageError
 from anofield.typing import Classes, PathLike
+
+ROWS_FILE = "dict_cid.k"  # published name
 
 
 class LegacyCase(NamedTuple):
@@ -56,11 +60,11 @@ class LegacyCase(NamedTuple):
 
 
 def read_nt(path: PathLike) -> LegacyCase:
-    """Read one `.nt` file: an `img_extended`, bare or alone in a list; a missing case id becomes the file's stem.
+    """Read one `.nt` file: an `img_extended`, bare or alone in a list; the file's stem replaces a missing case id.
 
     Raises:
-        ScanError: The file is missing, truncated or no pickle, asks for anything but arrays and `img_extended`, or
-            its volumes are not 3-D, not whole numbers from 0 to 255, or of two shapes.
+        ScanError: The file is missing, truncated or not a pickle, it asks for anything but arrays and `img_extended`,
+            or its volumes are not 3-D, differ in shape or hold other values than whole numbers from 0 to 255.
     """
     with reading(path, ScanError):
         content = load(path, ScanError)
@@ -90,7 +94,7 @@ def read_centers_pickle(path: PathLike) -> tuple[float, ...]:
     """Read the class centres of a `.cp` file; classes are numbered in its order, so it must increase.
 
     Raises:
-        UsageError: The file is missing, no pickle, asks for anything but arrays, or holds something else than 3 to
+        UsageError: The file is missing or not a pickle, it asks for anything but arrays, or it does not hold 3 to
             `MAX_CLASSES` increasing numbers.
     """
     with reading(path, UsageError):
@@ -98,7 +102,7 @@ def read_centers_pickle(path: PathLike) -> tuple[float, ...]:
         array = as_array(content) if isinstance(content, Call) else np.array([as_number(item) for item in content])
         centers = tuple(float(value) for value in array.ravel())
         if not 3 <= len(centers) <= MAX_CLASSES or not all(a < b for a, b in itertools.pairwise(centers)):
-            raise ValueError(f"its {len(centers)} numbers are not 3 to {MAX_CLASSES} that increase")
+            raise ValueError(f"expected 3 to {MAX_CLASSES} increasing numbers, found {len(centers)}")
         return centers
 
 
@@ -107,31 +111,70 @@ def write_centers_pickle(path: PathLike, centers: Sequence[float]) -> None:
     write(path, pickled_array(np.asarray(centers, dtype=np.float64)))
 
 
+def read_rows(path: PathLike) -> dict[str, int]:
+    """Read `dict_cid.k`: case id → row of the code table.
+
+    Raises:
+        UsageError: The file is missing or not a pickle, it asks for anything but plain values, or it is not a
+            dictionary from case ids to different rows.
+    """
+    with reading(path, UsageError):
+        content = load(path, UsageError)
+        if not isinstance(content, dict):
+            raise ValueError("it holds no dictionary")
+        rows = {as_case_id(cid): as_number(row) for cid, row in content.items()}
+        if not all(isinstance(row, int) and row >= 0 for row in rows.values()):
+            raise ValueError("its rows are not whole numbers of 0 or more")
+        if len(set(rows.values())) < len(content):
+            raise ValueError("two of its case ids have the same row")
+        return {cid: int(row) for cid, row in rows.items()}
+
+
+def write_rows(path: PathLike, rows: Mapping[str, int]) -> None:
+    """Write `dict_cid.k`: case id → row of the code table."""
+    items = (pickled_text(cid) + pickled_integer(row) for cid, row in rows.items())
+    write(path, pickle.EMPTY_DICT + pickle.MARK + b"".join(items) + pickle.SETITEMS)
+
+
+def as_case_id(cid: object) -> str:
+    """A case id, which must be a plain file name; a number becomes text."""
+    text = str(cid) if isinstance(cid, str | int) else ""
+    if not is_file_name(text):
+        raise ValueError(f"the case id {shown(cid)} is not a file name")
+    return text
+
+
+def is_file_name(text: str) -> bool:
+    """Whether a text is the name of a file in a folder, not a path to somewhere else."""
+    return text not in ("", ".", "..") and text.isprintable() and not set(text) & set("/\\")
+
+
 def import_store(folder: PathLike, path: PathLike, recipe: Recipe, *, force: bool = False) -> Store:
-    """Make a store from the `.nt` files of a folder, all or nothing; a killed import goes on where it stopped.
+    """Make a store from all `.nt` files of a folder; an interrupted import is resumed where it stopped.
 
     Args:
-        folder: Where the `.nt` files lie.
+        folder: Folder of the `.nt` files.
         path: Store to make, by convention `NAME.zarr`.
-        recipe: How the files were made: `ifl2021-hcp` or `ifl2021-brats`, centres and mode pool. Its resolution is
+        recipe: Recipe that made the files: `ifl2021-hcp` or `ifl2021-brats`, centres and mode pool. The resolution is
             taken from the files.
-        force: Replace a store that is there.
+        force: Replace an existing store.
 
     Returns:
         The store. A `.nt` file keeps neither brain mask nor affine: the brain is where the class is above 0, and the
-        native affine is exactly the identity, which says that the place in the world is unknown. The way from the
-        lattice to the native voxels is the recipe's and right. Cases come in the order of the rows of `dict_cid.k`
-        where that lies beside them, so that a training of 2021 goes on with its codes; else by case id.
+        native affine is exactly the identity, which means that the position in the world is unknown. The map from the
+        lattice to the native voxels is that of the recipe and correct. Cases have the order of the rows of
+        `dict_cid.k` if the folder has one, so that a training of 2021 continues with its codes; else they are sorted
+        by case id.
 
     Raises:
-        UsageError: The recipe is not a published one, or another store is there.
-        CohortError: No `.nt` file, two with one case id, two resolutions, or a case of `dict_cid.k` without file.
-        ScanError: A file cannot be used (see `read_nt`), is no cube, or has more classes than there are centres.
+        UsageError: The recipe is not a published one, or the path holds another store.
+        CohortError: The folder has no `.nt` file, two files have the same case id, resolutions differ, or a case of
+            `dict_cid.k` has no file.
+        ScanError: A file cannot be used (see `read_nt`), is not a cube, or has more classes than there are centres.
     """
-    if recipe.name == "box":
-        raise UsageError(
-            "no file of 2021 was made by the recipe box", remedy="give --recipe ifl2021-hcp or ifl2021-brats"
-        )
+    if not recipe.kind.published:
+        what = f"the recipe {recipe.name} is not one of 2021"
+        raise UsageError(what, remedy="give --recipe ifl2021-hcp or ifl2021-brats")
     found = _survey(folder, recipe)
     side, full = found[0].resolution, lattice_side(recipe.model_copy(update={"resolution": None}))
     recipe = recipe.model_copy(update={"resolution": None if side == full else side})
@@ -143,24 +186,27 @@ def import_store(folder: PathLike, path: PathLike, recipe: Recipe, *, force: boo
     for row, entry in enumerate(track(found, "import", len(found))):
         digest = file_hash(entry.path)
         if not store.is_current(row, digest):
-            store.write(row, _as_prepared(read_nt(entry.path), entry.path, recipe, lattice, digest))
+            store.write(row, _as_prepared(read_nt(entry.path), recipe, lattice), digest)
     return store
 
 
 def export_nt(store: Store, folder: PathLike) -> list[Path]:
-    """Write the complete cases of a store as `CASE.nt`, and `dict_cid.k` with their rows in the order of the store.
+    """Write the complete cases of a store as `CASE.nt` files, and `dict_cid.k` with their rows, in store order.
 
-    A store with labels gives every case a `seg`, all 0 where it had none; a store without gives None.
+    With labels in the store, every case gets a `seg`, which is 0 everywhere if the case has no label; without labels,
+    `seg` is None.
 
     Raises:
         ExperimentError: No case is complete.
-        CohortError: A case id is no file name.
+        CohortError: A case id is not a file name.
         MachineError: The folder cannot be written or the disk is full.
     """
     done = store.require_cases()
     ids = [store.ids[index] for index in done]
     if odd := next((cid for cid in ids if not is_file_name(cid)), None):
-        raise CohortError(f"the case id {odd!r} is no file name", where=store.path, remedy="prepare the cohort again")
+        raise CohortError(
+            f"the case id {odd!r} is not a file name", where=store.path, remedy="prepare the cohort again"
+        )
     paths = [Path(folder) / f"{cid}.nt" for cid in ids]
     for index, cid, path in track(zip(done, ids, paths, strict=True), "export", len(done)):
         write_nt(path, LegacyCase(store.classes(index), store.label(index), cid))
@@ -169,7 +215,7 @@ def export_nt(store: Store, folder: PathLike) -> list[Path]:
 
 
 class _Entry(NamedTuple):
-    """What the store must know of a file before it is made."""
+    """The facts of a `.nt` file that are needed to create the store."""
 
     id: str
     path: Path
@@ -203,15 +249,15 @@ def _survey(folder: PathLike, recipe: Recipe) -> list[_Entry]:
 
 
 def _by_row(found: list[_Entry], path: Path) -> list[_Entry]:
-    """Files in the order of the code rows, so that a training of 2021 can go on; those without a row come after."""
+    """Files in the order of the code rows, so that a training of 2021 can continue; those without a row come last."""
     rows = read_rows(path) if path.is_file() else {}
     lost = sorted(set(rows) - {entry.id for entry in found})
     if lost:
         raise CohortError(
-            f"gives rows to {counted(len(lost), 'case')} without a .nt file here (first: {', '.join(lost[:3])})",
+            f"has rows for {counted(len(lost), 'case')} without a .nt file here (first: {', '.join(lost[:3])})",
             where=path,
-            why="the cases after them would get the codes of others",
-            remedy="bring the files back, or move it away if no training of 2021 is to go on with them",
+            why="the cases after them would get the codes of other cases",
+            remedy=f"restore the files; or, if you do not continue a training of 2021, move {ROWS_FILE} away",
         )
     return sorted(found, key=lambda entry: (entry.id not in rows, rows.get(entry.id, 0), entry.id))
 
@@ -220,7 +266,7 @@ def _entry(path: Path, recipe: Recipe) -> _Entry:
     case = read_nt(path)
     if len(set(case.img.shape)) != 1 or not 8 <= case.img.shape[0] <= 512:
         raise ScanError(
-            f"has shape {case.img.shape}, a cube of 8 to 512 voxels a side is needed",
+            f"has shape {case.img.shape}; expected a cube of 8 to 512 voxels per side",
             where=path,
             remedy="prepare the scans again with `anofield prepare`",
         )
@@ -229,15 +275,14 @@ def _entry(path: Path, recipe: Recipe) -> _Entry:
         raise ScanError(
             f"has class {top}, but there are {count} centres (classes 0 to {count - 1})",
             where=path,
-            why="the class stands for no intensity",
+            why="a class without a centre has no intensity",
             remedy="give the centres that the file was made with: --centers FILE.cp",
         )
     return _Entry(case.cid, path, case.img.shape[0], case.seg is not None)
 
 
-def _as_prepared(case: LegacyCase, path: Path, recipe: Recipe, lattice: Lattice, digest: str) -> Prepared:
-    """A case as the store takes it; of the scan itself, which the store does not keep, nothing is left."""
-    nothing = np.broadcast_to(np.float32(0), lattice.native_shape)
+def _as_prepared(case: LegacyCase, recipe: Recipe, lattice: Lattice) -> Prepared:
+    """Convert a case to the form that the store writes."""
     return Prepared(
         classes=case.img,
         brain=case.img > 0,
@@ -245,10 +290,7 @@ def _as_prepared(case: LegacyCase, path: Path, recipe: Recipe, lattice: Lattice,
         label=case.seg,
         lattice=lattice,
         recipe=recipe,
-        scan=Scan(nothing, lattice.native_affine, None, path),
-        native_brain=nothing > 0,
         scale=(0.0, 1.0),
-        source_hash=digest,
     )
 
 
@@ -256,7 +298,7 @@ def _volume(value: object, what: str) -> Classes:
     """(i, j, k) uint8."""
     array = as_array(value)
     if array.ndim != 3 or array.size == 0:
-        raise ValueError(f"{what} has shape {array.shape}, a 3-D volume is needed")
+        raise ValueError(f"{what} has shape {array.shape}; expected a 3-D volume")
     if not (array.min() >= 0 and array.max() <= 255 and (array.dtype.kind in "bu" or (array % 1 == 0).all())):
-        raise ValueError(f"{what} holds other values than whole numbers from 0 to 255")
+        raise ValueError(f"{what} holds values other than whole numbers from 0 to 255")
     return np.array(array, dtype=np.uint8, order="C")

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import hashlib
 import zlib
+from collections.abc import Iterable
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
 
 import nibabel as nib
 import numpy as np
@@ -13,10 +16,12 @@ import numpy as np
 from anofield._files import replacing
 from anofield._words import counted
 from anofield.errors import ScanError
-from anofield.typing import Affine, FloatVolume, Mask, PathLike, Volume
+from anofield.typing import Affine, FloatVolume, PathLike, Volume
 
+IN_MEMORY = "array"  # name of a scan that does not come from a file
+ALIGNED = 2  # NIfTI-1 code of a frame that is aligned to another image; nibabel's default
 SUFFIXES = (".nii.gz", ".nii", ".mgz", ".mgh")
-UNREADABLE = (  # what nibabel and its decompressors raise on files that are damaged or no scans
+UNREADABLE = (  # errors of nibabel and its decompressors on files that are damaged or not scans
     nib.filebasedimages.ImageFileError,
     nib.spatialimages.HeaderDataError,
     OSError,
@@ -26,7 +31,6 @@ UNREADABLE = (  # what nibabel and its decompressors raise on files that are dam
     OverflowError,
     zlib.error,
 )
-BRAIN_VOLUME_ML = (300.0, 2400.0)  # newborn brain to far above the largest adult brain; a whole head is 3 to 5 litres
 
 
 @dataclass(frozen=True)
@@ -37,7 +41,7 @@ class Scan:
         data: Intensities, (i, j, k), in the order of the file.
         affine: Voxel index → world, RAS+ mm, (4, 4).
         header: Header of the source file, copied, never edited.
-        path: Where it was read from.
+        path: Path of the file; a name for a scan from memory.
     """
 
     data: Volume
@@ -56,6 +60,33 @@ class Scan:
         """Volume of one voxel in millilitres."""
         return float(abs(np.linalg.det(self.affine[:3, :3]))) / 1000.0
 
+    @cached_property
+    def content_hash(self) -> str:
+        """SHA-256 of the scan's content: float32 voxels in RAS order and their affine, to 0.001 mm.
+
+        The file's name, compression, stored type and order of axes do not count.
+        """
+        turn = nib.io_orientation(self.affine)
+        affine = self.affine @ nib.orientations.inv_ornt_aff(turn, self.data.shape)
+        digest = voxel_digest(nib.apply_orientation(self.data, turn))
+        digest.update((np.round(affine, 3) + 0.0).astype("<f4").tobytes())  # + 0: −0 is 0
+        return str(digest.hexdigest())
+
+    def __repr__(self) -> str:
+        where = f"{format_spacing(self.spacing)} mm, {orientation(self.affine)}"
+        return f"Scan({stem(self.path)}: {format_shape(self.data.shape)} at {where})"
+
+    def like(self, data: Volume) -> Scan:
+        """Another volume (i, j, k) on the same voxels."""
+        return Scan(data, self.affine, self.header, self.path)
+
+    def to_nibabel(self) -> Any:
+        """The scan as a nibabel image, with its header's sform, qform, codes and units."""
+        return _image_like(self, self.data)
+
+
+Source: TypeAlias = PathLike | Scan | nib.spatialimages.SpatialImage | tuple[Volume, Affine]
+
 
 def stem(path: PathLike) -> str:
     """File name without folder and scan suffix: `a/sub-1_T2w.nii.gz` → `sub-1_T2w`."""
@@ -68,22 +99,46 @@ def read_scan(path: PathLike, *, dtype: type[np.floating[Any]] = np.float32) -> 
 
     Args:
         path: NIfTI-1, NIfTI-2 or MGH file, 3-D (a trailing axis of length one is dropped).
-        dtype: Type of the data; the published recipes need `numpy.float64`, everything else is content with float32.
+        dtype: Type of the data; the published recipes need `numpy.float64`, everything else takes float32.
 
     Raises:
         ScanError: The file is missing, unreadable, truncated, not 3-D, holds NaN or infinity, is constant, or its
             affine is singular.
     """
     path = Path(path)
-    image = _open(path)
-    data = _data(image, path, dtype)
-    _check_values(data, path)
-    return Scan(data, _affine(image, path), image.header.copy(), path)
+    return _from_image(_open(path), path, dtype)
+
+
+def as_scan(source: Source, *, path: PathLike | None = None, dtype: type[np.floating[Any]] = np.float32) -> Scan:
+    """A checked scan from a file or from memory.
+
+    Args:
+        source: A path, a `Scan`, a nibabel image, or an array (i, j, k) with its affine (voxel index → world, RAS+ mm).
+        path: Name of a scan from memory; by default the image's file, or `array`.
+        dtype: Type of the data, as in `read_scan`.
+
+    Raises:
+        ScanError: The scan cannot be used (see `read_scan`), or the source is none of the four.
+    """
+    if isinstance(source, str | Path):
+        return read_scan(source, dtype=dtype)
+    if isinstance(source, Scan):
+        name = Path(path or source.path)
+        data, affine = _data(source.data, name, dtype, stored=source.data.dtype), _affine(source.affine, name)
+        return _checked(Scan(data, affine, source.header, name))
+    if isinstance(source, nib.spatialimages.SpatialImage):
+        return _from_image(source, Path(path or source.get_filename() or IN_MEMORY), dtype)
+    if not (isinstance(source, tuple) and len(source) == 2):
+        what = f"{type(source).__name__} is not a scan"
+        raise ScanError(what, remedy="give a path, a Scan, a nibabel image, or a pair (array, affine)")
+    name, array = Path(path or IN_MEMORY), np.asarray(source[0])
+    data, affine = _data(array, name, dtype, stored=array.dtype), _affine(source[1], name)
+    return _checked(Scan(data, affine, _new_header(data, affine), name))
 
 
 @dataclass(frozen=True)
 class Geometry:
-    """What a header says without its voxels: shape, affine (voxel index → world, RAS+ mm), stored type, the header."""
+    """Geometry of a scan by its header: shape, affine (voxel index → world, RAS+ mm), stored type, and the header."""
 
     shape: tuple[int, ...]
     affine: Affine
@@ -100,98 +155,74 @@ def read_geometry(path: PathLike) -> Geometry:
     path = Path(path)
     image = _open(path)
     dtype = np.dtype(image.get_data_dtype()).name
-    return Geometry(tuple(image.shape), _affine(image, path), dtype, image.header.copy())
+    return Geometry(tuple(image.shape), _affine(image.affine, path), dtype, image.header.copy())
 
 
-def read_labels(path: PathLike, like: Scan) -> Volume:
-    """Read a label map or mask (i, j, k) that must lie on the voxels of `like`.
+def as_labels(source: Source | Volume, like: Scan, what: str = "label map") -> Volume:
+    """A label map or mask (i, j, k) as integers, which must lie on the voxels of `like`.
+
+    Args:
+        source: A path, a `Scan`, a nibabel image, a pair `(array, affine)`, or an array on the voxels of `like`.
+        like: The scan.
+        what: Name of the map in errors.
+
+    Returns:
+        The values, rounded to the nearest integer.
 
     Raises:
-        ScanError: As `read_scan` (a constant map is allowed), or the shape or the affine differs from the scan's.
+        ScanError: See `read_scan` (but a constant map is allowed); or the shape or affine differs from the scan's.
     """
-    path = Path(path)
-    image = _open(path)
-    data = _data(image, path, np.float32)
+    data, affine, path = _voxels_of(source, like)
     if not np.isfinite(data).all():
-        raise ScanError("the label map holds NaN or infinity", where=path, remedy="write it as integers")
+        raise ScanError(f"the {what} holds NaN or infinity", where=path, remedy="write it as integers")
     if data.shape != like.data.shape:
         raise ScanError(
-            f"the label map has shape {data.shape}, its scan {like.data.shape} ({like.path.name})",
+            f"the {what} has shape {data.shape}, its scan {like.data.shape} ({like.path.name})",
             where=path,
-            why="labels are compared voxel by voxel",
-            remedy="resample the label map to the scan with nearest-neighbour interpolation",
+            why="the two are compared voxel by voxel",
+            remedy=f"resample the {what} to the scan with nearest-neighbour interpolation",
         )
-    apart = float(np.abs(_corners(_affine(image, path), data.shape) - _corners(like.affine, data.shape)).max())
+    apart = float(np.abs(_corners(affine, data.shape) - _corners(like.affine, data.shape)).max())
     if apart > 0.5 * max(like.spacing):
         raise ScanError(
-            f"the label map's affine puts its corners {apart:.1f} mm away from the scan's ({like.path.name})",
+            f"the {what}'s affine puts its corners {apart:.1f} mm away from the scan's ({like.path.name})",
             where=path,
-            why="the two would be compared at different places",
-            remedy="copy the scan's affine into the label map if the voxels correspond, otherwise resample it",
+            why="the two would be compared at different positions",
+            remedy=f"copy the scan's affine into the {what} if the voxels correspond, otherwise resample it",
         )
     return np.rint(data).astype(np.int32)
+
+
+def _voxels_of(source: Source | Volume, like: Scan) -> tuple[Volume, Affine, Path]:
+    """Voxels, affine and name of a label map in any form; a plain array has the affine of `like`."""
+    if isinstance(source, str | Path):
+        path = Path(source)
+        image = _open(path)
+        return _image_data(image, path), _affine(image.affine, path), path
+    if isinstance(source, nib.spatialimages.SpatialImage):
+        path = Path(source.get_filename() or IN_MEMORY)
+        return _image_data(source, path), _affine(source.affine, path), path
+    if isinstance(source, Scan):
+        return source.data, source.affine, source.path
+    array, affine = source if isinstance(source, tuple) and len(source) == 2 else (source, like.affine)
+    path, array = Path(IN_MEMORY), np.asarray(array)
+    return _data(array, path, np.float32, stored=array.dtype), _affine(affine, path), path
 
 
 def read_map(path: PathLike, like: Scan) -> FloatVolume:
     """Read a score map (i, j, k) float32 that must lie on the voxels of `like`; it may be constant.
 
     Raises:
-        ScanError: Missing, unreadable, not finite, or of another shape.
+        ScanError: The file is missing or unreadable, holds NaN or infinity, or has another shape.
     """
     path = Path(path)
-    data = _data(_open(path), path, np.float32)
+    data = _image_data(_open(path), path)
     if data.shape != like.data.shape or not np.isfinite(data).all():
         what = (
             "is not finite" if data.shape == like.data.shape else f"has shape {data.shape}, its scan {like.data.shape}"
         )
         raise ScanError(what, where=path, remedy="detect the case again with --force")
     return data
-
-
-def brain_mask(scan: Scan, mask: PathLike | None = None) -> Mask:
-    """Brain voxels of a scan: the mask file's non-zero voxels, else the scan's own if it is skull-stripped.
-
-    Raises:
-        ScanError: Mask unusable, or the brain's volume lies outside `BRAIN_VOLUME_ML`: the scan is not
-            skull-stripped, or holds no brain.
-    """
-    brain = (scan.data != 0) if mask is None else (read_labels(mask, scan) > 0)
-    volume = float(np.count_nonzero(brain)) * scan.voxel_ml
-    low, high = BRAIN_VOLUME_ML
-    if volume > high:
-        raise ScanError(
-            f"{volume:.0f} ml are not zero, more than any brain ({high:.0f} ml)",
-            where=scan.path if mask is None else mask,
-            why="the scan is not skull-stripped, and skull and scalp would be reported as anomalies",
-            remedy="strip it first (HD-BET, SynthStrip, BET set the outside to 0) or give its brain mask with --mask",
-        )
-    if volume < low:
-        raise ScanError(
-            f"only {volume:.0f} ml are not zero, less than any brain ({low:.0f} ml)",
-            where=scan.path if mask is None else mask,
-            why="there is too little brain to fit",
-            remedy="look at the file in a viewer; check that its voxel size is in millimetres",
-        )
-    return np.asarray(brain, dtype=np.bool_)
-
-
-def check_contrast(values: Volume, path: PathLike) -> None:
-    """Refuse a brain of one value, which is no scan but a mask or what a broken conversion left.
-
-    Args:
-        values: Intensities of the brain's voxels, any shape.
-        path: The scan.
-
-    Raises:
-        ScanError: They are all the same.
-    """
-    if values.min() == values.max():
-        raise ScanError(
-            f"every brain voxel has the same intensity ({float(values.flat[0]):g})",
-            where=path,
-            why="there is nothing to see in it",
-            remedy="see that it is the scan and not its mask; check the conversion that wrote it",
-        )
 
 
 def write_like(scan: Scan, array: Volume, path: PathLike, *, description: str = "anofield") -> None:
@@ -207,19 +238,55 @@ def write_like(scan: Scan, array: Volume, path: PathLike, *, description: str = 
     """
     if array.shape != scan.data.shape:
         raise ValueError(f"array of shape {array.shape} on the voxels of a scan of shape {scan.data.shape}")
+    with replacing(path) as partial:
+        nib.save(_image_like(scan, array, description), partial)
+
+
+def voxel_digest(data: Volume) -> Any:
+    """SHA-256 object over the shape of a volume (i, j, k) and its voxels as float32, in Fortran order."""
+    digest = hashlib.sha256(repr(data.shape).encode())
+    digest.update(np.ascontiguousarray(data.T, dtype="<f4").data)  # no copy of what nibabel reads
+    return digest
+
+
+def orientation(affine: Affine) -> str:
+    """Directions of the voxel axes, for example `RAS`."""
+    return "".join(code or "?" for code in nib.aff2axcodes(affine))
+
+
+def format_shape(shape: Iterable[object]) -> str:
+    """Voxels per axis in words: `240×240×155`."""
+    return "×".join(map(str, shape))
+
+
+def format_spacing(spacing: Iterable[float]) -> str:
+    """Voxel edges in words, to a hundredth: `0.7×0.7×2.5`."""
+    return format_shape(f"{round(step, 2):g}" for step in spacing)
+
+
+def _image_like(scan: Scan, array: Volume, description: str | None = None) -> Any:
+    """A NIfTI image of an array on the voxels of `scan`; the description is the scan's own if none is given."""
     two = isinstance(scan.header, nib.Nifti2Header)
     header = (nib.Nifti2Header if two else nib.Nifti1Header).from_header(scan.header, check=False)
-    affine = None
-    if not isinstance(scan.header, nib.Nifti1Header | nib.Nifti2Header):  # MGH has neither frames nor units
-        affine = scan.affine
+    if not isinstance(scan.header, nib.Nifti1Header | nib.Nifti2Header):  # MGH has no units
         header.set_xyzt_units("mm")
     header.set_data_dtype(array.dtype)
-    header["descrip"] = description.encode()[:79]
+    if description is not None:
+        header["descrip"] = description.encode()[:79]
     header["cal_min"] = header["cal_max"] = 0
     kind: Any = nib.Nifti2Image if two else nib.Nifti1Image
-    image = kind(array, affine, header)
-    with replacing(path) as partial:
-        nib.save(image, partial)
+    return kind(array, scan.affine, header)  # keeps sform and qform if one of them is the affine
+
+
+def _new_header(data: Volume, affine: Affine) -> Any:
+    """A NIfTI-1 header with the affine in sform and qform, in mm."""
+    header = nib.Nifti1Header()
+    header.set_data_dtype(data.dtype)
+    header.set_data_shape(data.shape)
+    header.set_sform(affine, ALIGNED)
+    header.set_qform(affine, ALIGNED)
+    header.set_xyzt_units("mm")
+    return header
 
 
 def _open(path: Path) -> Any:
@@ -228,7 +295,7 @@ def _open(path: Path) -> Any:
     try:
         image: Any = nib.load(path)
         if not isinstance(image, nib.spatialimages.SpatialImage):
-            raise ValueError(f"{type(image).__name__} is no volume")
+            raise ValueError(f"{type(image).__name__} is not a volume")
         return image
     except UNREADABLE as error:
         raise ScanError(
@@ -238,18 +305,29 @@ def _open(path: Path) -> Any:
         ) from error
 
 
-def _data(image: Any, path: Path, dtype: type[np.floating[Any]]) -> Volume:
-    shape = tuple(image.shape)
+def _from_image(image: Any, path: Path, dtype: type[np.floating[Any]]) -> Scan:
+    """A checked scan from an opened image."""
+    return _checked(Scan(_image_data(image, path, dtype), _affine(image.affine, path), image.header.copy(), path))
+
+
+def _image_data(image: Any, path: Path, dtype: type[np.floating[Any]] = np.float32) -> Volume:
+    """Voxels (i, j, k) of an opened image."""
+    return _data(image.dataobj, path, dtype, stored=np.dtype(image.get_data_dtype()))
+
+
+def _data(voxels: Any, path: Path, dtype: type[np.floating[Any]], *, stored: np.dtype[Any]) -> Volume:
+    """Voxels (i, j, k) of an array, or of nibabel's proxy of one, which is read from disk here."""
+    shape = tuple(voxels.shape)
     if len(shape) < 3 or any(n != 1 for n in shape[3:]) or 0 in shape:
         raise ScanError(
-            f"has shape {shape}, a 3-D volume is needed",
+            f"has shape {shape}; expected a 3-D volume",
             where=path,
             remedy="extract one volume, for example with `nibabel.four_to_three` or `fslroi`",
         )
-    if np.dtype(image.get_data_dtype()).kind == "c":
-        raise ScanError("holds complex numbers", where=path, remedy="write its magnitude as a scan of its own")
+    if stored.kind == "c":
+        raise ScanError("holds complex numbers", where=path, remedy="save its magnitude as a separate scan")
     try:
-        return np.asarray(image.dataobj, dtype=dtype).reshape(shape[:3])
+        return np.asarray(voxels, dtype=dtype).reshape(shape[:3])
     except UNREADABLE as error:
         raise ScanError(
             f"its voxels cannot be read ({error})",
@@ -265,19 +343,31 @@ def _data(image: Any, path: Path, dtype: type[np.floating[Any]]) -> Volume:
         ) from error
 
 
-def _affine(image: Any, path: Path) -> Affine:
-    affine = np.asarray(image.affine, dtype=np.float64)
+def _affine(given: Any, path: Path) -> Affine:
+    try:
+        affine = np.asarray(given, dtype=np.float64)
+    except (TypeError, ValueError):
+        what = f"its affine is of type {type(given).__name__}; expected numbers, (4, 4)"
+        raise ScanError(what, where=path, remedy="give the map from voxel indices to RAS+ mm") from None
+    if affine.shape != (4, 4):
+        what = f"its affine has shape {affine.shape}; expected (4, 4)"
+        raise ScanError(what, where=path, remedy="give the map from voxel indices to RAS+ mm")
     if not np.isfinite(affine).all() or abs(np.linalg.det(affine[:3, :3])) < 1e-6:
         raise ScanError(
             "its affine is singular",
             where=path,
-            why="voxels have no place in millimetres",
+            why="voxels have no position in millimetres",
             remedy="repair the header's sform or qform (convert again from the source)",
         )
+    if not np.allclose(affine[3], (0, 0, 0, 1)):
+        what = f"the last row of its affine is {affine[3].tolist()}, not 0 0 0 1"
+        raise ScanError(what, where=path, remedy="give the map from voxel indices to RAS+ mm; is it transposed?")
     return affine
 
 
-def _check_values(data: Volume, path: Path) -> None:
+def _checked(scan: Scan) -> Scan:
+    """The scan, if its voxels are finite and not all the same."""
+    data, path = scan.data, scan.path
     low, high = float(data.min()), float(data.max())
     if not (np.isfinite(low) and np.isfinite(high)):
         bad = int(np.count_nonzero(~np.isfinite(data)))
@@ -294,6 +384,7 @@ def _check_values(data: Volume, path: Path) -> None:
             why="there is nothing to see in it",
             remedy="check the conversion that wrote it",
         )
+    return scan
 
 
 def _corners(affine: Affine, shape: tuple[int, ...]) -> Affine:

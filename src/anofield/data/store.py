@@ -1,88 +1,136 @@
 """A prepared cohort on disk: one Zarr 3 group, one chunk per case, safe for several writers, resumable.
 
 `classes`, `brain` and `label` are (case, i, j, k) uint8; `to_native` and `native_affine` (case, 4, 4), `native_shape`
-(case, 3), `source_hash` (case, 32) and `done` (case,) have one chunk per case as well, because a group's attributes are
-one file that two writers would race for. Attributes, written once: recipe, case ids, subjects, format version.
+(case, 3), `source_hash` (case, 32) and `done` (case,) have one chunk per case as well: a group's attributes are one
+file, and two writers could overwrite each other's. Attributes, written once: recipe, case ids, subjects, version.
 """
 
 from __future__ import annotations
 
 import hashlib
-import json
 import shutil
 from collections.abc import Sequence
-from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import zarr
+from pydantic import BaseModel, ConfigDict
 
 from anofield._files import file_hash, writing
 from anofield._words import counted
-from anofield.data.cohort.case import Case
-from anofield.data.parallel import Outcome, map_cases
-from anofield.data.prepare import Prepared, Recipe, prepare_case
-from anofield.data.recipe import missing_keys
+from anofield.data.cohort.case import Case, cohort_of
+from anofield.data.parallel import HERE, Outcome, Spread, map_cases
+from anofield.data.prepare import prepare_case
+from anofield.data.prepared import Prepared
+from anofield.data.published import lattice_side
+from anofield.data.recipe import Recipe, missing_keys
 from anofield.errors import CohortError, ExperimentError, UsageError
 from anofield.typing import Classes, Json, PathLike
 
 FORMAT = 1
+RESUME = "run `anofield prepare` again, which resumes where it stopped"
 ARRAYS = ("classes", "brain", "to_native", "native_affine", "native_shape", "source_hash", "done")
 
 
+class StoreInfo(BaseModel):
+    """Attributes of a store, written once.
+
+    Attributes:
+        format: Version of the store's layout.
+        recipe: Recipe of the cases.
+        cases: Case ids, in the order of the arrays.
+        subjects: Subject of each case.
+    """
+
+    model_config = ConfigDict(frozen=True)
+
+    format: int = FORMAT
+    recipe: Recipe
+    cases: list[str]
+    subjects: list[str]
+
+
 class Store:
-    """Reader and writer of a prepared cohort.
+    """Reader and writer of a prepared cohort; also a `Dataset` of torch, which loads (classes, brain, id) by index.
 
     Attributes:
         path: Folder of the store.
-        ids: Case ids, in the order of the arrays.
-        recipe: How the cases were prepared.
+        info: Attributes of the store: recipe, case ids, subjects.
     """
 
     def __init__(self, path: PathLike, *, mode: str = "r") -> None:
         """Open a store.
 
         Raises:
-            CohortError: There is no store, it was written by another format version, or it lacks arrays or keys of its
-                recipe.
+            CohortError: There is no store, it has another format version, or it lacks arrays or keys of its recipe.
         """
         self.path = Path(path)
         try:
             self._group: Any = zarr.open_group(str(path), mode="r" if mode == "r" else "r+")
-            attributes: Json = dict(self._group.attrs)
-            self.ids: list[str] = list(attributes["cases"])
-            self.recipe = Recipe.model_validate(attributes["recipe"])
-            missing = [name for name in ARRAYS if name not in self._group]
-            missing += [f"recipe.{key}" for key in missing_keys(attributes["recipe"])]
-        except (FileNotFoundError, KeyError, ValueError, json.JSONDecodeError) as error:
+            self.info = _read_info(self._group, self.path)
+        except (FileNotFoundError, ValueError) as error:  # damaged JSON and what the model refuses are ValueErrors
             raise CohortError(
                 "is not a store of prepared scans", where=path, remedy="make one with `anofield prepare`"
             ) from error
-        if attributes["format"] != FORMAT:
-            raise CohortError(
-                f"has store format {attributes['format']}, this version reads {FORMAT}",
-                where=path,
-                remedy="prepare the cohort again",
-            )
+        missing = [name for name in ARRAYS if name not in self._group]
+        missing += [f"recipe.{key}" for key in missing_keys(self.recipe.model_fields_set)]
         if missing:
             raise CohortError(f"lacks {', '.join(missing)}", where=path, remedy="prepare the cohort again with --force")
-        self.subjects: list[str] = list(attributes["subjects"])
+
+    def __repr__(self) -> str:
+        count = f"{len(self.done)} of {counted(len(self), 'case')}"
+        return f"Store({self.path.name}: {count}, {self.resolution}³, recipe {self.recipe.name})"
+
+    def __len__(self) -> int:
+        """Number of cases, complete or not."""
+        return len(self.ids)
+
+    def __getitem__(self, index: int) -> tuple[Classes, Classes, str]:
+        """Classes (R, R, R) uint8, brain (R, R, R) uint8 and id of a case.
+
+        `torch.utils.data.DataLoader(store)` needs a complete store. If the store is not complete, use
+        `Subset(store, store.done)`.
+
+        Raises:
+            IndexError: There is no such case.
+            ExperimentError: The case is not complete.
+        """
+        if not 0 <= index < len(self):
+            raise IndexError(f"case {index} of {len(self)}")
+        if not (self._group["done"][index] and self._has_chunks(index)):
+            raise ExperimentError(f"case {self.ids[index]} is not complete", where=self.path, remedy=RESUME)
+        return self.classes(index), self.brain(index), self.ids[index]
+
+    @property
+    def ids(self) -> list[str]:
+        """Case ids, in the order of the arrays."""
+        return self.info.cases
+
+    @property
+    def subjects(self) -> list[str]:
+        """Subject of each case."""
+        return self.info.subjects
+
+    @property
+    def recipe(self) -> Recipe:
+        """How the cases were prepared."""
+        return self.info.recipe
 
     @classmethod
     def create(cls, path: PathLike, cases: Sequence[Case], recipe: Recipe, *, labels: bool, side: int) -> Store:
-        """Create the store of these cases, or open the one that is there if it was made for the same cases and recipe.
+        """Create the store of these cases, or open an existing one if it was made for the same cases and recipe.
 
         Args:
             path: Folder, by convention `NAME.zarr`.
             cases: The cohort; its order is the order of the arrays.
-            recipe: Stored with it.
+            recipe: Recipe of the cases.
             labels: Whether to keep lesion labels.
             side: R, lattice voxels per axis.
 
         Raises:
-            UsageError: A store of other cases or another recipe is already there.
+            UsageError: The folder already holds a store of other cases or another recipe.
             MachineError: The folder cannot be written.
         """
         with writing(path):
@@ -92,14 +140,9 @@ class Store:
         with writing(path):
             group = zarr.create_group(str(path))
             _create_arrays(group, len(cases), side, labels)
-            group.attrs.update(
-                {
-                    "format": FORMAT,
-                    "recipe": recipe.model_dump(mode="json"),
-                    "cases": [case.id for case in cases],
-                    "subjects": [case.subject or case.id for case in cases],
-                }
-            )
+            subjects = [case.subject or case.id for case in cases]
+            info = StoreInfo(recipe=recipe, cases=[case.id for case in cases], subjects=subjects)
+            group.attrs.update(info.model_dump(mode="json"))
         return cls(path, mode="r+")
 
     @classmethod
@@ -125,7 +168,7 @@ class Store:
         return [int(i) for i in np.flatnonzero(self._group["done"][:]) if self._has_chunks(int(i))]
 
     def summary(self) -> Json:
-        """What it holds, as plain values."""
+        """Summary of the store as plain values."""
         return {
             "store": str(self.path),
             "cases": self.ids,
@@ -151,19 +194,19 @@ class Store:
         return bool(self._group["done"][index]) and same and self._has_chunks(index)
 
     def _has_chunks(self, index: int) -> bool:
-        """Whether the files of a case are there; Zarr would read a lost chunk as zeros without a word."""
+        """Whether the files of a case are there; Zarr reads a lost chunk as zeros without an error."""
         return all((self.path / name / "c" / str(index)).exists() for name in ("classes", "brain"))
 
     def forget(self, index: int) -> None:
-        """Mark a case undone: its files changed, and what is stored is no longer theirs."""
+        """Mark a case as not done, because its files changed since it was stored."""
         with writing(self.path):
             self._group["done"][index] = 0
 
-    def write(self, index: int, prepared: Prepared) -> None:
-        """Write one case; its done flag comes last, so a killed writer leaves the case undone.
+    def write(self, index: int, prepared: Prepared, source_hash: str) -> None:
+        """Write one case; its `done` flag is written last, so an interrupted write leaves the case undone.
 
         Raises:
-            MachineError: The disk refuses.
+            MachineError: The disk is full or cannot be written.
         """
         group = self._group
         with writing(self.path):
@@ -175,7 +218,7 @@ class Store:
             group["to_native"][index] = prepared.lattice.to_native
             group["native_affine"][index] = prepared.lattice.native_affine
             group["native_shape"][index] = np.asarray(prepared.lattice.native_shape)
-            group["source_hash"][index] = np.frombuffer(bytes.fromhex(prepared.source_hash), dtype=np.uint8)
+            group["source_hash"][index] = np.frombuffer(bytes.fromhex(source_hash), dtype=np.uint8)
             group["done"][index] = 1
 
     def classes(self, index: int) -> Classes:
@@ -194,14 +237,14 @@ class Store:
         """Indices of the complete cases, at least `count` of them.
 
         Raises:
-            ExperimentError: There are fewer.
+            ExperimentError: Fewer cases are complete.
         """
         done = self.done
         if len(done) < count:
             raise ExperimentError(
                 f"holds {counted(len(done), 'complete case')} of {len(self.ids)}; needed: {count}",
                 where=self.path,
-                remedy="run `anofield prepare` again; it goes on where it stopped",
+                remedy=RESUME,
             )
         return done
 
@@ -212,49 +255,43 @@ def prepare_cohort(
     path: PathLike,
     *,
     labels: bool = False,
-    workers: int = 1,
-    scheduler: str | None = None,
+    spread: Spread = HERE,
     force: bool = False,
 ) -> tuple[Store, list[Outcome[bool]]]:
-    """Prepare every case into a store; cases that are done and unchanged are skipped, failing ones recorded.
+    """Prepare every case and write it to a store; unchanged finished cases are skipped, failing ones recorded.
 
     Args:
         cases: The cohort.
-        recipe: How.
-        path: Store to make or to go on with.
-        labels: Keep lesion labels.
-        workers: Local processes.
-        scheduler: Address of a running Dask scheduler instead; `path` and the scans must be visible to its workers.
-        force: Replace a store that is there.
+        recipe: Recipe of the store.
+        path: Store to make or to resume.
+        labels: Whether to keep lesion labels.
+        spread: Where the work runs; all workers must be able to read the scans and to write to `path`.
+        force: Whether to replace an existing store.
 
     Returns:
         The store, and the outcome of every case.
 
     Raises:
-        UsageError: A store of other cases or another recipe is there, or one without the labels asked for.
+        CohortError: Two cases have the same id.
+        UsageError: An existing store has other cases, another recipe, or no labels although labels are wanted.
     """
+    cases = cohort_of(cases)
     if force and (Path(path) / "zarr.json").is_file():
         shutil.rmtree(path)
     Store.create(path, cases, recipe, labels=labels, side=lattice_side(recipe))
     rows = {case.id: row for row, case in enumerate(cases)}
-    work = partial(_prepare_into, path=str(path), recipe=recipe, rows=rows)
-    outcomes = list(map_cases(work, cases, workers=workers, scheduler=scheduler, label="prepare"))
+    work = partial(_prepare_into, path=str(Path(path).absolute()), recipe=recipe, rows=rows)
+    outcomes = list(map_cases(work, cases, spread=spread, label="prepare"))
     return Store(path), outcomes
 
 
-def lattice_side(recipe: Recipe) -> int:
-    """Lattice voxels per axis: the resolution asked for, or the published full one."""
-    published = {"ifl2021-hcp": 300, "ifl2021-brats": 240}  # Naval Marimont & Tarroni 2021
-    return recipe.resolution or published[recipe.name]
-
-
 def _prepare_into(case: Case, *, path: str, recipe: Recipe, rows: dict[str, int]) -> bool:
-    """Write one case unless it is current; whether it was written."""
+    """Write one case unless it is current; returns whether it was written."""
     store, row, digest = Store(path, mode="r+"), rows[case.id], _digest(case)
     if store.is_current(row, digest):
         return False
     store.forget(row)
-    store.write(row, replace(prepare_case(case, recipe), source_hash=digest))
+    store.write(row, prepare_case(case, recipe), digest)
     return True
 
 
@@ -268,11 +305,21 @@ def _digest(case: Case) -> str:
 
 
 def stored_recipe(path: PathLike) -> Recipe | None:
-    """The recipe of the store that a run would go on with; None if there is no store."""
+    """The recipe of an existing store, which can be resumed; None if there is no store."""
     try:
         return Store(path).recipe
     except CohortError:
         return None
+
+
+def _read_info(group: Any, path: Path) -> StoreInfo:
+    """Attributes of a store of this format."""
+    attributes = dict(group.attrs)
+    found = attributes.get("format", FORMAT)
+    if found != FORMAT:
+        what = f"has store format {found}, this version reads {FORMAT}"
+        raise CohortError(what, where=path, remedy="prepare the cohort again")
+    return StoreInfo.model_validate(attributes)
 
 
 def _create_arrays(group: Any, cases: int, side: int, labels: bool) -> None:

@@ -25,16 +25,16 @@ BIDS_MASKS = ("mask", "dseg", "roi")  # suffixes of lesion and brain masks
 def find_bids(root: Path, modality: str = "T2w", entities: Mapping[str, str] | None = None) -> list[Case]:
     """BIDS tree, raw or derivative: `sub-*/[ses-*/]<datatype>/*_<suffix>.nii.gz`.
 
-    Lesion and brain masks (`*_label-lesion_mask`, `*_desc-brain_mask`, also `_dseg` and `_roi`) are looked for there
-    and under `derivatives/`; one belongs to a scan when all its entities but `desc` and `label` are the scan's.
+    Lesion and brain masks (`*_label-lesion_mask`, `*_desc-brain_mask`, also `_dseg` and `_roi`) are searched there and
+    under `derivatives/`. A mask belongs to a scan if all its entities except `desc` and `label` are those of the scan.
 
     Args:
-        root: Where the `sub-*` folders are.
-        modality: The suffix.
-        entities: Values that a scan's name must have; an entity it lacks does not match, indices match as numbers.
+        root: Folder that holds the `sub-*` folders.
+        modality: BIDS suffix of the scans.
+        entities: Entities that a scan's name must have; a missing entity does not match, indices match as numbers.
 
     Raises:
-        CohortError: No scan has the suffix and the entities; says which there are.
+        CohortError: No scan has the suffix and the entities; the error lists those that exist.
     """
     files = [_bids_name(path) for path in _bids_files(str(root))]
     of_suffix = [file for file in files if file.suffix == modality]
@@ -52,13 +52,13 @@ def find_bids(root: Path, modality: str = "T2w", entities: Mapping[str, str] | N
 
 
 def parse_entities(text: str) -> dict[str, str]:
-    """BIDS entities written as on the command line.
+    """Parse BIDS entities as written on the command line.
 
     >>> parse_entities("acq=highres,run=1")
     {'acq': 'highres', 'run': '1'}
 
     Raises:
-        UsageError: Something else than `key=value` pairs.
+        UsageError: The text is not a list of `key=value` pairs.
     """
     pairs = [pair.strip().partition("=") for pair in text.split(",") if pair.strip()]
     if not all(key and sign and value for key, sign, value in pairs):
@@ -67,7 +67,7 @@ def parse_entities(text: str) -> dict[str, str]:
 
 
 class _BidsName(NamedTuple):
-    """A file of a BIDS tree, its name taken apart; sorts by path."""
+    """A file of a BIDS tree and the parts of its name; sorts by path."""
 
     path: str
     entities: tuple[tuple[str, str], ...]
@@ -76,6 +76,7 @@ class _BidsName(NamedTuple):
 
     @property
     def subject(self) -> str:
+        """`sub-` and the subject's label."""
         return "sub-" + dict(self.entities).get("sub", "")
 
 
@@ -90,7 +91,7 @@ def _bids_name(path: str) -> _BidsName:
 
 
 def _bids_files(folder: str, levels: int = 0) -> Iterator[str]:
-    """Volumes in `sub-*/[ses-*/]<datatype>/`, the `sub-*` up to `levels` folders deeper."""
+    """Volumes in `sub-*/[ses-*/]<datatype>/`; the `sub-*` folders may lie up to `levels` folders deeper."""
     for entry in entries_of(folder):
         if entry.name in BIDS_DATATYPES and entry.is_dir():
             yield from (e.path for e in entries_of(entry.path) if e.name.endswith(SUFFIXES))
@@ -110,7 +111,7 @@ def _index(key: str, value: str) -> str | int:
 
 
 def _base(file: _BidsName, modality: str) -> object:
-    """What a mask and its scan have in common."""
+    """The parts of a name that a mask and its scan have in common."""
     return (
         frozenset(pair for pair in file.entities if pair[0] not in ("desc", "label")),
         file.words - {*_SUBJECTS, modality},
@@ -130,10 +131,10 @@ def _nothing_in_bids(
         there = [f"{key} ({', '.join(v for _, v in some)})" for key, some in itertools.groupby(pairs, lambda p: p[0])]
         asked = ", ".join(f"{key}-{value}" for key, value in wanted.items())
         what = f"none of {counted(len(of_suffix), f'{modality} scan')} has {asked}"
-        return CohortError(what, where=root, remedy=f"filter by what there is: {', '.join(there) or 'no entities'}")
+        return CohortError(what, where=root, remedy=f"filter by existing entities: {', '.join(there) or 'no entities'}")
     counts = Counter(file.suffix for file in files if file.suffix not in BIDS_MASKS)
     there = [f"{suffix} ({count})" for suffix, count in counts.most_common()]
     remedy = "give the folder that holds the sub-* folders, or another layout: --dataset"
     if there:
-        remedy = f"choose with --modality what there is: {', '.join(there)}"
+        remedy = f"choose an existing suffix with --modality: {', '.join(there)}"
     return CohortError(f"no {modality} scans found in sub-*/[ses-*/]*/", where=root, remedy=remedy)

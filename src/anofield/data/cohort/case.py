@@ -3,13 +3,18 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Sequence
+import re
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 
-from anofield.errors import UsageError
+from anofield.errors import CohortError, UsageError
+from anofield.typing import PathLike
+
+OWN_FILES = r"(run|results|failures.*)\.json"  # files of a run, next to the folders of its cases
+LONGEST_ID = 200  # bytes; file systems allow 255 in a name, and temporary files add to it
 
 
 @dataclass(frozen=True)
@@ -17,12 +22,12 @@ class Case:
     """One scan of a cohort.
 
     Attributes:
-        id: Unique in the cohort; also the name of the case's folder in a run.
+        id: Case id, unique in the cohort; also the name of the case's folder in a run.
         image: Scan file.
         label: Lesion truth on the scan's voxels, if there is one.
         mask: Brain mask on the scan's voxels, if there is one.
-        subject: Whom it shows; splits never separate the scans of one subject. Empty means the id.
-        group: What a manifest says it belongs to, for example `train` or `test`.
+        subject: Subject of the scan; splits keep the scans of a subject together. If empty, the id is used.
+        group: Group of the case in a manifest, for example `train` or `test`.
     """
 
     id: str
@@ -33,15 +38,65 @@ class Case:
     group: str | None = None
 
 
-def part_of(cases: Sequence[Case], part: str | None) -> tuple[list[Case], str]:
-    """The K-th of N parts of a cohort (every N-th case), and what to add to the names of its own files.
+def cohort_of(cases: Iterable[Case], where: PathLike = "") -> list[Case]:
+    """The cases as a list, checked: their ids name the folders of their results.
 
     Args:
-        cases: The cohort, in an order that every part finds alike.
+        cases: The cohort.
+        where: Where the cases come from, for the error.
+
+    Raises:
+        CohortError: Two cases have the same id, or an id cannot name a folder.
+        UsageError: Something in the list is not a case.
+    """
+    if isinstance(cases, str | Path | Case) or not isinstance(cases, Iterable):
+        raise _no_cases(cases)
+    first: dict[str, Case] = {}
+    for case in cases:
+        if not isinstance(case, Case):
+            raise _no_cases(case)
+        if problem := problem_of_id(case.id):
+            raise CohortError(f"the id {_short(case.id)} {problem[0]}", where=where or case.image, remedy=problem[1])
+        if case.id in first:
+            raise CohortError(
+                f"two scans have the id {case.id!r}: {first[case.id].image} and {case.image}",
+                where=where,
+                why="one would overwrite the results of the other",
+                remedy="rename one, or use the two folders separately",
+            )
+        first[case.id] = case
+    return list(first.values())
+
+
+def problem_of_id(name: str) -> tuple[str, str] | None:
+    """Why an id cannot name a folder, and the remedy; None if it can."""
+    if not name or re.search(r"[/\\\0]|^\.", name):
+        return "cannot name a folder", "use no slashes and no leading dot"
+    if re.fullmatch(OWN_FILES, name, re.IGNORECASE):
+        return "cannot name a folder", "choose another: a run has a file of that name"
+    if len(name.encode()) > LONGEST_ID:
+        return f"cannot name a folder: it has {len(name.encode())} bytes", f"use {LONGEST_ID} at most"
+    return None
+
+
+def _short(name: str) -> str:
+    return repr(name if len(name) <= 40 else f"{name[:40]}...")
+
+
+def _no_cases(given: object) -> UsageError:
+    what = f"{type(given).__name__} where cases are expected"
+    return UsageError(what, remedy="give a list of cases, for example from `anofield.find_cases(folder)`")
+
+
+def part_of(cases: Sequence[Case], part: str | None) -> tuple[list[Case], str]:
+    """The K-th of N parts of a cohort (every N-th case), and the suffix for the names of its files.
+
+    Args:
+        cases: The cohort, in the same order for every part.
         part: `K/N`, K from 1; None takes all.
 
     Raises:
-        UsageError: It is not K/N with 1 ≤ K ≤ N.
+        UsageError: `part` is not K/N with 1 ≤ K ≤ N.
     """
     if part is None:
         return list(cases), ""
@@ -54,7 +109,7 @@ def part_of(cases: Sequence[Case], part: str | None) -> tuple[list[Case], str]:
 def split_by_subject(
     cases: Sequence[Case], fractions: Sequence[float], generator: np.random.Generator
 ) -> list[list[Case]]:
-    """Split cases at random into parts of about the given fractions (summing to at most 1), subjects kept whole."""
+    """Split cases at random into parts of about the given fractions (sum at most 1); subjects are not divided."""
     subjects = sorted({case.subject or case.id for case in cases})
     order = [subjects[i] for i in generator.permutation(len(subjects))]
     ends = [round(len(order) * end) for end in np.cumsum([0.0, *fractions])]

@@ -1,4 +1,4 @@
-"""Find the cases of a cohort wherever they are: a tree, a folder, a glob, a manifest, a file."""
+"""Find the cases of a cohort in a tree, a folder, a glob, a manifest or a file."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from anofield.data.cohort.bids import find_bids
-from anofield.data.cohort.case import Case
+from anofield.data.cohort.case import Case, cohort_of
 from anofield.data.cohort.manifest import read_manifest
 from anofield.data.cohort.patterns import by_pattern
 from anofield.data.cohort.trees import find_brats, find_folder, find_hcp, loose_scans, recognise
@@ -17,7 +17,10 @@ from anofield.errors import CohortError, UsageError
 from anofield.typing import PathLike
 
 DATASETS = ("auto", "hcp", "brats", "bids", "folder")
-LABEL_ENDINGS = ("", "_label", "_seg", "_lesion", "_lesion_mask", "_label-lesion_mask", "_dseg", "_mask")
+LABEL_ENDINGS = (  # of a label named after its case; the first one that is there
+    *("_label-lesion_mask", "_lesion_mask", "_lesion", "_seg", "_label", "_truth", "_dseg"),
+    *("", "_mask"),
+)
 MASK_ENDINGS = ("", "_mask", "_brain_mask", "_brainmask", "_desc-brain_mask", "_seg")
 _FINDERS: dict[str, Callable[[Path, str], list[Case]]] = {"hcp": find_hcp, "brats": find_brats, "folder": find_folder}
 
@@ -35,18 +38,18 @@ def find_cases(
 
     Args:
         source: A scan, a folder, a glob pattern or a manifest (`.tsv`, see `read_manifest`).
-        dataset: How the folder is laid out, one of `DATASETS`; `auto` looks for the marks of each.
-        modality: Which scan of an HCP, BraTS or BIDS tree is meant: `T2w`, `T1w`, `FLAIR`, `T1c`; BIDS: any suffix.
+        dataset: Layout of the folder, one of `DATASETS`; `auto` recognises it.
+        modality: Modality of the scans in an HCP, BraTS or BIDS tree: `T2w`, `T1w`, `FLAIR`, `T1c`; BIDS: any suffix.
         entities: BIDS entities that a scan's name must have, for example `{"acq": "highres", "run": "1"}`.
-        label: Where the lesion truth lies, instead of where the layout has it: a file pattern with `{id}`, `{name}`
+        label: Place of the lesion truth, if it is not where the layout has it: a file pattern with `{id}`, `{name}`
             (the scan's file name without suffix) and `{dir}` (its folder), or a folder of files named after the cases.
-            A relative one counts from the scan's folder.
-        mask: Where the brain masks lie, in the same way.
+            A relative path starts at the scan's folder.
+        mask: Place of the brain masks, in the same forms.
 
     Raises:
-        CohortError: Nothing there, no scan found, two scans with one id, a manifest that cannot be used, or a label
-            or mask that is found for no case.
-        UsageError: Unknown data set, placeholder or modality, or entities for a layout that has none.
+        CohortError: The source does not exist or holds no scan, two scans have the same id, a manifest cannot be used,
+            or `label` or `mask` finds no file for any case.
+        UsageError: The data set, placeholder or modality is unknown, or the layout has no entities.
     """
     if dataset not in DATASETS:
         raise UsageError(f"unknown data set {dataset!r}", remedy=f"choose one of {', '.join(DATASETS)}")
@@ -70,7 +73,7 @@ def _find(source: PathLike, dataset: str, modality: str, entities: Mapping[str, 
         raise UsageError(
             f"entities ({', '.join(entities)}) were asked for",
             where=str(source),
-            why=f"only BIDS trees are filtered by entities, and this is taken for a {kind}",
+            why=f"only BIDS trees can be filtered by entities, and this looks like a {kind}",
             remedy="leave the filter out, name the layout with --dataset bids, or give a quoted glob",
         )
     if kind == "manifest":
@@ -89,14 +92,4 @@ def _unique(cases: list[Case], source: PathLike) -> list[Case]:
             where=str(source),
             remedy=f"give a file, a folder or a quoted glob ({', '.join(SUFFIXES)}), or name the layout: --dataset",
         )
-    first: dict[str, Case] = {}
-    for case in cases:
-        if case.id in first:
-            raise CohortError(
-                f"two scans have the id {case.id!r}: {first[case.id].image} and {case.image}",
-                where=str(source),
-                why="one would overwrite the results of the other",
-                remedy="rename one, or run the two folders one by one",
-            )
-        first[case.id] = case
-    return sorted(cases, key=lambda case: case.id)
+    return sorted(cohort_of(cases, source), key=lambda case: case.id)

@@ -4,17 +4,14 @@ from __future__ import annotations
 
 import csv
 import difflib
-import re
 from collections.abc import Mapping
 from pathlib import Path
 
 from anofield._words import counted
-from anofield.data.cohort.case import Case
+from anofield.data.cohort.case import Case, problem_of_id
 from anofield.errors import CohortError
 from anofield.typing import PathLike
 
-OWN_FILES = r"(run|results|failures.*)\.json"  # of a run, beside the folders of its cases
-LONGEST_ID = 200  # bytes; file systems take 255 in a name, and temporary files add to it
 MANIFEST_COLUMNS = ("id", "image", "label", "mask", "group", "subject")
 
 
@@ -22,11 +19,11 @@ def read_manifest(path: PathLike) -> list[Case]:
     """Cases of a tab-separated table with the columns `id image [label] [mask] [group] [subject]`.
 
     Args:
-        path: The table; its relative paths count from its folder, an empty cell or `n/a` means none.
+        path: The table; its relative paths start at its folder, and an empty cell or `n/a` means none.
 
     Raises:
-        CohortError: A column is unknown, missing or there twice, a cell is missing, an id is there twice or cannot
-            name a folder, or a file does not exist.
+        CohortError: A column is unknown, missing or repeated, a cell is missing, an id is repeated or cannot name a
+            folder, or a file does not exist.
     """
     path = Path(path)
     try:
@@ -43,7 +40,7 @@ def read_manifest(path: PathLike) -> list[Case]:
         case = _manifest_case(columns, row, path, line)
         if case.id in cases:
             what = f"lines {at[case.id]} and {line} have the id {case.id!r}"
-            raise CohortError(what, where=path, remedy="rename one; results are kept by id")
+            raise CohortError(what, where=path, remedy="rename one; results are stored by id")
         cases[case.id], at[case.id] = case, line
     _check_files(cases, at, path)
     return list(cases.values())
@@ -59,16 +56,16 @@ def _check_columns(columns: list[str], path: Path) -> None:
                 remedy=f"did you mean {near!r}? Tab-separated columns are {' '.join(MANIFEST_COLUMNS)}",
             )
     missing = [f"{name!r} is missing" for name in ("id", "image") if name not in columns]
-    wrong = missing or [f"{name!r} is there twice" for name in MANIFEST_COLUMNS if columns.count(name) > 1]
+    wrong = missing or [f"{name!r} is repeated" for name in MANIFEST_COLUMNS if columns.count(name) > 1]
     if wrong:
-        remedy = "the first line names the columns, parted by tabs"
+        remedy = "the first line names the columns, separated by tabs"
         raise CohortError(f"line 1: the column {wrong[0]}", where=path, remedy=remedy)
 
 
 def _manifest_case(columns: list[str], row: list[str], path: Path, line: int) -> Case:
     if len(row) > len(columns):
         what = f"line {line}: {counted(len(row), 'cell')} in {counted(len(columns), 'column')}"
-        raise CohortError(what, where=path, remedy="remove the tabs that are too many")
+        raise CohortError(what, where=path, remedy="remove the extra tabs")
     cells = {name: "" if cell.strip() == "n/a" else cell.strip() for name, cell in zip(columns, row, strict=False)}
     empty = [name for name in ("id", "image") if not cells.get(name)]
     if empty:
@@ -80,16 +77,9 @@ def _manifest_case(columns: list[str], row: list[str], path: Path, line: int) ->
 
 
 def _check_id(name: str, path: Path, line: int) -> None:
-    short = name if len(name) <= 40 else f"{name[:40]}..."
-    what, remedy = f"line {line}: the id {short!r} cannot name a folder", ""
-    if re.search(r"[/\\\0]|^\.", name):
-        remedy = "use no slashes and no leading dot"
-    elif re.fullmatch(OWN_FILES, name, re.IGNORECASE):
-        remedy = "choose another: a run has a file of that name"
-    elif len(name.encode()) > LONGEST_ID:
-        what, remedy = f"{what}: it has {len(name.encode())} bytes", f"use {LONGEST_ID} at most"
-    if remedy:
-        raise CohortError(what, where=path, remedy=remedy)
+    if problem := problem_of_id(name):
+        short = name if len(name) <= 40 else f"{name[:40]}..."
+        raise CohortError(f"line {line}: the id {short!r} {problem[0]}", where=path, remedy=problem[1])
 
 
 def _check_files(cases: Mapping[str, Case], at: Mapping[str, int], path: Path) -> None:
@@ -101,5 +91,5 @@ def _check_files(cases: Mapping[str, Case], at: Mapping[str, int], path: Path) -
             raise CohortError(
                 f"{len(missing)} of {counted(len(files), f'{what} file')} missing ({'; '.join(missing[:3])}{more})",
                 where=path,
-                remedy=f"paths count from {path.parent}; write n/a where there is none",
+                remedy=f"paths start at {path.parent}; write n/a where there is no file",
             )

@@ -1,4 +1,4 @@
-"""Labels and masks by a file pattern with placeholders, or from a folder of files named after the cases."""
+"""Find labels and masks by a file pattern with placeholders, or in a folder of files named after the cases."""
 
 from __future__ import annotations
 
@@ -16,11 +16,16 @@ PLACEHOLDERS = ("id", "name", "dir")
 
 
 def by_pattern(cases: Sequence[Case], pattern: str, what: str, endings: Sequence[str]) -> list[Path | None]:
-    """The label or mask of every case by a pattern or in a folder; none where a case has none, unless all have none."""
+    """Find the label or mask of every case by a pattern or in a folder; None for a case without one.
+
+    Raises:
+        UsageError: The pattern holds an unknown placeholder.
+        CohortError: No case has a file, or a case has several.
+    """
     unknown = [name for name in re.findall(r"\{(.*?)\}", pattern) if name not in PLACEHOLDERS]
     if unknown:
         known = ", ".join(f"{{{name}}}" for name in PLACEHOLDERS)
-        raise UsageError(f"--{what} {pattern}: unknown placeholder {{{unknown[0]}}}", remedy=f"there are {known}")
+        raise UsageError(f"--{what} {pattern}: unknown placeholder {{{unknown[0]}}}", remedy=f"known are {known}")
     tried = [_candidates(case, pattern, endings) for case in cases]
     found = [[p for p in paths if p.is_file() and p != case.image] for case, paths in zip(cases, tried, strict=True)]
     if not any(found):
@@ -34,12 +39,12 @@ def by_pattern(cases: Sequence[Case], pattern: str, what: str, endings: Sequence
     if several:
         (name, paths), *_ = several
         text = f"--{what} {pattern} finds {len(paths)} files: {paths[0]} and {paths[1]}"
-        raise CohortError(text, where=name, remedy="make the pattern narrower, so that one is left")
+        raise CohortError(text, where=name, remedy="make the pattern narrower, so that it matches one file")
     return [paths[0] if paths else None for paths in found]
 
 
 def _candidates(case: Case, pattern: str, endings: Sequence[str]) -> list[Path]:
-    """Where the file of a case may be: what is there in a folder or by wildcards, or else the first path thought of."""
+    """Paths that the file of a case may have: existing files in a folder or by wildcards, else the first path tried."""
     values = {"id": case.id, "name": stem(case.image), "dir": str(case.image.parent.absolute())}
     plain = Path(_filled(pattern, values)).expanduser()
     path = case.image.parent / plain  # an absolute one stays itself

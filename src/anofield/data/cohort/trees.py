@@ -1,4 +1,4 @@
-"""Cases of an HCP tree, a BraTS tree and a plain folder; which of them a folder is."""
+"""Cases of an HCP tree, a BraTS tree and a plain folder, and the recognition of a folder's layout."""
 
 from __future__ import annotations
 
@@ -43,14 +43,14 @@ def find_brats(root: Path, modality: str = "T2w") -> list[Case]:
 
 
 def find_folder(root: Path, modality: str = "T2w") -> list[Case]:
-    """Every scan below `root`, whatever its modality, but what `looks_like_a_label`."""
+    """Every scan of any modality below `root`, without the files for which `looks_like_a_label` holds."""
     return loose_scans(sorted(files_below(root)), root)
 
 
 def looks_like_a_label(path: Path, root: Path | None = None) -> bool:
-    """Whether a file is named as a label or mask: its first or last word is one of `LABEL_WORDS`, or it has a `label-`.
+    """Whether a file is named like a label or mask: by its first or last word (`LABEL_WORDS`), or by a `label-`.
 
-    Words are runs of letters, so digits and signs part them. The folders between `root` and the file count as well.
+    Words are runs of letters; digits and signs separate them. The folders between `root` and the file count as well.
 
     >>> [looks_like_a_label(Path(name)) for name in ("b_seg.nii", "a_dseg_2.nii", "labelsTr/a.nii", "Seganita_T2w.nii")]
     [True, True, False, False]
@@ -64,7 +64,7 @@ def looks_like_a_label(path: Path, root: Path | None = None) -> bool:
 
 
 def recognise(root: Path) -> str:
-    """Which of the layouts a folder has, `folder` if none: a BIDS description or tree first, then the first scan."""
+    """Layout of a folder, by a BIDS description or tree, else by the first scan; `folder` if it is none of them."""
     if (root / "dataset_description.json").is_file() or any(
         next(root.glob(f"sub-*/{session}anat"), None) for session in ("", "ses-*/")
     ):
@@ -82,20 +82,20 @@ def _is_brats(path: Path, ending: str) -> bool:
 
 
 def loose_scans(paths: Iterable[Path], root: Path | None) -> list[Case]:
-    """The scans among some files, each a case named after its file; what `looks_like_a_label` is left out.
+    """The scans among some files, each a case named after its file; files that look like labels are left out.
 
     Args:
         paths: Files in the order of the cases.
         root: Folder whose subfolders' names count as well; None for none.
 
     Raises:
-        CohortError: All scans are named as labels.
+        CohortError: All scans are named like labels.
     """
     scans = [p for p in paths if p.name.endswith(SUFFIXES) and not p.name.startswith(".") and not p.is_dir()]
     kept = [Case(stem(p), p) for p in scans if not looks_like_a_label(p, root)]
     if scans and not kept:
         raise CohortError(
-            f"{counted(len(scans), 'file')}, all named as labels or masks ({scans[0].name})",
+            f"{counted(len(scans), 'file')}, all named like labels or masks ({scans[0].name})",
             where=root or scans[0].parent,
             remedy="give one of them by its own name, or list the scans in a manifest",
         )

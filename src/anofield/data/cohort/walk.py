@@ -1,4 +1,4 @@
-"""Walking through folders: hidden names left out, every folder once, what cannot be read named."""
+"""Walk through folders: hidden names are left out, every folder is visited once, unreadable ones raise an error."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from anofield.errors import CohortError
 
 
 def files_below(root: Path) -> Iterator[Path]:
-    """Files below a folder, hidden ones and those in hidden folders left out; every folder once, links last."""
+    """Files below a folder without hidden files and folders; every folder is visited once, links last."""
     waiting, seen = deque([root]), set()
     while waiting:
         folder = waiting.popleft()
@@ -29,7 +29,7 @@ def files_below(root: Path) -> Iterator[Path]:
 
 
 def entries_of(folder: str) -> list[os.DirEntry[str]]:
-    """What a folder holds but for hidden names; nothing if there is no such folder."""
+    """Entries of a folder without hidden names; empty if there is no such folder."""
     try:
         with os.scandir(folder) as entries:
             return [entry for entry in entries if not entry.name.startswith(".")]
