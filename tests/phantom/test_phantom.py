@@ -12,11 +12,12 @@ import pytest
 from scipy import ndimage
 
 from anofield.errors import UsageError
-from anofield.phantom.cohort import plan_cohort, write_case, write_cohort
+from anofield.phantom.cohort import Cohort, plan_cohort, write_case, write_cohort
 from anofield.phantom.contrast import MODALITIES
 from anofield.phantom.layouts import LAYOUTS, Grid, case_name, case_paths, grid_of
 from anofield.phantom.lesions import LESION_KINDS
-from anofield.phantom.person import Person, make_person
+from anofield.phantom.person import Look, Person, make_person
+from images import load_image
 
 SMALL = grid_of("hcp", 32)
 MEDIUM = grid_of("hcp", 64)
@@ -44,6 +45,7 @@ def _dice(a: np.ndarray, b: np.ndarray) -> float:
     return 2 * float((a & b).sum()) / float(a.sum() + b.sum())
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("lesion", [None, *LESION_KINDS])
 def test_a_case_is_a_function_of_seed_number_and_options(lesion: str | None) -> None:
     first = make_person(3, 1, SMALL, lesion=lesion)
@@ -51,27 +53,31 @@ def test_a_case_is_a_function_of_seed_number_and_options(lesion: str | None) -> 
     assert _same(first, make_person(3, 1, SMALL, lesion=lesion))
 
 
+@pytest.mark.slow
 def test_seeds_and_numbers_make_different_people() -> None:
     people = [make_person(seed, number, SMALL).brain for seed, number in ((0, 0), (0, 1), (1, 0))]
     overlaps = [_dice(people[i], people[j]) for i, j in ((0, 1), (0, 2), (1, 2))]
     assert max(overlaps) < 0.97
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("modality", MODALITIES)
 @pytest.mark.parametrize("lesion", [None, "glioma", "dark"])
 def test_outside_is_zero_and_inside_is_positive(modality: str, lesion: str | None) -> None:
-    person = make_person(0, 2, SMALL, lesion=lesion, modality=modality)
+    person = make_person(0, 2, SMALL, lesion=lesion, look=Look(modality=modality))
     assert person.image.dtype == np.float32 and person.label.dtype == np.uint8 and person.brain.dtype == bool
     assert not person.image[~person.brain].any()
     assert person.image[person.brain].min() > 0
 
 
+@pytest.mark.slow
 def test_all_modalities_share_anatomy_and_truth() -> None:
-    people = [make_person(0, 4, SMALL, lesion="glioma", modality=m) for m in MODALITIES]
+    people = [make_person(0, 4, SMALL, lesion="glioma", look=Look(modality=m)) for m in MODALITIES]
     assert all(np.array_equal(people[0].brain, p.brain) for p in people)
     assert all(np.array_equal(people[0].label, p.label) for p in people)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", LESION_KINDS)
 def test_a_lesion_changes_nothing_far_away(kind: str) -> None:
     healthy, ill = make_person(0, 6, MEDIUM), make_person(0, 6, MEDIUM, lesion=kind)
@@ -82,19 +88,22 @@ def test_a_lesion_changes_nothing_far_away(kind: str) -> None:
     assert change[ill.label > 0].mean() > 0.1
 
 
+@pytest.mark.slow
 def test_a_lesion_without_contrast_leaves_only_its_mass_effect() -> None:
-    healthy, hidden = make_person(0, 6, SMALL), make_person(0, 6, SMALL, lesion="small", lesion_contrast=0)
+    healthy, hidden = make_person(0, 6, SMALL), make_person(0, 6, SMALL, lesion="small", look=Look(lesion_contrast=0))
     np.testing.assert_allclose(healthy.image, hidden.image, rtol=1e-4)
     assert hidden.label.any()
 
 
+@pytest.mark.slow
 def test_gliomas_displace_their_surroundings() -> None:
-    healthy = make_person(0, 6, MEDIUM, noise=0)
-    hidden = make_person(0, 6, MEDIUM, lesion="glioma", lesion_contrast=0, noise=0)
+    healthy = make_person(0, 6, MEDIUM, look=Look(noise=0))
+    hidden = make_person(0, 6, MEDIUM, lesion="glioma", look=Look(lesion_contrast=0, noise=0))
     change = np.abs(healthy.image - hidden.image)[healthy.brain]
     assert change.max() > 0.1 * np.median(healthy.image[healthy.brain])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("layout", ["hcp", "brats"])
 def test_anatomy_in_mm_does_not_depend_on_the_grid(layout: str) -> None:
     coarse, fine = grid_of(layout, 64), grid_of(layout, 96)
@@ -103,6 +112,7 @@ def test_anatomy_in_mm_does_not_depend_on_the_grid(layout: str) -> None:
     assert _dice(_resampled(low.label > 0, coarse, fine) > 0.5, high.label > 0) > 0.85
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("layout", LAYOUTS)
 def test_heads_fit_the_native_field_of_view(layout: str) -> None:
     native = grid_of(layout, "native")
@@ -114,6 +124,7 @@ def test_heads_fit_the_native_field_of_view(layout: str) -> None:
         assert inner.sum() == brain.sum() > 0
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("kind", "labels", "least", "most"),
     [("glioma", {1, 2, 4}, 5, 120), ("small", {2}, 0.05, 12), ("dark", {1}, 1, 45)],
@@ -131,6 +142,7 @@ def test_lesions_lie_in_the_brain_with_declared_labels_and_sizes(
     assert max(volumes) > 1.2 * min(volumes)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("kind", "sign"), [("glioma", 1), ("small", 1), ("dark", -1)])
 def test_contrast_on_t2w_against_the_surroundings(kind: str, sign: int) -> None:
     for number in range(2):
@@ -141,6 +153,7 @@ def test_contrast_on_t2w_against_the_surroundings(kind: str, sign: int) -> None:
         assert sign * difference > 0.1 * np.median(person.image[around])
 
 
+@pytest.mark.slow
 def test_fluid_stays_brighter_than_oedema_on_t2w() -> None:
     for number in range(2):
         person = _ill(number, "glioma")
@@ -148,6 +161,7 @@ def test_fluid_stays_brighter_than_oedema_on_t2w() -> None:
         assert np.quantile(healthy, 0.99) > np.median(person.image[person.label == 2])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", LESION_KINDS)
 def test_a_lesion_is_never_lost_on_a_coarse_grid(kind: str) -> None:
     assert make_person(0, 1, grid_of("hcp", 16), lesion=kind).label.any()
@@ -188,10 +202,11 @@ def test_names_are_unique_and_do_not_tell_the_group() -> None:
     assert case_paths("brats", "B", "FLAIR", None).image == Path("B/B_flair.nii.gz")
 
 
+@pytest.mark.slow
 def test_brats_native_case(tmp_path: Path) -> None:
-    path = write_case(tmp_path, "brats", "native", 0, 3, "glioma", "T2w")
+    path = write_case(tmp_path, Cohort("brats"), 3, "glioma")
     assert path == tmp_path / "Brats18_ANO_3_1" / "Brats18_ANO_3_1_t2.nii.gz"
-    image, seg = nib.load(path), nib.load(path.with_name("Brats18_ANO_3_1_seg.nii.gz"))
+    image, seg = load_image(path), load_image(path.with_name("Brats18_ANO_3_1_seg.nii.gz"))
     assert image.shape == seg.shape == (240, 240, 155)
     assert image.get_data_dtype() == np.int16 and seg.get_data_dtype() == np.uint8
     assert image.header["sform_code"] == image.header["qform_code"] == 1
@@ -201,24 +216,27 @@ def test_brats_native_case(tmp_path: Path) -> None:
     assert set(np.unique(label)) == {0, 1, 2, 4} and (data[label > 0] > 0).all()
 
 
+@pytest.mark.slow
 def test_brats_healthy_case_has_an_empty_label(tmp_path: Path) -> None:
-    path = write_case(tmp_path, "brats", 32, 0, 0, None, "T1w")
-    seg = np.asarray(nib.load(path.with_name("Brats18_ANO_0_1_seg.nii.gz")).dataobj)
+    path = write_case(tmp_path, Cohort("brats", size=32, modality="T1w"), 0)
+    seg = np.asarray(load_image(path.with_name("Brats18_ANO_0_1_seg.nii.gz")).dataobj)
     assert path.name == "Brats18_ANO_0_1_t1.nii.gz" and not seg.any()
 
 
+@pytest.mark.slow
 def test_hcp_tree_has_a_label_for_lesion_cases_only(tmp_path: Path) -> None:
-    healthy, ill = write_cohort(tmp_path, "hcp", healthy=1, lesion=1, size=32)
+    healthy, ill = write_cohort(tmp_path, Cohort("hcp", size=32), plan_cohort(1, 1))
     assert healthy == tmp_path / "100101" / "T1w" / "T2w_acpc_dc_restore_brain.nii.gz"
-    assert nib.load(healthy).get_data_dtype() == np.float32
+    assert load_image(healthy).get_data_dtype() == np.float32
     assert [p.name for p in healthy.parent.iterdir()] == [healthy.name]
     assert (ill.parent / "lesion_mask.nii.gz").exists()
 
 
+@pytest.mark.slow
 def test_bids_tree(tmp_path: Path) -> None:
     seen: list[tuple[int, int]] = []
-    write_cohort(tmp_path, "bids", healthy=1, lesion=1, size=32, report=lambda a, b: seen.append((a, b)))
-    write_cohort(tmp_path, "bids", healthy=1, lesion=0, size=32, first=2)
+    write_cohort(tmp_path, Cohort("bids", size=32), plan_cohort(1, 1), report=lambda a, b: seen.append((a, b)))
+    write_cohort(tmp_path, Cohort("bids", size=32), plan_cohort(1, 0, first=2))
     assert seen == [(1, 2), (2, 2)]
     files = {p.relative_to(tmp_path).as_posix() for p in tmp_path.rglob("*") if p.is_file()}
     truth = "derivatives/phantom"
@@ -243,13 +261,14 @@ def test_bids_tree(tmp_path: Path) -> None:
     assert described["DatasetType"] == "derivative" and described["GeneratedBy"]
 
 
+@pytest.mark.slow
 def test_files_are_the_same_whatever_the_order(tmp_path: Path) -> None:
     plan = plan_cohort(1, 1, first=7)
     write = {out: tmp_path / out for out in ("forward", "backward")}
     for number, kind in plan:
-        write_case(write["forward"], "hcp", 32, 1, number, kind, "T2w")
+        write_case(write["forward"], Cohort("hcp", size=32, seed=1), number, kind)
     for number, kind in reversed(plan):
-        write_case(write["backward"], "hcp", 32, 1, number, kind, "T2w")
+        write_case(write["backward"], Cohort("hcp", size=32, seed=1), number, kind)
     for path in write["forward"].rglob("*.nii.gz"):
         twin = write["backward"] / path.relative_to(write["forward"])
         assert path.read_bytes() == twin.read_bytes()
@@ -273,16 +292,16 @@ def test_cohort_plan() -> None:
         (lambda: grid_of("hcp", "big"), "'native'"),
         (lambda: grid_of("hcp", 2), "8 to 512"),
         (lambda: make_person(0, 0, SMALL, lesion="stroke"), "glioma, small, dark"),
-        (lambda: make_person(0, 0, SMALL, modality="PD"), "T2w, T1w, FLAIR"),
+        (lambda: Look(modality="PD"), "T2w, T1w, FLAIR"),
         (lambda: make_person(0, -1, SMALL), "from 0"),
-        (lambda: make_person(0, 0, SMALL, noise=-1), "0 or more"),
+        (lambda: Look(noise=-1), "0 or more"),
         (lambda: make_person(0, 0, Grid((9, 9, 9), np.eye(4)[[1, 0, 2, 3]])), "grid_of"),
         (lambda: case_name("hcp", 10**6), "below"),
         (lambda: case_name("bids", -1), "from 0"),
         (lambda: plan_cohort(-1, 0), "0 or more"),
         (lambda: plan_cohort(0, 1, kinds=()), "glioma"),
         (lambda: plan_cohort(0, 1, kinds=("cyst",)), "glioma"),
-        (lambda: write_case(Path("never"), "hcp", 32, 0, 0, None, "PD"), "T2w"),
+        (lambda: Cohort("hcp", size=32, modality="PD"), "T2w"),
     ],
 )
 def test_bad_arguments_name_the_remedy(call: object, remedy: str) -> None:

@@ -1,7 +1,7 @@
 """One person's anatomy: where each point of the head comes from in the template, and what tissue it holds.
 
 Three frames, all in mm and RAS+: *world* is the scanner's, *head* has the person's head at its origin,
-*template* is ICBM152 about its centre. The anatomy lives in the head frame and knows nothing of voxels.
+*template* is ICBM152 about its centre. The anatomy is defined in the head frame and does not depend on voxels.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from anofield.phantom import template
 from anofield.phantom.spline import Axes, Spline, draw_field
 from anofield.typing import FloatVolume, Mask
 
-MEAN_SCALE = 0.90  # ICBM152 brains are larger than people's: 1.88 l becomes a mean of 1.37 l
+MEAN_SCALE = 0.90  # the ICBM152 brain is larger than real brains: 1.88 l becomes a mean of 1.37 l
 SCALE_SD, AXIS_SCALE_SD = 0.03, 0.02  # overall and per-axis spread of head size
 SCALE_LIMITS = (0.82, 0.97)
 TURN_SD = (4.0, 2.0, 2.5)  # degrees about the x (nod), y (tilt) and z (turn) axes
@@ -34,7 +34,7 @@ PLAN_STEP = 4.0  # mm, the lattice on which heads are placed and lesions are pla
 
 @dataclass(frozen=True)
 class Anatomy:
-    """Everything that makes a person's healthy anatomy, as a function of the head frame.
+    """A person's healthy anatomy as a function of head coordinates.
 
     `to_template` is `(3, 3)`; `ventricle` in mm; head = (world - field-of-view centre - `shift`) / `zoom`.
     """
@@ -117,7 +117,7 @@ def find_sites(anatomy: Anatomy, axes: Axes) -> Sites:
     points = anatomy.template_points(axes)
     rim = anatomy.rim.on(axes)[0] + np.float32(anatomy.rim_mean)
     depth = template.nearest(template.geometry().depth, points)
-    shell = np.abs(depth + rim) < NEAREST_ERROR_MM  # elsewhere the nearest voxel settles the side
+    shell = np.abs(depth + rim) < NEAREST_ERROR_MM  # elsewhere the nearest voxel decides the side
     depth[shell] = template.sample(template.geometry().depth, points[:, shell])
     inside = depth + rim > 0
     voxels = np.nonzero(inside)

@@ -1,9 +1,10 @@
-"""Writes synthetic cases in the trees of HCP, BraTS'18 and BIDS; every file appears whole or not at all."""
+"""Synthetic cases written in the trees of HCP, BraTS'18 and BIDS; every file appears complete or not at all."""
 
 from __future__ import annotations
 
 import gzip
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import nibabel as nib
@@ -11,9 +12,9 @@ import numpy as np
 
 from anofield._files import write_bytes, write_json
 from anofield.errors import UsageError
-from anofield.phantom.layouts import Grid, case_name, case_paths, check_layout, grid_of
+from anofield.phantom.layouts import Grid, case_name, case_paths, grid_of
 from anofield.phantom.lesions import LESION_KINDS
-from anofield.phantom.person import Person, check_kind, check_modality, make_person
+from anofield.phantom.person import Look, Person, check_kind, check_modality, make_person
 from anofield.typing import Json, PathLike, Volume
 
 BIDS_VERSION = "1.10.0"
@@ -28,6 +29,35 @@ No person was scanned. Lesion and brain masks are in derivatives/phantom. Labels
 """
 
 
+@dataclass(frozen=True)
+class Cohort:
+    """The properties that all cases of a cohort share.
+
+    Attributes:
+        layout: One of `LAYOUTS`.
+        size: `"native"` or the number of voxels per side of a 208 mm cube.
+        seed: Seed of the cohort.
+        modality: One of `MODALITIES`.
+
+    Raises:
+        UsageError: The layout, the size or the modality is unknown.
+    """
+
+    layout: str
+    size: str | int = field(default="native", kw_only=True)
+    seed: int = field(default=0, kw_only=True)
+    modality: str = field(default="T2w", kw_only=True)
+
+    def __post_init__(self) -> None:
+        grid_of(self.layout, self.size)
+        check_modality(self.modality)
+
+    @property
+    def grid(self) -> Grid:
+        """Sampling grid of the scans."""
+        return grid_of(self.layout, self.size)
+
+
 def plan_cohort(
     healthy: int, lesion: int, kinds: Sequence[str] = ("glioma", "small"), first: int = 0
 ) -> list[tuple[int, str | None]]:
@@ -37,80 +67,70 @@ def plan_cohort(
     [(0, None), (1, 'glioma'), (2, 'small'), (3, 'glioma')]
 
     Raises:
-        UsageError: A count is negative, or lesion cases are wanted of no kind or of an unknown one.
+        UsageError: A count is negative, a kind is unknown, or lesion cases are wanted without a kind.
     """
     if min(healthy, lesion, first) < 0:
         raise UsageError("counts and the first case number must not be negative", remedy="give 0 or more")
     for kind in kinds:
         check_kind(kind)
     if lesion and not kinds:
-        raise UsageError("lesion cases of no kind", remedy=f"name kinds from {', '.join(LESION_KINDS)}")
+        raise UsageError("lesion cases without a kind", remedy=f"name kinds from {', '.join(LESION_KINDS)}")
     groups: list[str | None] = [None] * healthy
     groups += [kinds[i % len(kinds)] for i in range(lesion)]
     return [(first + i, kind) for i, kind in enumerate(groups)]
 
 
-def write_case(
-    out: PathLike, layout: str, size: str | int, seed: int, number: int, lesion: str | None, modality: str
-) -> Path:
-    """Makes one person and writes the scan with its masks; files that exist are replaced.
+def write_case(out: PathLike, cohort: Cohort, number: int, lesion: str | None = None) -> Path:
+    """Make one person and write the scan with its masks; existing files are replaced.
 
     Args:
         out: Folder of the cohort; made if missing.
-        layout: One of `LAYOUTS`.
-        size: `"native"` or the number of voxels per side of a 208 mm cube.
-        seed: Seed of the cohort.
+        cohort: Properties that the case shares with the other cases.
         number: Case number, from 0.
         lesion: One of `LESION_KINDS` or `None`.
-        modality: One of `MODALITIES`.
 
     Returns:
         Path of the scan.
 
     Raises:
-        UsageError: An option is unknown.
+        UsageError: The number is negative or the kind of lesion unknown.
     """
-    grid = grid_of(layout, size)
-    check_modality(modality)
+    layout, out = cohort.layout, Path(out)
     name = case_name(layout, number, lesion)
-    person = make_person(seed, number, grid, lesion=lesion, modality=modality)
-    paths = case_paths(layout, name, modality, lesion)
-    out = Path(out)
+    person = make_person(cohort.seed, number, cohort.grid, lesion=lesion, look=Look(modality=cohort.modality))
+    paths = case_paths(layout, name, cohort.modality, lesion)
     if paths.label is not None:
-        _write_nifti(out / paths.label, person.label, grid, layout)
+        _write_nifti(out / paths.label, person.label, cohort)
     if paths.brain is not None:
-        _write_nifti(out / paths.brain, person.brain.astype(np.uint8), grid, layout)
+        _write_nifti(out / paths.brain, person.brain.astype(np.uint8), cohort)
     if layout == "bids":
         _describe_bids(out)
-    return _write_nifti(out / paths.image, _stored(person, layout), grid, layout)
+    return _write_nifti(out / paths.image, _stored(person, layout), cohort)
 
 
 def write_cohort(
     out: PathLike,
-    layout: str,
-    *,
-    healthy: int,
-    lesion: int,
-    modality: str = "T2w",
-    size: str | int = "native",
-    seed: int = 0,
-    kinds: Sequence[str] = ("glioma", "small"),
-    first: int = 0,
+    cohort: Cohort,
+    plan: Sequence[tuple[int, str | None]],
     report: Callable[[int, int], None] | None = None,
 ) -> list[Path]:
-    """Writes `healthy` and `lesion` cases numbered from `first`, and BIDS's list of participants.
+    """Write the cases of a plan, and BIDS's list of participants.
 
-    `report(done, total)` is called after each case. Arguments and errors are those of `plan_cohort` and
-    `write_case`. Returns the scans' paths, in order of case number.
+    Args:
+        out: Folder of the cohort; made if missing.
+        cohort: Properties that the cases share.
+        plan: Case numbers and lesion kinds, see `plan_cohort`.
+        report: Function that is called with (done, total) after each case.
+
+    Returns:
+        Paths of the scans, in the order of the plan.
     """
-    check_layout(layout)
-    plan = plan_cohort(healthy, lesion, kinds, first)
     paths = []
     for number, kind in plan:
-        paths.append(write_case(out, layout, size, seed, number, kind, modality))
+        paths.append(write_case(out, cohort, number, kind))
         if report is not None:
             report(len(paths), len(plan))
-    if layout == "bids":
+    if cohort.layout == "bids":
         _list_participants(Path(out), plan)
     return paths
 
@@ -123,12 +143,12 @@ def _stored(person: Person, layout: str) -> Volume:
     return np.where(person.brain, whole, np.int16(0))
 
 
-def _write_nifti(path: Path, data: Volume, grid: Grid, layout: str) -> Path:
-    """Writes a volume with sform and qform in mm."""
-    image = nib.Nifti1Image(data, grid.affine)
-    code = FRAME[layout]
-    image.set_sform(grid.affine, code)
-    image.set_qform(grid.affine, code)
+def _write_nifti(path: Path, data: Volume, cohort: Cohort) -> Path:
+    """Write a volume with sform and qform in mm."""
+    affine, code = cohort.grid.affine, FRAME[cohort.layout]
+    image = nib.Nifti1Image(data, affine)
+    image.set_sform(affine, code)
+    image.set_qform(affine, code)
     image.header.set_xyzt_units("mm")
     # A zero time stamp keeps the bytes of equal cases equal.
     write_bytes(path, gzip.compress(image.to_bytes(), GZIP_LEVEL, mtime=0))
@@ -145,8 +165,8 @@ def _describe_bids(out: Path) -> None:
     write_bytes(out / "README", README.encode())
 
 
-def _list_participants(out: Path, plan: list[tuple[int, str | None]]) -> None:
-    """Adds a cohort's cases to `participants.tsv`; those of an earlier call stay."""
+def _list_participants(out: Path, plan: Sequence[tuple[int, str | None]]) -> None:
+    """Add a cohort's cases to `participants.tsv`; those of an earlier call stay."""
     table = out / "participants.tsv"
     lines = table.read_text().splitlines()[1:] if table.exists() else []
     groups = dict(line.split("\t") for line in lines if line)

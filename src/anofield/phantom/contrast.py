@@ -1,4 +1,4 @@
-"""What a scanner makes of tissue: signal per modality, lesion signal, bias field and Rician noise."""
+"""From tissue to the signal of a scanner: signal per modality, lesion signal, bias field and Rician noise."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ UNITS = (200.0, 900.0)  # scanner units of white matter, as found across sites
 REGIONAL_WIDTH, REGIONAL_SD = 24.0, (0.04, 0.03, 0.10)  # mm; grey, white, fluid (flow): healthy unevenness
 BIAS_WIDTH, BIAS_SD = 140.0, (0.02, 0.10)  # mm; from restored to raw scans
 NOISE = (0.02, 0.05)  # standard deviation per channel, white matter at 1
-FLOOR = 0.01  # lowest signal inside the brain, white matter at 1: the outside alone is zero
+FLOOR = 0.01  # lowest signal inside the brain, white matter at 1: only the outside is zero
 
 
 @dataclass(frozen=True)

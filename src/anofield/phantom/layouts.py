@@ -7,20 +7,16 @@ from pathlib import Path
 
 import numpy as np
 
+from anofield.data.published import GRIDS
+from anofield.data.recipe import RecipeName
 from anofield.errors import UsageError
 from anofield.typing import Affine, Shape3
 
 LAYOUTS = ("hcp", "brats", "bids")
-CUBE_MM = 208.0  # side of the isotropic grids: the longest head of this package and a margin
-SIZES = (8, 512)  # voxels per side that are accepted
+CUBE_MM = 208.0  # side of the isotropic grids: the longest synthetic head and a margin
+SIZES = (8, 512)  # allowed numbers of voxels per side
 HCP_IDS = (100101, 9)  # first number and step: six digits for 99 989 cases
 
-_NATIVE: dict[str, tuple[Shape3, tuple[float, float, float], tuple[float, float, float]]] = {
-    # shape, diagonal of the affine, offset in mm
-    "hcp": ((260, 311, 260), (-0.7, 0.7, 0.7), (90.0, -126.0, -72.0)),  # HCP S1200, T2w_acpc_dc_restore
-    "brats": ((240, 240, 155), (-1.0, -1.0, 1.0), (0.0, 239.0, 0.0)),  # BraTS'18, SRI24 space
-    "bids": ((192, 232, 192), (1.0, 1.0, 1.0), (-95.5, -133.5, -90.5)),  # a common 1 mm RAS matrix
-}
 _BRATS_SUFFIX = {"T2w": "t2", "T1w": "t1", "FLAIR": "flair"}
 
 
@@ -46,7 +42,7 @@ class Grid:
 
 @dataclass(frozen=True)
 class CasePaths:
-    """Where the files of one case go, relative to the cohort's folder; `None` for files a layout lacks."""
+    """Paths of the files of one case, relative to the cohort's folder; `None` for files that a layout lacks."""
 
     image: Path
     label: Path | None
@@ -54,7 +50,7 @@ class CasePaths:
 
 
 def check_layout(layout: str) -> None:
-    """Raises `UsageError` for a layout that does not exist."""
+    """Raise `UsageError` for a layout that does not exist."""
     if layout not in LAYOUTS:
         raise UsageError(f"unknown layout {layout!r}", remedy=f"choose one of {', '.join(LAYOUTS)}")
 
@@ -71,12 +67,11 @@ def grid_of(layout: str, size: str | int) -> Grid:
         UsageError: The layout or the size does not exist.
     """
     check_layout(layout)
-    shape, steps, offset = _NATIVE[layout]
-    native = Grid(shape, _affine(steps, offset))
+    native = _NATIVE[layout]
     if size == "native":
         return native
     side = _side(size)
-    coarse = tuple(float(np.sign(step)) * CUBE_MM / side for step in steps)
+    coarse = tuple(float(np.sign(step)) * CUBE_MM / side for step in np.diag(native.affine)[:3])
     corner = tuple(float(c - step * (side - 1) / 2) for c, step in zip(native.centre, coarse, strict=True))
     return Grid((side, side, side), _affine(coarse, corner))
 
@@ -113,7 +108,7 @@ def case_paths(layout: str, name: str, modality: str, lesion: str | None) -> Cas
 
 
 def _hcp_id(number: int) -> str:
-    """A six-digit number in the manner of HCP subject ids."""
+    """A six-digit number in the form of HCP subject ids."""
     first, step = HCP_IDS
     if first + step * number > 999_999:
         raise UsageError(
@@ -138,3 +133,15 @@ def _affine(steps: tuple[float, ...], offset: tuple[float, ...]) -> Affine:
     affine = np.diag([*steps, 1.0])
     affine[:3, 3] = offset
     return affine
+
+
+def _published(name: RecipeName) -> Grid:
+    """The native grid of a published data set."""
+    return Grid(GRIDS[name].shape, GRIDS[name].affine)
+
+
+_NATIVE = {
+    "hcp": _published("ifl2021-hcp"),
+    "brats": _published("ifl2021-brats"),
+    "bids": Grid((192, 232, 192), _affine((1.0, 1.0, 1.0), (-95.5, -133.5, -90.5))),  # a common 1 mm RAS matrix
+}

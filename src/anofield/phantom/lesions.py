@@ -29,7 +29,7 @@ PUSH, PUSH_REACH = (0.15, 0.45), 1.6  # mass effect at the centre, per mm of rad
 SPOT_COUNT, SPOT_DIAMETER, FIRST_SPOT_DIAMETER = (3, 15), (3.0, 12.0), (7.0, 12.0)  # mm
 DARK_ML = (3.0, 30.0)
 EDGE_MM = 1.6  # blurred edge of a lesion on a fine grid; a coarse grid's voxel width takes its place
-WHITE_PULL_MM, OEDEMA_ROUGH_MM = 6.0, 1.5  # how much farther oedema reaches in pure white matter, by chance
+WHITE_PULL_MM, OEDEMA_ROUGH_MM = 6.0, 1.5  # how much farther oedema reaches in pure white matter, and at random
 OEDEMA_FADE_MM = 8.0  # oedema is fainter near its border over this depth
 TEXTURE_WIDTH = 7.0  # mm
 ML = 1000.0  # mm³
@@ -37,7 +37,7 @@ ML = 1000.0  # mm³
 
 @dataclass(frozen=True)
 class Blob:
-    """A rough ellipsoid: `shape` `(3, 3)` maps mm from `centre` to where it is a ball of `radius` mm."""
+    """A rough ellipsoid: `shape` `(3, 3)` maps it, in mm from `centre`, to a ball of `radius` mm."""
 
     matter: str
     label: int
@@ -92,7 +92,7 @@ class Lesion:
     texture: Spline
 
     def displacement(self, head: FloatVolume) -> FloatVolume | None:
-        """Mass effect `(3, n)` in mm at head coordinates: outward from the core, none far away."""
+        """Mass effect `(3, n)` in mm at head coordinates: outward from the core, zero far away."""
         if self.push == 0:
             return None
         away = head - self.blobs[0].centre.astype(np.float32)[:, None]
@@ -169,12 +169,12 @@ def covered(lesion: Lesion, sites: Sites, parts: Fractions, spacing: float) -> t
 
 
 def no_layers(sites: Sites) -> tuple[list[Layer], Classes]:
-    """What `covered` gives for a healthy person."""
+    """Result of `covered` for a healthy person."""
     return [], np.zeros(sites.depth.shape, np.uint8)
 
 
 def _keep_one_voxel(label: Classes, layers: list[Layer], lesion: Lesion) -> None:
-    """On a very coarse grid no voxel may be half covered: the most covered one then holds the truth."""
+    """Label the most covered voxel if none is half covered, which happens on very coarse grids."""
     layer = layers[0]
     if not label.any() and len(layer.where):
         label[layer.where[np.argmax(layer.cover)]] = OEDEMA if lesion.oedema else lesion.blobs[0].label
@@ -195,16 +195,17 @@ def _draw_glioma(rng: np.random.Generator, plan: Plan) -> Lesion:
     offset = rng.standard_normal(3) * 0.12 * radius
     necrosis = Blob("necrosis", NECROSIS, centre + offset, shape, inner, 0.25, rng.uniform())
     rough, cost = draw_field(rng, 9.0, 1.0), draw_field(rng, 14.0, 0.35)
-    oedema = _spread(plan, start, volume, solid, rough, cost, rng.uniform())
+    distance, reach = _spread(plan, start, volume, solid, rough, cost)
+    oedema = Oedema(distance, reach, brightness=rng.uniform())
     push = rng.uniform(*PUSH)
     texture = draw_field(rng, TEXTURE_WIDTH, rng.uniform(0.04, 0.10))
     return Lesion((solid, necrosis), oedema, push, PUSH_REACH * radius, rough, texture)
 
 
 def _spread(
-    plan: Plan, start: int, volume: float, core: Blob, rough: Spline, cost: Spline, brightness: float
-) -> Oedema:
-    """Oedema that reaches as far as it must for the whole lesion to fill `volume` mm³."""
+    plan: Plan, start: int, volume: float, core: Blob, rough: Spline, cost: Spline
+) -> tuple[FloatVolume, float]:
+    """Effort of oedema to reach each planning point, and its reach if the whole lesion fills `volume` mm³."""
     sites, parts = plan.sites, plan.parts
     ease = parts.white + np.float32(0.3) * parts.grey + np.float32(0.03)  # fluid and falx are barriers
     effort = np.asarray(np.exp(sites.field(cost)) / ease, dtype=np.float32)
@@ -215,7 +216,7 @@ def _spread(
     level[core.level(sites.head, uneven) > 0] = np.inf
     wanted = min(int(volume / plan.cell), len(level) - 1)
     reach = -float(np.partition(level, -wanted)[-wanted])
-    return Oedema(distance, reach if np.isfinite(reach) else 0.0, brightness)
+    return distance, reach if np.isfinite(reach) else 0.0
 
 
 def _oedema_level(level: FloatVolume, white: FloatVolume, rough: FloatVolume) -> FloatVolume:
@@ -240,7 +241,7 @@ def _draw_small(rng: np.random.Generator, plan: Plan) -> Lesion:
 
 
 def _spot(rng: np.random.Generator, plan: Plan, allowed: NDArray[np.bool_], index: int) -> Blob:
-    """One small lesion; small ones are commoner than large ones, and the first is not among the smallest."""
+    """One small lesion; smaller ones are more frequent, and the first is not among the smallest."""
     low, high = FIRST_SPOT_DIAMETER if index == 0 else SPOT_DIAMETER
     diameter = low + (high - low) * rng.uniform() ** 2
     centre = plan.sites.head[:, plan.pick(rng, allowed)] + rng.uniform(-1, 1, 3) * PLAN_STEP / 2

@@ -32,38 +32,65 @@ class Person:
     lesion: str | None
 
 
-def make_person(
-    seed: int,
-    number: int,
-    grid: Grid,
-    *,
-    lesion: str | None = None,
-    modality: str = "T2w",
-    lesion_contrast: float = 1.0,
-    noise: float = 1.0,
-) -> Person:
-    """The person `number` of the cohort `seed`, as scanned on `grid`.
+def check_kind(kind: str) -> None:
+    """Raise `UsageError` for a lesion kind that does not exist."""
+    if kind not in LESION_KINDS:
+        raise UsageError(f"unknown lesion kind {kind!r}", remedy=f"choose from {', '.join(LESION_KINDS)}")
 
-    The head sits in the middle of the grid's field of view; in mm from there the anatomy and the lesion are
-    the same on every grid and for every modality. A lesion changes nothing but itself and what it displaces.
 
-    Args:
-        seed: Seed of the cohort.
-        number: Case number, from 0.
-        grid: Where to sample; its axes must run along the world's.
-        lesion: One of `LESION_KINDS`, or `None` for a healthy person.
+def check_modality(modality: str) -> None:
+    """Raise `UsageError` for a modality that does not exist."""
+    if modality not in MODALITIES:
+        raise UsageError(f"unknown modality {modality!r}", remedy=f"choose one of {', '.join(MODALITIES)}")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Look:
+    """How a person is scanned.
+
+    Attributes:
         modality: One of `MODALITIES`.
         lesion_contrast: Factor on the lesion's difference from the tissue that it replaces; 0 hides it.
         noise: Factor on the person's own noise level; 0 for none.
 
     Raises:
-        UsageError: An option is unknown, negative, or the grid is oblique.
+        UsageError: The modality is unknown or a factor is negative.
     """
-    _check(seed, number, grid, lesion, modality, min(lesion_contrast, noise))
+
+    modality: str = "T2w"
+    lesion_contrast: float = 1.0
+    noise: float = 1.0
+
+    def __post_init__(self) -> None:
+        check_modality(self.modality)
+        if (factor := min(self.lesion_contrast, self.noise)) < 0:
+            raise UsageError(f"the factor {factor} is negative", remedy="give 0 or more")
+
+
+USUAL = Look()
+
+
+def make_person(seed: int, number: int, grid: Grid, *, lesion: str | None = None, look: Look = USUAL) -> Person:
+    """The person `number` of the cohort `seed`, as scanned on `grid`.
+
+    The head sits in the middle of the grid's field of view; in mm from there the anatomy and the lesion are
+    the same on every grid and for every modality. A lesion changes only its own tissue and what it displaces.
+
+    Args:
+        seed: Seed of the cohort.
+        number: Case number, from 0.
+        grid: Sampling grid; its axes must be parallel to those of the world.
+        lesion: One of `LESION_KINDS`, or `None` for a healthy person.
+        look: Modality, contrast of the lesion and noise.
+
+    Raises:
+        UsageError: The lesion is unknown, a number is negative, or the grid is oblique.
+    """
+    _check(seed, number, grid, lesion)
     streams = [np.random.default_rng(s) for s in np.random.SeedSequence([seed, number]).spawn(4)]
     anatomy_rng, contrast_rng, noise_rng, lesion_rng = streams
     anatomy = draw_anatomy(anatomy_rng)
-    contrast = draw_contrast(contrast_rng, modality)
+    contrast = draw_contrast(contrast_rng, look.modality)
     box, axes = _head_lattice(anatomy, grid)
     sites, spacing = find_sites(anatomy, axes), round(max(grid.spacing), 3)
     if lesion is None:
@@ -73,10 +100,10 @@ def make_person(
         plan = draw_lesion(lesion_rng, lesion, anatomy)
         parts = fractions(anatomy, sites, spacing, plan.displacement(sites.head))
         layers, label = covered(plan, sites, parts, spacing)
-    signal = with_lesions(healthy_signal(contrast, sites, parts), layers, modality, lesion_contrast)
+    signal = with_lesions(healthy_signal(contrast, sites, parts), layers, look.modality, look.lesion_contrast)
     brain = np.zeros(grid.shape, np.bool_)
     brain[box] = sites.inside
-    image = scanned(signal, contrast, sites, noise_rng, noise)
+    image = scanned(signal, contrast, sites, noise_rng, look.noise)
     return Person(_filled(brain, image), brain, _filled(brain, label), grid, lesion)
 
 
@@ -99,27 +126,12 @@ def _filled(brain: Mask, values: Volume) -> Volume:
     return volume
 
 
-def _check(seed: int, number: int, grid: Grid, lesion: str | None, modality: str, factor: float) -> None:
-    """Raises `UsageError` for options that `make_person` cannot use."""
+def _check(seed: int, number: int, grid: Grid, lesion: str | None) -> None:
+    """Raise `UsageError` for arguments that `make_person` cannot use."""
     if seed < 0 or number < 0:
         raise UsageError(f"seed {seed} and case number {number} must not be negative", remedy="count from 0")
     if lesion is not None:
         check_kind(lesion)
-    check_modality(modality)
-    if factor < 0:
-        raise UsageError(f"the factor {factor} is negative", remedy="give 0 or more")
     linear = grid.affine[:3, :3]
     if np.any(linear != np.diag(np.diag(linear))) or not np.all(np.diag(linear)):
         raise UsageError("the grid is oblique or permuted", remedy="use a grid from grid_of()")
-
-
-def check_kind(kind: str) -> None:
-    """Raises `UsageError` for a lesion kind that does not exist."""
-    if kind not in LESION_KINDS:
-        raise UsageError(f"unknown lesion kind {kind!r}", remedy=f"choose from {', '.join(LESION_KINDS)}")
-
-
-def check_modality(modality: str) -> None:
-    """Raises `UsageError` for a modality that does not exist."""
-    if modality not in MODALITIES:
-        raise UsageError(f"unknown modality {modality!r}", remedy=f"choose one of {', '.join(MODALITIES)}")

@@ -1,4 +1,4 @@
-"""How far fluid must travel from a voxel through tissue that resists: shortest paths on a lattice."""
+"""Spread of fluid from a voxel through tissue that resists it: shortest paths on a lattice."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def spread_distance(inside: Mask, start: int, effort: FloatVolume, spacing: floa
         spacing: Voxel width in mm.
 
     Returns:
-        Effort in mm of unresisting tissue, at most `FAR`; voxels outside take their nearest brain voxel's.
+        Effort in mm of tissue without resistance, at most `FAR`; voxels outside get that of the nearest brain voxel.
     """
     graph = _graph(inside, effort, spacing)
     reached = dijkstra(graph, directed=False, indices=start, limit=FAR)
@@ -39,7 +39,7 @@ def spread_distance(inside: Mask, start: int, effort: FloatVolume, spacing: floa
 def _graph(inside: Mask, effort: FloatVolume, spacing: float) -> sparse.csr_array:
     """Edges between brain voxels that touch, weighted by length times mean effort."""
     count = int(inside.sum())
-    number = np.full(np.add(inside.shape, 2), -1)  # a border of nothing keeps the steps inside the array
+    number = np.full(np.add(inside.shape, 2), -1)  # an empty border keeps the steps inside the array
     number[1:-1, 1:-1, 1:-1][inside] = np.arange(count)
     flat, place = number.ravel(), np.flatnonzero(number.ravel() >= 0)
     strides = np.array(number.strides) // number.itemsize

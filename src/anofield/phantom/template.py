@@ -18,10 +18,10 @@ from anofield.typing import FloatVolume, Mask, Volume
 
 CENTRE = np.array([0.0, -18.0, 5.0])  # middle of the template brain's bounding box, MNI mm
 HALF_EXTENT = np.array([73.0, 91.0, 78.0])  # half of that box, mm
-PAD = 12  # voxels of nothing around the box, so that displaced heads never read past the edge
+PAD = 12  # empty voxels around the box, so that displaced heads stay inside the array
 SHARPEN = 1.7  # exponent that undoes some of the averaging of 152 people; 1 leaves the maps as they are
 VENTRICLE_SEED = (-9.0, 10.0, 16.0)  # MNI mm, in the body of the left lateral ventricle
-VENTRICLE_REACH_MM = 12.0  # how far around the ventricles their growth is felt (1/e)
+VENTRICLE_REACH_MM = 12.0  # distance from the ventricles at which the effect of their growth falls to 1/e
 COARSE = 2.0  # mm, voxels of the smooth maps around the ventricles
 BLUR_PER_MM = 0.42  # Gaussian sigma per mm of voxel width: half maximum at the edges of a voxel
 
