@@ -5,13 +5,14 @@ from __future__ import annotations
 import pytest
 import torch
 
-from anofield.field.codes import CodePrior, CodeTable
+from anofield.field.codes import CodePrior, Codes, CodeTable
 
 
 def table(people: int = 50, length: int = 20, bound: float | None = 1.0, std: float = 1.0) -> CodeTable:
     return CodeTable([str(i) for i in range(people)], length, bound, std, torch.Generator().manual_seed(0))
 
 
+@pytest.mark.slow
 def test_bound_rescales_the_rows_looked_up_in_place_and_no_others() -> None:
     codes = table(bound=0.9)
     with torch.no_grad():
@@ -83,3 +84,28 @@ def test_with_fewer_people_than_entries_the_prior_is_finite_and_grows_with_dista
     assert (distances > 0).all()
     torch.testing.assert_close(prior.distance(prior.mean + 2 * torch.ones(1, 64)),
                                4 * prior.distance(prior.mean + torch.ones(1, 64)))  # fmt: skip
+
+
+class TestCodes:
+    """Codes of a trained field."""
+
+    def test_are_seen_and_fitted_within_the_bound_that_the_field_looked_them_up_with(self) -> None:
+        values = 3 * torch.randn(40, 5, generator=torch.Generator().manual_seed(0))
+        codes = Codes(ids=[str(row) for row in range(40)], values=values, bound=1.0)
+        assert float(codes.seen().norm(dim=1).max()) <= 1 + 1e-6
+        prior = codes.prior()
+        torch.testing.assert_close(prior.mean, codes.seen().mean(dim=0))
+        assert float(prior.distance(codes.seen()).mean()) == pytest.approx(1.0, abs=0.2)
+        assert not torch.allclose(prior.precision, CodePrior.fit(values).precision)
+
+    def test_without_a_bound_are_seen_as_they_are_stored(self) -> None:
+        values = torch.randn(3, 5)
+        assert torch.equal(Codes(ids=("a", "b", "c"), values=values, bound=None).seen(), values)
+
+    def test_that_name_no_cases_are_named_by_their_rows(self) -> None:
+        codes = Codes(ids=(), values=torch.zeros(2, 5), bound=None)
+        assert (codes.names, len(codes)) == (["0", "1"], 2)
+
+    def test_say_what_they_are(self) -> None:
+        codes = Codes(ids=(), values=torch.zeros(2, 5), bound=0.5)
+        assert repr(codes) == "Codes(2 subjects, length 5, norms up to 0.5)"

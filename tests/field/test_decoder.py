@@ -11,6 +11,7 @@ import torch
 from anofield.errors import UsageError
 from anofield.field.decoder import Decoder, FrozenField, fourier_features
 from anofield.field.model import build_field
+from anofield.field.specs import NetworkSpecs
 from helpers import tiny_specs
 from oracle import PublishedNetwork, joined
 
@@ -31,14 +32,14 @@ VARIANTS: dict[str, dict[str, Any]] = {
 
 
 SETTINGS: dict[str, Any] = {
-    "dims": (40,) * 4, "classes": 5, "latent_in": (2,), "norm_layers": (0, 1, 2, 3), "dropout": (0, 1, 2),
-    "dropout_prob": 0.2,
+    "dims": (40,) * 4, "dim_out": 5, "latent_in": (2,), "norm_layers": (0, 1, 2, 3), "dropout": (0, 1, 2),
+    "dropout_prob": 0.2, "weight_norm": True,
 }  # fmt: skip
 
 
 def small(octaves: int | None = 2, **options: Any) -> Decoder:
     torch.manual_seed(0)
-    decoder = Decoder(7, octaves, **{**SETTINGS, **options}).double()
+    decoder = Decoder(7, octaves, NetworkSpecs(**{**SETTINGS, **options})).double()
     for name, value in decoder.named_parameters():
         if not name.startswith("lin0"):
             value.data += 0.1 * torch.randn_like(value)  # so that g is not the norm of v
@@ -47,8 +48,7 @@ def small(octaves: int | None = 2, **options: Any) -> Decoder:
 
 def plain(octaves: int | None = 2, **options: Any) -> PublishedNetwork:
     """The published network with the weights of `small`, every name and shape as in its files."""
-    settings = {**SETTINGS, "weight_norm": True, **options}
-    network = PublishedNetwork(7, octaves, dim_out=settings.pop("classes"), **settings)
+    network = PublishedNetwork(7, octaves, **{**SETTINGS, **options})
     network.load_state_dict(small(octaves, **options).state_dict())
     return network.double().eval()
 
@@ -87,7 +87,7 @@ def test_the_output_that_no_class_has_is_left_out_of_the_logits() -> None:
 
 
 def test_published_configuration_has_the_published_parameters() -> None:
-    decoder = Decoder(256, 10)
+    decoder: Any = Decoder(256, 10)
     norm = {f"lin{layer}.{part}" for layer in range(8) for part in ("weight_g", "weight_v", "bias")}
     assert set(decoder.state_dict()) == norm | {"lin8.weight", "lin8.bias", "L_mult"}
     assert sum(value.numel() for value in decoder.parameters()) == 1_847_698

@@ -15,19 +15,9 @@ import torch
 
 from anofield.errors import ExperimentError, MachineError, UsageError
 from anofield.field import experiment as module
-from anofield.field.experiment import (
-    LATEST,
-    PARTS,
-    PREVIOUS,
-    Checkpoint,
-    ConstantRate,
-    CosineRate,
-    Experiment,
-    Logs,
-    Specs,
-    StepRate,
-    WarmupRate,
-)
+from anofield.field.experiment import LATEST, PARTS, PREVIOUS, Checkpoint, Experiment
+from anofield.field.logs import Logs
+from anofield.field.specs import ConstantRate, CosineRate, Specs, StepRate, WarmupRate
 from helpers import PUBLISHED, make_checkpoint, tiny_specs
 
 
@@ -154,7 +144,7 @@ def assert_whole(found: Checkpoint, stamps: set[tuple[int, int]]) -> None:
     expected = make_checkpoint(found.epoch, found.step)
     assert torch.equal(found.model["w"], expected.model["w"])
     assert torch.equal(found.codes, expected.codes)
-    assert torch.equal(found.optimizer["state"][0], expected.optimizer["state"][0])
+    assert torch.equal(found.optimizer["state"][0]["step"], expected.optimizer["state"][0]["step"])
     assert found.code_ids == expected.code_ids
     found.logs.cut(found.epoch, 3, found.step)
     assert found.logs == expected.logs
@@ -226,6 +216,7 @@ class TestCheckpoints:
             experiment.save(make_checkpoint(3), [LATEST])
         assert_whole(Experiment(experiment.path).load(), {(2, 0), (3, 0)})
 
+    @pytest.mark.slow
     @pytest.mark.parametrize("first", range(2, SAVE_EVENTS))
     def test_a_second_kill_after_a_resume_does_no_more_harm(
         self, experiment: Experiment, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, first: int
@@ -271,8 +262,8 @@ class TestCheckpoints:
     def test_files_that_disagree_fall_back_to_the_newest_epoch_they_share(self, experiment: Experiment) -> None:
         for epoch in (1, 2, 3):
             experiment.save(make_checkpoint(epoch), [LATEST, str(epoch)])
-        for part, epoch in zip(PARTS, ("3", "2", "1"), strict=True):
-            shutil.copy(experiment.file(part, epoch), experiment.file(part, LATEST))
+        for part, name in zip(PARTS, ("3", "2", "1"), strict=True):
+            shutil.copy(experiment.file(part, name), experiment.file(part, LATEST))
             experiment.file(part, PREVIOUS).unlink()
         experiment.file("LatentCodes", "3").unlink()
         assert_whole(experiment.load(), {(2, 0)})
@@ -359,7 +350,7 @@ class TestCheckpoints:
         assert_whole(experiment.load(), {(1, 0)})
         assert experiment.model_hash() == before
         experiment.save(make_checkpoint(2), [LATEST, "2"])
-        assert experiment.model_hash() == experiment.model_hash("2") != before
+        assert experiment.model_hash() == experiment.model_hash("2") == experiment.load().hash != before
 
 
 def test_logs_are_cut_to_the_epoch_and_step() -> None:

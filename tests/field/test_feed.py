@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+from collections.abc import Generator
 
 import numpy as np
 import pytest
@@ -11,6 +12,7 @@ import torch
 from anofield.data.store import Store
 from anofield.field import feed as module
 from anofield.field.feed import READ_AHEAD, Cache, Feed, open_feed, union_of_brains
+from anofield.field.points import PointOptions
 from helpers import make_store
 
 CPU = torch.device("cpu")
@@ -23,9 +25,11 @@ def store(tmp_path_factory: pytest.TempPathFactory) -> Store:
 
 def feed_of(store: Store, cache: Cache, cases: list[int] | None = None, fraction: float = 0.5) -> Feed:
     chosen = list(range(len(store.ids))) if cases is None else cases
-    return open_feed(store, chosen, "center", count=60, fraction=fraction, seed=3, device=CPU, cache=cache)
+    points = PointOptions(lattice="center", count=60, fraction=fraction, seed=3)
+    return open_feed(store, chosen, points, device=CPU, cache=cache)
 
 
+@pytest.mark.slow
 def test_streamed_points_are_the_resident_ones(store: Store) -> None:
     plan = [torch.tensor([4, 1]), torch.tensor([0]), torch.tensor([], dtype=torch.int64), torch.tensor([6, 2, 3])]
     resident, streamed = (list(feed_of(store, cache).batches(plan, epoch=2)) for cache in ("resident", "stream"))
@@ -66,6 +70,7 @@ def test_a_stream_that_is_left_early_ends_its_threads(store: Store) -> None:
     before = threading.active_count()
     batches = feed_of(store, "stream").batches([torch.tensor([row]) for row in range(7)], epoch=1)
     next(batches)
+    assert isinstance(batches, Generator)
     batches.close()
     for thread in threading.enumerate():
         if thread.name.startswith("anofield-feed"):

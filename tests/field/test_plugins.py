@@ -15,13 +15,14 @@ from anofield._files import write_json
 from anofield.data.store import Store
 from anofield.errors import UsageError
 from anofield.field.decoder import Decoder
-from anofield.field.experiment import DECODER, PARTS, Experiment, Specs
+from anofield.field.experiment import PARTS, Experiment
 from anofield.field.export import export_experiment
-from anofield.field.model import build_field, load_model
+from anofield.field.model import build_field, open_field
 from anofield.field.plugins import GROUP, known_fields
 from anofield.field.presets import start_experiment
 from anofield.field.sample import canvas_of, unlearned_octaves
-from anofield.field.train import train
+from anofield.field.specs import DECODER, Specs
+from anofield.field.train import TrainOptions, train
 from helpers import CLASSES, World, install, small_world, tiny_specs
 
 Run = Callable[..., Any]
@@ -114,17 +115,17 @@ class TestAFieldOfAnotherPackage:
                 specs = wave_specs(world) | {"NumEpochs": epochs}
                 (tmp_path / name).mkdir(exist_ok=True)
                 (tmp_path / name / "specs.json").write_text(json.dumps(specs))
-                train(Experiment(tmp_path / name), store, resume="auto", device="cpu")
+                train(Experiment(tmp_path / name), store, TrainOptions(device="cpu"), resume="auto")
             weights.append(Experiment(tmp_path / name).load().model)
         assert set(weights[0]) == set(weights[1]) and "module.parametrizations.weight.original0" in weights[0]
         assert all(torch.equal(value, weights[1][name]) for name, value in weights[0].items())
 
     def test_is_loaded_with_the_weights_it_was_saved_with(self, world: World, tmp_path: Path) -> None:
         experiment = Experiment.create(tmp_path / "e", Specs.model_validate(wave_specs(world)))
-        train(experiment, Store(world.root / "train.zarr"), device="cpu")
+        train(experiment, Store(world.root / "train.zarr"), TrainOptions(device="cpu"))
         field = build_field(experiment.specs)
         field.load_state_dict(experiment.load().model)
-        model = load_model(experiment.path, device="cpu")
+        model = open_field(experiment.path, device="cpu")
         points, codes = torch.rand(2, 5, 3), torch.rand(2, 6)
         torch.testing.assert_close(model.field.logits(points, codes), field.logits(points, codes).detach())
         assert not any(parameter.requires_grad for parameter in model.field.decoder.parameters())
@@ -149,10 +150,11 @@ def test_the_field_of_the_how_to_is_one() -> None:
     code = next(found for found in re.findall(r"```python\n(.*?)```", page, re.DOTALL) if "class Siren" in found)
     defined: dict[str, Any] = {}
     exec(code, defined)
-    field = defined["Siren"](tiny_specs())
+    field: Any = defined["Siren"](tiny_specs())
     logits = field.logits(torch.rand(2, 7, 3), torch.rand(2, field.code_length))
-    assert logits.shape == (2, 7, field.classes) and isinstance(field, torch.nn.Module)
+    assert logits.shape == (2, 7, field.classes)
     assert (field.code_length, field.classes) == (6, CLASSES)
+    assert isinstance(field, torch.nn.Module)
 
 
 class TestNames:
@@ -166,8 +168,8 @@ class TestNames:
         ("missing", "'missing' cannot be made.*AttributeError"),
         ("number", "'number' cannot be made.*not callable"),
         ("bare", "'bare' cannot be made.*code_length"),
-        ("text", "'text' is no torch module"),
-        ("short", "code_length 2, its specs.json says 6"),
+        ("text", "'text' is not a torch module"),
+        ("short", "code_length 2, specs.json says 6"),
         ("flat", r"shape \(2, 4\)"),
     ])  # fmt: skip
     def test_a_field_that_cannot_be_used_is_refused_with_a_reason(self, name: str, words: str) -> None:

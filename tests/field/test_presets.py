@@ -9,9 +9,9 @@ import pytest
 
 import anofield
 from anofield.errors import UsageError
-from anofield.field.experiment import Specs
 from anofield.field.model import build_field
 from anofield.field.presets import PRESETS, preset
+from anofield.field.specs import Specs
 from helpers import PUBLISHED
 
 

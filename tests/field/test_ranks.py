@@ -15,8 +15,10 @@ from anofield.data.store import Store
 from anofield.field import train as module
 from anofield.field.experiment import Experiment
 from anofield.field.ranks import Ranks, interleave, plan_epoch
-from anofield.field.train import train
+from anofield.field.train import TrainOptions, train
 from helpers import make_store, tiny_specs
+
+pytestmark = pytest.mark.slow
 
 
 @pytest.mark.parametrize("shards", [1, 2, 3])
@@ -55,11 +57,11 @@ def test_two_processes_arrive_where_one_does(tmp_path: Path, monkeypatch: pytest
     torchrun(2, "-e", tmp_path / "two", "--data", store.path, "--precision", "float32")
     monkeypatch.setattr(module, "plan_epoch", merged_plan)
     one = Experiment.create(tmp_path / "one", specs)
-    train(one, store, device="cpu")
+    train(one, store, TrainOptions(device="cpu"))
     assert_close(Experiment(tmp_path / "two"), one)
     for name in ("one", "two"):  # both go on in one process: the checkpoint does not say how many wrote it
         grown = Experiment.create(tmp_path / name, specs.model_copy(update={"num_epochs": 5}))
-        train(grown, Store(store.path), resume="latest", device="cpu")
+        train(grown, Store(store.path), TrainOptions(device="cpu"), resume="latest")
     assert_close(Experiment(tmp_path / "two"), Experiment(tmp_path / "one"))
 
 

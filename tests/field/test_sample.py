@@ -15,19 +15,20 @@ import torch
 from PIL import Image
 
 from anofield.data.lattice import field_coordinates
-from anofield.data.prepare import Recipe
-from anofield.detect.fit import decode
+from anofield.data.recipe import Recipe
+from anofield.detect.decode import Person, decode
 from anofield.errors import MachineError, UsageError
 from anofield.field import sample
-from anofield.field.codes import CodePrior
+from anofield.field.codes import CodePrior, Codes
 from anofield.field.decoder import FrozenField
 from anofield.field.experiment import Experiment
-from anofield.field.model import Model, build_field
+from anofield.field.model import TrainedField, build_field, open_field
 from anofield.field.points import axis_coordinates, coordinates_of
-from anofield.report.planes import VIEWS
-from anofield.report.strip import Strip, draw_strip, write_strip
+from anofield.reports.planes import VIEWS
+from anofield.reports.strip import Strip, draw_strip, write_strip
 from helpers import CENTERS, CLASSES, make_prepared, make_store, small_world, tiny_specs
 from helpers import World as Trained
+from images import load_image
 
 HCP = Recipe(name="ifl2021-hcp", resolution=16, normalise="clip-minmax", lattice="corner", centers=CENTERS)
 BOX = Recipe(resolution=12, centers=CENTERS)
@@ -40,16 +41,17 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> Trained:
 
 
 @pytest.fixture(scope="module")
-def table() -> sample.Table:
+def table() -> Codes:
     codes = torch.randn(9, 6, generator=torch.Generator().manual_seed(1)) * torch.tensor([3, 2, 1, 1, 0.5, 0.1])
-    return sample.Table([f"p{n}" for n in range(9)], sample.bounded(codes, 1.0), 1.0, 4)
+    return Codes(ids=[f"p{n}" for n in range(9)], values=codes, bound=1.0)
 
 
-def model_of(recipe: Recipe = BOX) -> Model:
+def model_of(recipe: Recipe = BOX) -> TrainedField:
     torch.manual_seed(0)
     field = FrozenField(build_field(tiny_specs()))
-    prior = CodePrior.fit(torch.randn(20, 6, generator=torch.Generator().manual_seed(2)))
-    return Model(Path("none"), field, prior, recipe, {}, "", torch.device("cpu"))
+    codes = Codes(ids=(), values=torch.randn(20, 6, generator=torch.Generator().manual_seed(2)), bound=None)
+    return TrainedField(path=Path("none"), specs=tiny_specs(), field=field, codes=codes, recipe=recipe, hash="",
+                        epoch=1, device=torch.device("cpu"))  # fmt: skip
 
 
 CODE = torch.tensor([0.3, -0.2, 0.1, 0.4, 0.0, -0.5])
@@ -57,7 +59,7 @@ CODE = torch.tensor([0.3, -0.2, 0.1, 0.4, 0.0, -0.5])
 
 def test_a_volume_on_the_training_lattice_is_what_fit_decodes() -> None:
     model, prepared = model_of(), make_prepared(3)
-    logs = decode(model.field, CODE, prepared, model.device)  # given that the voxel is brain
+    logs = decode(Person(model.field, CODE, model.device), prepared)  # given that the voxel is brain
     classes = sample.decode_volume(model, CODE, sample.canvas_of(BOX), "class")[prepared.brain]
     inside = classes > 0
     assert inside.any()
@@ -145,18 +147,18 @@ def test_planes_outside_the_box_and_odd_places_are_refused() -> None:
     for at in ("101mm", "1.5", "-0.1", "nan"):
         with pytest.raises(UsageError, match="from -100mm to 100mm"):
             sample.plane_index(canvas, "axial", at)
-    with pytest.raises(UsageError, match="is no place"):
+    with pytest.raises(UsageError, match="is not a position"):
         sample.plane_index(canvas, "axial", "top")
 
 
-def test_an_unknown_person_is_told_the_nearest(table: sample.Table) -> None:
+def test_an_unknown_person_is_told_the_nearest(table: Codes) -> None:
     with pytest.raises(UsageError, match=r"'p33' \(nearest: 'p3'\)"):
         sample.from_cases(table, ["p1", "p33"])
     with pytest.raises(UsageError, match="nearest: 'p2'"):
         sample.between(table, "p1", "P2", 3)
 
 
-def test_the_ends_of_the_way_are_the_two_people(table: sample.Table) -> None:
+def test_the_ends_of_the_way_are_the_two_people(table: Codes) -> None:
     drawn, ends = sample.between(table, "p2", "p7", 5), sample.from_cases(table, ["p2", "p7"])
     torch.testing.assert_close(drawn.codes[[0, -1]], ends.codes)
     assert drawn.names == ["p2", "25 %", "50 %", "75 %", "p7"]
@@ -176,6 +178,7 @@ def test_the_way_turns_evenly_and_never_leaves_the_norms_of_its_ends(angle: floa
         torch.testing.assert_close(turned, torch.linspace(0, angle, 5, dtype=torch.float64), atol=1e-4, rtol=0)
 
 
+@pytest.mark.slow
 def test_the_prior_has_the_mean_and_covariance_of_the_training_codes() -> None:
     generator = torch.Generator().manual_seed(3)
     codes = torch.randn(500, 4, generator=generator) @ torch.randn(4, 4, generator=generator) + 2
@@ -197,8 +200,8 @@ def test_a_seed_gives_the_same_people_and_few_are_the_first_of_many() -> None:
     assert float(sample.from_published(50, 400, 0).codes.std()) == pytest.approx(0.1, rel=0.02)
 
 
-def test_codes_keep_the_bound_of_the_training(table: sample.Table) -> None:
-    prior = CodePrior.fit(table.codes * 4)
+def test_codes_keep_the_bound_of_the_training(table: Codes) -> None:
+    prior = CodePrior.fit(table.seen() * 4)
     assert float(sample.from_prior(prior, 50, 0, 1.0).codes.norm(dim=1).max()) <= 1 + 1e-6
     codes = torch.tensor([[3.0, 4.0], [0.1, 0.0], [0.0, 0.0]])
     torch.testing.assert_close(sample.bounded(codes, 1.0), torch.tensor([[0.6, 0.8], [0.1, 0], [0, 0]]))
@@ -209,7 +212,7 @@ def test_a_volume_is_written_where_the_box_is(tmp_path: Path) -> None:
     canvas = sample.canvas_of(BOX, 10)
     data = np.random.default_rng(0).random((10, 10, 10)).astype(np.float32)
     sample.write_volume(tmp_path / "new" / "v.nii.gz", data, canvas, "test")
-    image: Any = nib.load(tmp_path / "new" / "v.nii.gz")
+    image = load_image(tmp_path / "new" / "v.nii.gz")
     np.testing.assert_allclose(image.affine, canvas.affine)
     assert image.header.get_xyzt_units()[0] == "mm" and nib.aff2axcodes(image.affine) == ("R", "A", "S")
     np.testing.assert_array_equal(image.get_fdata(dtype=np.float32), data)
@@ -260,14 +263,15 @@ def test_a_strip_has_a_panel_for_everyone_and_the_announced_size(
     assert "patient's right is on the left" in strip.caption and "z = 3.0 mm" in strip.caption
 
 
+@pytest.mark.slow
 def test_the_table_is_read_as_the_field_sees_it(tmp_path: Path) -> None:
-    from anofield.field.train import train
+    from anofield.field.train import TrainOptions, train
 
     experiment = Experiment.create(tmp_path / "e", tiny_specs(NumEpochs=1))
-    train(experiment, make_store(tmp_path / "s.zarr"), device="cpu")
-    table = sample.read_table(experiment.path)
-    assert table.ids == [f"p{n}" for n in range(5)] and table.epoch == 1
-    assert float(table.codes.norm(dim=1).max()) <= 1 + 1e-6
+    train(experiment, make_store(tmp_path / "s.zarr"), TrainOptions(device="cpu"))
+    opened = open_field(experiment.path, device="cpu")
+    assert opened.codes.names == [f"p{n}" for n in range(5)] and opened.epoch == 1
+    assert float(opened.codes.seen().norm(dim=1).max()) <= 1 + 1e-6
     assert experiment.specs.network_specs.dim_out == CLASSES
 
 
@@ -277,12 +281,12 @@ def test_the_command_writes_what_it_says(world: Trained, tmp_path: Path, anofiel
                      "--at", "-10mm", "--json", "-o", tmp_path / "p.png")  # fmt: skip
     told = json.loads(ended.out)
     assert ended.code == 0 and told["people"] == [first, "50 %", second] and "y = −10.0 mm" in told["caption"]
-    with Image.open(tmp_path / "p.png") as image:
-        assert list(image.size) == told["size"]
+    with Image.open(tmp_path / "p.png") as picture:
+        assert list(picture.size) == told["size"]
 
     ended = anofield("sample", "-m", world.experiment, "--prior", "--count", 2, "--res", 9, "--show", "class",
                      "-o", tmp_path / "v.nii.gz")  # fmt: skip
-    image: Any = nib.load(tmp_path / "v.nii.gz")
+    image = load_image(tmp_path / "v.nii.gz")
     assert ended.code == 0 and image.shape == (9, 9, 9, 2) and image.get_data_dtype() == np.uint8
     assert "9 × 9 × 9 × 2 voxels" in ended.out and "centre of mass" in ended.out
 
@@ -292,16 +296,17 @@ def test_a_training_code_is_decoded_to_that_person(
 ) -> None:
     case = world.training[3].id
     assert anofield("sample", "-m", world.experiment, "--case", case, "-o", tmp_path / "v.nii.gz").code == 0
-    table, model = sample.read_table(world.experiment), world.model
-    expected = sample.decode_volume(model, table.codes[table.ids.index(case)], sample.canvas_of(model.recipe))
-    found: Any = nib.load(tmp_path / "v.nii.gz")
+    model = open_field(world.experiment, device="cpu")
+    code = model.codes.seen()[model.codes.names.index(case)]
+    expected = sample.decode_volume(model, code, sample.canvas_of(model.recipe))
+    found = load_image(tmp_path / "v.nii.gz")
     np.testing.assert_array_equal(found.get_fdata(dtype=np.float32), expected)
 
 
 @pytest.mark.parametrize(
     ("words", "message"),
     [
-        ((), "no people asked for"),
+        ((), "no subject or sample was requested"),
         (("--prior", "--case", "x"), "--case and --prior together"),
         (("--case", "BraTS"), "nearest: "),
         (("--prior", "--res", 1), "--res 1"),

@@ -25,7 +25,7 @@ def batch(cases: int, points: int = 30) -> tuple[Tensor, Tensor]:
 
 def run_of(cases: int = 5, **changes: Any) -> Run:
     network = tiny_specs().network_specs.model_copy(update={"dropout": ()})
-    settings = {"NetworkSpecs": network.model_dump(), **changes}
+    settings: dict[str, Any] = {"NetworkSpecs": network.model_dump(), **changes}
     return start_run(tiny_specs(**settings), [f"p{number}" for number in range(cases)], CPU)
 
 
@@ -56,7 +56,7 @@ def test_a_field_of_another_package_takes_the_steps_of_plain_autograd(
     monkeypatch: pytest.MonkeyPatch, part: int
 ) -> None:
     monkeypatch.setattr(module, "PART_POINTS", part)
-    changes = {"GradientClipNorm": 1.0, "NetworkSpecs": tiny_specs().network_specs.model_dump()}
+    changes: dict[str, Any] = {"GradientClipNorm": 1.0, "NetworkSpecs": tiny_specs().network_specs.model_dump()}
     fast, slow = run_of(**changes), run_of(**changes)  # with dropout
     slow.field.__class__ = Plain
     assert folded_weights(fast.field) and not folded_weights(slow.field)
@@ -90,10 +90,11 @@ def test_bfloat16_gradients_are_close() -> None:
     results = []
     for precision in ("float32", "bfloat16"):
         run = run_of(CodeRegularization=False)
-        run.set_precision(precision)  # type: ignore[arg-type]
+        run.set_precision(precision)
         train_step(run, batch(4, 500), torch.arange(4), 1, 4)
         results.append(torch.cat([gradient.flatten() for gradient in gradients(run)]))
-    assert functional.cosine_similarity(*results, dim=0) > 0.999
+    one, other = results
+    assert functional.cosine_similarity(one, other, dim=0) > 0.999
 
 
 class TestReluDropout:
@@ -135,6 +136,7 @@ class TestReluDropout:
         assert torch.equal(relu_dropout(x, 0.0), x.clamp_min(0))
 
 
+@pytest.mark.slow
 def test_the_compiled_loss_is_the_loss() -> None:
     """What CUDA takes; traced and differentiated by torch.compile, run without its code generator."""
     results = []

@@ -8,7 +8,6 @@ import os
 import resource
 import shutil
 import signal
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -21,11 +20,12 @@ from anofield.data.cohort.case import Case
 from anofield.data.store import Store
 from anofield.errors import ExperimentError, Interrupted, MachineError, UsageError
 from anofield.field import train as module
-from anofield.field.experiment import Experiment, Logs
-from anofield.field.model import pick_device
+from anofield.field.device import pick_device
+from anofield.field.experiment import Experiment
+from anofield.field.logs import Logs
 from anofield.field.provenance import read_provenance
 from anofield.field.step import batch_loss, start_run
-from anofield.field.train import train
+from anofield.field.train import TrainOptions, train
 from helpers import CLASSES, make_prepared, make_store, tiny_specs
 
 
@@ -36,7 +36,7 @@ def store(tmp_path_factory: pytest.TempPathFactory) -> Store:
 
 def trained(folder: Path, store: Store, **changes: Any) -> Experiment:
     experiment = Experiment.create(folder, tiny_specs(**changes))
-    train(experiment, store, device="cpu")
+    train(experiment, store, TrainOptions(device="cpu"))
     return experiment
 
 
@@ -94,6 +94,7 @@ def test_loss_is_the_published_sum_over_the_cases_of_the_batch(epoch: int, regul
     assert found == pytest.approx(expected / 2, rel=1e-5)
 
 
+@pytest.mark.slow
 def test_loss_falls_below_that_of_the_class_frequencies(tmp_path: Path, store: Store) -> None:
     rates = [{"Type": "Constant", "Value": 5e-3}, {"Type": "Constant", "Value": 1e-2}]
     experiment = trained(tmp_path, store, NumEpochs=25, SamplesPerScene=400, LearningRateSchedule=rates,
@@ -104,6 +105,7 @@ def test_loss_falls_below_that_of_the_class_frequencies(tmp_path: Path, store: S
     assert losses[-3:].mean() < 0.5 * float(-(share * np.log(share)).sum())
 
 
+@pytest.mark.slow
 def test_a_training_is_a_function_of_specs_and_store(tmp_path: Path, store: Store) -> None:
     first = trained(tmp_path / "a", store)
     torch.rand(10)
@@ -111,12 +113,14 @@ def test_a_training_is_a_function_of_specs_and_store(tmp_path: Path, store: Stor
     assert not torch.equal(first.load().codes, trained(tmp_path / "c", store, Seed=4).load().codes)
 
 
+@pytest.mark.slow
 def test_rates_are_those_of_the_schedules_network_first(tmp_path: Path, store: Store) -> None:
     experiment = trained(tmp_path, store)
     rates = [schedule.rate for schedule in experiment.specs.learning_rate_schedule]
     assert experiment.load().logs.learning_rate == [[rate(epoch) for rate in rates] for epoch in (1, 2, 3, 4)]
 
 
+@pytest.mark.slow
 def test_snapshots_are_written_at_the_epochs_asked_for(tmp_path: Path, store: Store) -> None:
     trained(tmp_path, store, SnapshotFrequency=2, AdditionalSnapshots=[1], LogFrequency=4)
     names = {path.stem for path in (tmp_path / "ModelParameters").glob("*.pth")}
@@ -125,12 +129,14 @@ def test_snapshots_are_written_at_the_epochs_asked_for(tmp_path: Path, store: St
 
 
 class TestResume:
+    @pytest.mark.slow
     def test_after_a_snapshot_equals_the_uninterrupted_run(self, tmp_path: Path, store: Store) -> None:
         experiment = trained(tmp_path, store, SnapshotFrequency=2)
         whole = state(experiment)
-        train(experiment, store, resume="2", device="cpu")
+        train(experiment, store, TrainOptions(device="cpu"), resume="2")
         assert_same(state(experiment), whole)
 
+    @pytest.mark.slow
     @pytest.mark.parametrize(("step", "number"), [(1, signal.SIGTERM), (5, signal.SIGINT), (6, signal.SIGTERM)])
     def test_after_a_signal_equals_the_uninterrupted_run(
         self, tmp_path: Path, store: Store, monkeypatch: pytest.MonkeyPatch, step: int, number: int
@@ -140,27 +146,29 @@ class TestResume:
         with monkeypatch.context() as patch:
             stop_at_step(patch, step, number)
             with pytest.raises(Interrupted) as caught:
-                train(experiment, store, device="cpu")
+                train(experiment, store, TrainOptions(device="cpu"))
         assert caught.value.exit_code == 128 + number
         assert "--continue latest" in str(caught.value)
         saved = experiment.load()
         assert (saved.epoch, saved.step) == divmod(step, 3)
         assert len(saved.logs.loss) == step
-        train(experiment, store, resume="latest", device="cpu")
+        train(experiment, store, TrainOptions(device="cpu"), resume="latest")
         assert_same(state(experiment), whole)
 
+    @pytest.mark.slow
     def test_leaves_one_line_of_metrics_per_epoch(self, tmp_path: Path, store: Store) -> None:
         experiment = trained(tmp_path, store, SnapshotFrequency=1)
         before = [json.loads(line) for line in (tmp_path / "metrics.jsonl").read_text().splitlines()]
-        train(experiment, store, resume="2", device="cpu")
+        train(experiment, store, TrainOptions(device="cpu"), resume="2")
         after = [json.loads(line) for line in (tmp_path / "metrics.jsonl").read_text().splitlines()]
         assert [line["epoch"] for line in after] == [1, 2, 3, 4]
         assert [line["loss_per_point"] for line in after] == [line["loss_per_point"] for line in before]
 
+    @pytest.mark.slow
     def test_of_a_finished_run_changes_nothing(self, tmp_path: Path, store: Store) -> None:
         experiment = trained(tmp_path, store)
         whole = state(experiment)
-        assert isinstance(train(experiment, store, resume="latest", device="cpu"), Logs)
+        assert isinstance(train(experiment, store, TrainOptions(device="cpu"), resume="latest"), Logs)
         assert_same(state(experiment), whole)
 
 
@@ -168,22 +176,23 @@ class TestRefusals:
     def test_to_train_anew_where_checkpoints_are(self, tmp_path: Path, store: Store) -> None:
         experiment = trained(tmp_path, store, NumEpochs=1)
         with pytest.raises(UsageError, match="--continue latest"):
-            train(experiment, store, device="cpu")
+            train(experiment, store, TrainOptions(device="cpu"))
 
     def test_to_resume_where_none_are(self, tmp_path: Path, store: Store) -> None:
         with pytest.raises(ExperimentError, match="latest"):
-            train(Experiment.create(tmp_path, tiny_specs()), store, resume="latest", device="cpu")
+            train(Experiment.create(tmp_path, tiny_specs()), store, TrainOptions(device="cpu"), resume="latest")
 
     def test_of_another_number_of_classes(self, tmp_path: Path, store: Store) -> None:
         specs = tiny_specs(NetworkSpecs={"dims": [48, 48], "dim_out": 9, "latent_in": []})
         with pytest.raises(UsageError, match=r"dim_out is 9.*4 classes.*set dim_out to 4"):
-            train(Experiment.create(tmp_path, specs), store, device="cpu")
+            train(Experiment.create(tmp_path, specs), store, TrainOptions(device="cpu"))
 
+    @pytest.mark.slow
     def test_to_resume_on_other_cases(self, tmp_path: Path, store: Store) -> None:
         experiment = trained(tmp_path / "experiment", store, NumEpochs=1)
         more = make_store(tmp_path / "more.zarr", people=6)
         with pytest.raises(ExperimentError, match="p5"):
-            train(experiment, more, resume="latest", device="cpu")
+            train(experiment, more, TrainOptions(device="cpu"), resume="latest")
 
     def test_of_a_store_prepared_otherwise(self, tmp_path: Path, store: Store) -> None:
         experiment = trained(tmp_path / "experiment", store, NumEpochs=1)
@@ -191,18 +200,18 @@ class TestRefusals:
         recipe = store.recipe.model_copy(update={"box_mm": 150.0})
         other = Store.create(tmp_path / "other.zarr", [case], recipe, labels=False, side=12)
         with pytest.raises(UsageError, match="another recipe"):
-            train(experiment, other, resume="latest", device="cpu")
+            train(experiment, other, TrainOptions(device="cpu"), resume="latest")
 
     def test_of_specs_that_no_longer_fit_the_weights(self, tmp_path: Path, store: Store) -> None:
         trained(tmp_path, store, NumEpochs=1)
         changed = Experiment.create(tmp_path, tiny_specs(CodeLength=7))
         with pytest.raises(ExperimentError, match=r"specs\.json"):
-            train(changed, store, resume="latest", device="cpu")
+            train(changed, store, TrainOptions(device="cpu"), resume="latest")
 
     def test_of_a_single_person(self, tmp_path: Path) -> None:
         alone = make_store(tmp_path / "alone.zarr", people=1)
         with pytest.raises(ExperimentError, match="needed: 2"):
-            train(Experiment.create(tmp_path / "experiment", tiny_specs()), alone, device="cpu")
+            train(Experiment.create(tmp_path / "experiment", tiny_specs()), alone, TrainOptions(device="cpu"))
 
     @pytest.mark.parametrize(
         ("name", "error"), [("gpu", UsageError), ("cuda:x", UsageError), ("cuda:99", MachineError)]
@@ -212,16 +221,18 @@ class TestRefusals:
             pick_device(name)
 
 
+@pytest.mark.slow
 def test_incomplete_cases_are_left_out(tmp_path: Path) -> None:
     cases = [Case(f"p{number}", Path(f"{number}.nii.gz")) for number in range(3)]
     recipe = make_store(tmp_path / "any.zarr", people=1).recipe
     store = Store.create(tmp_path / "store.zarr", cases, recipe, labels=False, side=12)
     for number in (0, 2):
-        store.write(number, replace(make_prepared(number), source_hash=f"{number:064x}"))
+        store.write(number, make_prepared(number), f"{number:064x}")
     experiment = trained(tmp_path / "experiment", Store(store.path), NumEpochs=1)
     assert experiment.load().code_ids == ["p0", "p2"]
 
 
+@pytest.mark.slow
 def test_a_diverged_training_stops_and_keeps_the_checkpoint_before(tmp_path: Path, store: Store) -> None:
     experiment = trained(tmp_path, store, NumEpochs=2, LogFrequency=1)
     before = experiment.load()
@@ -229,7 +240,7 @@ def test_a_diverged_training_stops_and_keeps_the_checkpoint_before(tmp_path: Pat
     specs = experiment.specs.dump() | {"NumEpochs": 30, "LearningRateSchedule": rates}
     write_json(experiment.path / "specs.json", specs)
     with pytest.raises(UsageError, match="not finite"):
-        train(Experiment(experiment.path), store, resume="latest", device="cpu")
+        train(Experiment(experiment.path), store, TrainOptions(device="cpu"), resume="latest")
     after = experiment.load()
     assert all(math.isfinite(loss) for loss in after.logs.loss)
     assert all(torch.isfinite(value).all() for value in after.model.values())
@@ -239,32 +250,36 @@ def test_a_diverged_training_stops_and_keeps_the_checkpoint_before(tmp_path: Pat
 class TestBetweenRuns:
     """What may have happened to the directory and the store since the last start."""
 
+    @pytest.mark.slow
     def test_a_second_process_is_refused(self, tmp_path: Path, store: Store) -> None:
         experiment = Experiment.create(tmp_path, tiny_specs())
         with exclusive(tmp_path, "training"), pytest.raises(UsageError, match=rf"pid {os.getpid()}.*training"):
-            train(experiment, store, device="cpu")
-        train(experiment, store, device="cpu")  # the lock went with its holder
+            train(experiment, store, TrainOptions(device="cpu"))
+        train(experiment, store, TrainOptions(device="cpu"))  # the lock went with its holder
 
+    @pytest.mark.slow
     def test_a_store_whose_scans_changed_is_refused(self, tmp_path: Path) -> None:
         changing = make_store(tmp_path / "store.zarr")
         experiment = trained(tmp_path / "experiment", changing, NumEpochs=1)
         before = state(experiment)
         writer = Store(changing.path, mode="r+")
-        writer.write(2, replace(make_prepared(9), source_hash=f"{9:064x}"))
-        with pytest.raises(UsageError, match="not those it was trained on"):
-            train(longer(experiment, 3), Store(changing.path), resume="latest", device="cpu")
+        writer.write(2, make_prepared(9), f"{9:064x}")
+        with pytest.raises(UsageError, match="differ from those of the training"):
+            train(longer(experiment, 3), Store(changing.path), TrainOptions(device="cpu"), resume="latest")
         assert_same(state(experiment), before)
 
+    @pytest.mark.slow
     def test_a_store_that_moved_goes_on(self, tmp_path: Path, store: Store) -> None:
         whole = state(trained(tmp_path / "whole", store, NumEpochs=3))
         experiment = trained(tmp_path / "experiment", store, NumEpochs=1)
         shutil.copytree(store.path, tmp_path / "elsewhere.zarr")
-        train(longer(experiment, 3), Store(tmp_path / "elsewhere.zarr"), resume="latest", device="cpu")
+        train(longer(experiment, 3), Store(tmp_path / "elsewhere.zarr"), TrainOptions(device="cpu"), resume="latest")
         assert_same(state(Experiment(experiment.path)), whole)
 
+    @pytest.mark.slow
     def test_changed_specs_are_said(self, tmp_path: Path, store: Store, capsys: pytest.CaptureFixture[str]) -> None:
         experiment = trained(tmp_path, store, NumEpochs=1)
-        train(longer(experiment, 2), store, resume="latest", device="cpu")
+        train(longer(experiment, 2), store, TrainOptions(device="cpu"), resume="latest")
         assert "NumEpochs 1 → 2" in capsys.readouterr().err
 
     def test_the_order_of_a_started_epoch_may_not_change(
@@ -273,17 +288,18 @@ class TestBetweenRuns:
         experiment = Experiment.create(tmp_path, tiny_specs())
         with monkeypatch.context() as patch, pytest.raises(Interrupted):
             stop_at_step(patch, 1, signal.SIGTERM)
-            train(experiment, store, device="cpu")
+            train(experiment, store, TrainOptions(device="cpu"))
         changed = Experiment.create(tmp_path, tiny_specs(ScenesPerBatch=3))
         with pytest.raises(UsageError, match=r"ScenesPerBatch.*put back ScenesPerBatch 2"):
-            train(changed, store, resume="latest", device="cpu")
+            train(changed, store, TrainOptions(device="cpu"), resume="latest")
 
     def test_another_place_of_voxels_is_refused(self, tmp_path: Path, store: Store) -> None:
         trained(tmp_path, store, NumEpochs=1)
         changed = Experiment.create(tmp_path, tiny_specs(NumEpochs=2, Lattice="corner"))
         with pytest.raises(UsageError, match="Lattice"):
-            train(changed, store, resume="latest", device="cpu")
+            train(changed, store, TrainOptions(device="cpu"), resume="latest")
 
+    @pytest.mark.slow
     def test_a_full_disk_ends_with_the_old_state_intact(self, tmp_path: Path, store: Store) -> None:
         """The process may write files of 20 kB at most: every checkpoint is larger."""
         experiment = trained(tmp_path, store, NumEpochs=2)
@@ -293,40 +309,43 @@ class TestBetweenRuns:
         try:
             resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, limits[1]))
             with pytest.raises(MachineError, match=r"[Ff]ile too large|ModelParameters"):
-                train(longer(experiment, 4), store, resume="latest", device="cpu")
+                train(longer(experiment, 4), store, TrainOptions(device="cpu"), resume="latest")
         finally:
             resource.setrlimit(resource.RLIMIT_FSIZE, limits)
             signal.signal(signal.SIGXFSZ, ignored)
         kept = state(Experiment(tmp_path))
         for part in ("weights", "codes", "optimizer"):
             assert_same(kept[part], before[part])
-        train(Experiment(tmp_path), store, resume="latest", device="cpu")
+        train(Experiment(tmp_path), store, TrainOptions(device="cpu"), resume="latest")
         assert len(Experiment(tmp_path).load().logs.loss) == 4 * 3
 
+    @pytest.mark.slow
     def test_auto_starts_and_then_goes_on(self, tmp_path: Path, store: Store) -> None:
         experiment = Experiment.create(tmp_path, tiny_specs(NumEpochs=1))
-        train(experiment, store, resume="auto", device="cpu")
-        train(longer(experiment, 2), store, resume="auto", device="cpu")
+        train(experiment, store, TrainOptions(device="cpu"), resume="auto")
+        train(longer(experiment, 2), store, TrainOptions(device="cpu"), resume="auto")
         assert experiment.load().epoch == 2
         assert len(read_provenance(tmp_path)) == 2
 
 
 class TestWatching:
+    @pytest.mark.slow
     def test_held_out_people_are_measured_without_changing_the_run(self, tmp_path: Path, store: Store) -> None:
         others = make_store(tmp_path / "others.zarr", people=2)
         plain = state(trained(tmp_path / "plain", store))
         experiment = Experiment.create(tmp_path / "watched", tiny_specs(HeldOutFrequency=2))
-        train(experiment, store, device="cpu", held_out=others)
+        train(experiment, store, TrainOptions(device="cpu"), held_out=others)
         assert_same(state(experiment), plain)
         lines = [json.loads(line) for line in (experiment.path / "metrics.jsonl").read_text().splitlines()]
         assert [line["epoch"] for line in lines if "held_out_ce" in line] == [2, 4]
 
+    @pytest.mark.slow
     def test_held_out_cross_entropy_falls_as_the_field_learns(self, tmp_path: Path, store: Store) -> None:
         rates = [{"Type": "Constant", "Value": 5e-3}, {"Type": "Constant", "Value": 1e-2}]
         specs = tiny_specs(NumEpochs=20, LearningRateSchedule=rates, CodeRegularization=False, HeldOutFrequency=10,
                            SamplesPerScene=400, BrainFraction=0.5)  # fmt: skip
         experiment = Experiment.create(tmp_path / "experiment", specs)
-        train(experiment, store, device="cpu", held_out=make_store(tmp_path / "others.zarr", people=2))
+        train(experiment, store, TrainOptions(device="cpu"), held_out=make_store(tmp_path / "others.zarr", people=2))
         lines = (experiment.path / "metrics.jsonl").read_text().splitlines()
         measured = [json.loads(line).get("held_out_ce") for line in lines]
         assert measured[19] < 0.9 * measured[9]
@@ -336,19 +355,20 @@ class TestWatching:
         recipe = store.recipe.model_copy(update={"box_mm": 150.0})
         other = Store.create(tmp_path / "other.zarr", [case], recipe, labels=False, side=12)
         with pytest.raises(UsageError, match="held-out"):
-            train(Experiment.create(tmp_path / "e", tiny_specs()), store, device="cpu", held_out=other)
+            train(Experiment.create(tmp_path / "e", tiny_specs()), store, TrainOptions(device="cpu"), held_out=other)
 
+    @pytest.mark.slow
     def test_tensorboard_gets_every_epoch(self, tmp_path: Path, store: Store) -> None:
         accumulator = pytest.importorskip("tensorboard.backend.event_processing.event_accumulator")
         experiment = Experiment.create(tmp_path, tiny_specs())
-        train(experiment, store, device="cpu", track="tensorboard")
+        train(experiment, store, TrainOptions(device="cpu", track="tensorboard"))
         events = accumulator.EventAccumulator(str(tmp_path / "tensorboard"))
         events.Reload()
         assert [event.step for event in events.Scalars("loss_per_point")] == [1, 2, 3, 4]
 
     def test_an_unknown_tracker_is_refused(self, tmp_path: Path, store: Store) -> None:
         with pytest.raises(UsageError, match="tensorboard"):
-            train(Experiment.create(tmp_path, tiny_specs()), store, device="cpu", track="wandb")
+            train(Experiment.create(tmp_path, tiny_specs()), store, TrainOptions(device="cpu", track="wandb"))
 
 
 def longer(experiment: Experiment, epochs: int) -> Experiment:

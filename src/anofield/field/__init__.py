@@ -1,1 +1,1 @@
-"""Networks, codes of people, the experiment directory, and how they are trained."""
+"""Networks, codes of subjects, the experiment directory, and how they are trained."""

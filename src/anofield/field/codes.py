@@ -1,8 +1,9 @@
-"""Codes of people: the table learned in training, its norm bound, and the prior that its rows define."""
+"""Codes: the table that training learns, the codes of a trained field, and the Gaussian prior fitted to them."""
 
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
@@ -10,7 +11,7 @@ from torch import Tensor, nn
 
 
 def bounded(codes: Tensor, bound: float | None) -> Tensor:
-    """Codes (case, code) with norms of at most `bound`; None for no bound."""
+    """Rescale codes (case, code) to norms of at most `bound`; None leaves them as they are."""
     if bound is None:
         return codes
     shrink: Tensor = (bound / codes.norm(dim=1, keepdim=True).clamp_min(1e-12)).clamp_max(1.0)
@@ -18,7 +19,7 @@ def bounded(codes: Tensor, bound: float | None) -> Tensor:
 
 
 class CodeTable(nn.Module):
-    """One code per training case, keyed by case id.
+    """One learned code per training case, found by its case id.
 
     Args:
         ids: Case ids, row by row.
@@ -43,7 +44,7 @@ class CodeTable(nn.Module):
         return self.weight[rows]
 
     def only(self, ids: list[str]) -> CodeTable:
-        """The table of some of the cases, with the codes they have here."""
+        """A table of some of the cases, with their codes in this table."""
         rows = [self.ids.index(case_id) for case_id in ids] if ids != self.ids else list(range(len(ids)))
         part = CodeTable(ids, self.weight.shape[1], self.bound, 1.0, torch.Generator())
         part.weight.data = self.weight.detach()[rows].clone()
@@ -55,14 +56,14 @@ class CodePrior:
     """Gaussian fitted to the training codes, its covariance shrunk towards a multiple of the identity.
 
     Attributes:
-        mean: (code,).
+        mean: Mean of the training codes, (code,).
         precision: Inverse covariance, (code, code).
     """
 
     mean: Tensor
     precision: Tensor
 
-    SHRINKAGE = 0.1  # share of the isotropic part; with fewer people than code entries the rest is singular
+    SHRINKAGE = 0.1  # share of the isotropic part; with fewer subjects than code entries the rest is singular
 
     @classmethod
     def fit(cls, codes: Tensor) -> CodePrior:
@@ -79,3 +80,42 @@ class CodePrior:
         """Squared Mahalanobis distance per code entry: about 1 for a code like the training codes. (c, code) → (c,)."""
         centred = codes - self.mean.to(codes)
         return torch.einsum("ci,ij,cj->c", centred, self.precision.to(codes), centred) / codes.shape[1]
+
+
+@dataclass(frozen=True, kw_only=True, repr=False, eq=False)
+class Codes:
+    """The codes that a field was trained with, one row per training case.
+
+    Attributes:
+        ids: Case ids, row by row; empty for experiments of 2021, which do not store them.
+        values: Stored codes, (case, code); after the last step of training, rows may exceed the bound.
+        bound: `CodeBound` of the specs; None for no bound.
+
+    >>> Codes(ids=("a", "b"), values=torch.tensor([[3.0, 4.0], [0.0, 0.5]]), bound=1.0).seen()
+    tensor([[0.6000, 0.8000],
+            [0.0000, 0.5000]])
+    """
+
+    ids: Sequence[str]
+    values: Tensor
+    bound: float | None
+
+    def __len__(self) -> int:
+        return len(self.values)
+
+    def __repr__(self) -> str:
+        bound = "no bound" if self.bound is None else f"norms up to {self.bound:g}"
+        return f"Codes({len(self)} subjects, length {self.values.shape[1]}, {bound})"
+
+    @property
+    def names(self) -> list[str]:
+        """The case ids, or the row numbers where the experiment keeps no ids."""
+        return list(self.ids) or [str(row) for row in range(len(self))]
+
+    def seen(self) -> Tensor:
+        """Codes as the field saw them in training, (case, code): every row is rescaled to the bound."""
+        return bounded(self.values.float(), self.bound)
+
+    def prior(self) -> CodePrior:
+        """Gaussian of the codes that the field saw."""
+        return CodePrior.fit(self.seen())

@@ -1,6 +1,7 @@
-"""The field: Fourier features of a point and a code of a person → logits over ordered intensity classes.
+"""The field: Fourier features of a point and a code of a subject → logits over ordered intensity classes.
 
-`Decoder` is the auto-decoder of Naval Marimont & Tarroni 2021 (after DeepSDF, Park et al. 2019), with its names.
+`Decoder` is the auto-decoder of Naval Marimont & Tarroni 2021 (after DeepSDF, Park et al. 2019) with the names of
+its parameters.
 """
 
 from __future__ import annotations
@@ -14,18 +15,19 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from anofield.errors import UsageError
+from anofield.field.specs import PUBLISHED_NETWORK, NetworkSpecs
 
 INTEGERS = {2: torch.int16, 4: torch.int32, 8: torch.int64}  # by bytes of the float type
 
 
 class Field(Protocol):
-    """What fitting, scoring and sampling need of a field."""
+    """The part of a field that fitting, scoring and sampling use."""
 
     code_length: int
     classes: int
 
     def logits(self, points: Tensor, codes: Tensor) -> Tensor:
-        """Logits of the classes at points.
+        """Logits of the classes at given points.
 
         Args:
             points: Field coordinates, (case, point, 3).
@@ -37,13 +39,13 @@ class Field(Protocol):
 
 
 class FieldModule(nn.Module):
-    """A field that is a torch module, so that it can be trained; any module with these attributes will do."""
+    """A field that is a torch module and can be trained; any module with these attributes can be used."""
 
     code_length: int
     classes: int
 
     def logits(self, points: Tensor, codes: Tensor) -> Tensor:
-        """As `Field.logits`, with gradients for the weights and the codes."""
+        """Like `Field.logits`, with gradients for the weights and the codes."""
         raise NotImplementedError
 
 
@@ -62,7 +64,7 @@ def fourier_features(points: Tensor, frequencies: Tensor) -> Tensor:
 
 
 class ReluDropout(torch.autograd.Function):
-    """ReLU and dropout in one, for CPUs, where torch's dropout costs as much as the layer before it.
+    """ReLU and dropout in one step, for CPUs, where torch's dropout costs as much as the layer before it.
 
     One random draw of 64 bits serves four values, so the probability is rounded to 1/32768 (0.2 → 0.20001), and kept
     values are scaled by the exact inverse of what is kept. Only the output is stored: it is 0 exactly where either
@@ -71,7 +73,7 @@ class ReluDropout(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx: Any, x: Tensor, probability: float) -> Tensor:
-        """Any shape, any float type."""
+        """ReLU and dropout of a tensor of any shape and float type."""
         dropped = round(probability * 2**15)
         bits = torch.empty(-(-x.numel() // 4), dtype=torch.int64).random_(-(2**63), None)
         bits16 = bits.view(torch.int16)[: x.numel()].view_as(x).bitwise_and_(2**15 - 1)
@@ -85,13 +87,13 @@ class ReluDropout(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, None]:
-        """The gradient where the output is not 0, scaled."""
+        """The scaled gradient where the output is not 0, and 0 elsewhere."""
         (y,) = ctx.saved_tensors
         return torch.ops.aten.threshold_backward(gradients[0], y, 0).mul_(ctx.scale), None
 
 
 def relu_dropout(x: Tensor, probability: float) -> Tensor:
-    """ReLU, then dropout with this probability, the quicker way of the device."""
+    """ReLU, then dropout with this probability, by the faster implementation for the device."""
     if not probability:
         return functional.relu(x)
     if x.device.type == "cpu":
@@ -101,9 +103,9 @@ def relu_dropout(x: Tensor, probability: float) -> Tensor:
 
 
 class WeightNormLinear(nn.Module):
-    """Linear layer with weight g · v/‖v‖ per output row (Salimans & Kingma 2016), as torch's hook made it.
+    """Linear layer with weight g · v/‖v‖ per output row (Salimans & Kingma 2016), as torch's hook makes it.
 
-    Names and order of the parameters are the hook's: an Adam state knows them by their order alone.
+    The parameters have the hook's names and order: an Adam state identifies them by their order alone.
     """
 
     def __init__(self, inputs: int, outputs: int) -> None:
@@ -115,27 +117,18 @@ class WeightNormLinear(nn.Module):
 
     @property
     def weight(self) -> Tensor:
-        """(outputs, inputs)."""
+        """The weight with its norm multiplied in, (outputs, inputs)."""
         return torch._weight_norm(self.weight_v, self.weight_g, 0)
 
 
 class Decoder(FieldModule):
-    """The published decoder, exact, with what depends on the code alone computed once per case.
+    """The published decoder, exact; the products that depend on the code alone are computed once per case.
 
     Args:
         code_length: Length of a code.
         octaves: L of the Fourier features; None feeds raw coordinates. As published, that also adds an output after
-            the last class, which no voxel ever has: `forward` gives it, `logits` leaves it out.
-        dims: Width of every hidden layer.
-        classes: Number of ordered intensity classes (`dim_out`).
-        latent_in: Layers whose input is joined with code and features.
-        norm_layers: Layers with weight norm (`weight_norm`), otherwise layer norm after them; the published code
-            makes a layer norm for the output layer as well, and never applies it.
-        weight_norm: See `norm_layers`.
-        dropout: Layers followed by dropout in training.
-        dropout_prob: Its probability.
-        xyz_in_all: Join the point's features to the input of every layer but the first.
-        latent_dropout: Dropout of 0.2 on the code in training, drawn for every point anew; the skip gets the same.
+            the last class, which no voxel ever has: `forward` returns it, `logits` leaves it out.
+        network: Widths, joins, norms and dropout of the layers.
 
     Raises:
         UsageError: A layer is too narrow for the join.
@@ -147,56 +140,46 @@ class Decoder(FieldModule):
     L_mult: Tensor | None
     LATENT_DROPOUT = 0.2  # Park et al. 2019, published code
 
-    def __init__(
-        self,
-        code_length: int,
-        octaves: int | None,
-        *,
-        dims: Sequence[int] = (512,) * 8,
-        classes: int = 10,
-        latent_in: Sequence[int] = (4,),
-        norm_layers: Sequence[int] = tuple(range(8)),
-        weight_norm: bool = True,
-        dropout: Sequence[int] = tuple(range(8)),
-        dropout_prob: float = 0.2,
-        xyz_in_all: bool = False,
-        latent_dropout: bool = False,
-    ) -> None:
+    def __init__(self, code_length: int, octaves: int | None, network: NetworkSpecs = PUBLISHED_NETWORK) -> None:
         super().__init__()
-        self.code_length, self.classes, self.hidden = code_length, classes, len(dims)
-        self.latent_in, self.xyz_in_all = set(latent_in) - {0}, xyz_in_all
-        self.dropout_layers, self.dropout_prob, self.latent_dropout = set(dropout), dropout_prob, latent_dropout
+        self.code_length, self.classes, self.hidden = code_length, network.dim_out, len(network.dims)
+        self.latent_in, self.xyz_in_all = set(network.latent_in) - {0}, network.xyz_in_all
+        self.dropout_layers, self.dropout_prob = set(network.dropout), network.dropout_prob
+        self.latent_dropout = network.latent_dropout
         frequencies = (math.pi * 2.0 ** torch.arange(octaves)).reshape(1, 1, octaves) if octaves else None
         self.register_buffer("L_mult", frequencies)
         self.point_size = 6 * octaves if octaves else 3
-        joined = code_length + self.point_size
-        widths = [joined, *dims, classes if octaves else classes + 1]
+        widths = [code_length + self.point_size, *network.dims, self.classes + (0 if octaves else 1)]
         for layer in range(self.hidden + 1):
-            outputs = widths[layer + 1]
-            if layer + 1 in self.latent_in:
-                outputs -= joined
-            elif xyz_in_all and layer != self.hidden:
-                outputs -= self.point_size
-            if outputs < 1:
-                raise UsageError(
-                    f"NetworkSpecs.dims: layer {layer} is {widths[layer + 1]} wide, of which the join takes "
-                    f"{widths[layer + 1] - outputs}",
-                    why="code and point features are joined to its output",
-                    remedy="make dims larger, or CodeLength or L smaller",
-                )
-            normed = layer in norm_layers
-            module = WeightNormLinear if normed and weight_norm else nn.Linear
+            outputs = self._outputs(layer, widths[layer + 1])
+            normed = layer in network.norm_layers
+            module = WeightNormLinear if normed and network.weight_norm else nn.Linear
             self.add_module(f"lin{layer}", module(widths[layer], outputs))
-            if normed and not weight_norm:
+            if normed and not network.weight_norm:
                 self.add_module(f"bn{layer}", nn.LayerNorm(outputs))
 
+    def _outputs(self, layer: int, width: int) -> int:
+        """Number of outputs of a layer: its width minus the inputs that are joined before the next layer."""
+        taken = 0
+        if layer + 1 in self.latent_in:
+            taken = self.code_length + self.point_size
+        elif self.xyz_in_all and layer != self.hidden:
+            taken = self.point_size
+        if taken >= width:
+            raise UsageError(
+                f"NetworkSpecs.dims: layer {layer} is {width} wide, and the join takes {taken} of it",
+                why="code and point features are joined to its output",
+                remedy="make dims larger, or CodeLength or L smaller",
+            )
+        return width - taken
+
     def forward(self, points: Tensor, codes: Tensor, weights: Sequence[Tensor] | None = None) -> Tensor:
-        """All outputs of the published network: as `logits`, and one more class without Fourier features.
+        """All outputs of the published network: `logits`, and one more class without Fourier features.
 
         Args:
             points: Field coordinates, (case, point, 3).
-            codes: (case, code).
-            weights: From `fold`, if they are at hand.
+            codes: One code per case, (case, code).
+            weights: Result of `fold`; None folds them.
         """
         weights = self.fold() if weights is None else weights
         codes = codes.unsqueeze(1)  # (case, 1, code)
@@ -214,16 +197,16 @@ class Decoder(FieldModule):
         return x
 
     def logits(self, points: Tensor, codes: Tensor) -> Tensor:
-        """(case, point, 3) field coordinates and (case, code) → (case, point, class)."""
+        """Logits (case, point, class) at field coordinates (case, point, 3) with codes (case, code)."""
         out: Tensor = self(points, codes)
         return out[..., : self.classes]
 
     def fold(self) -> list[Tensor]:
-        """The weight of every layer with its weight norm multiplied out, (output, input)."""
+        """The weight of every layer, with its weight norm multiplied in, (output, input)."""
         return [getattr(self, f"lin{layer}").weight for layer in range(self.hidden + 1)]
 
     def features(self, points: Tensor) -> Tensor:
-        """(case, point, 3) → (case, point, feature)."""
+        """Features of points, (case, point, 3) → (case, point, feature)."""
         return points if self.L_mult is None else fourier_features(points, self.L_mult.flatten())
 
     def _linear(self, layer: int, weight: Tensor, x: Tensor, features: Tensor, codes: Tensor) -> Tensor:
@@ -250,36 +233,50 @@ class Decoder(FieldModule):
 
 
 def folded_weights(field: FieldModule) -> list[Tensor]:
-    """What `outputs_at` can be given, so that weights are folded once for many points; nothing but for the decoder."""
+    """Folded weights for `outputs_at`, computed once for many points; empty unless the field is the decoder."""
     return field.fold() if type(field) is Decoder else []
 
 
 def outputs_at(field: FieldModule, points: Tensor, codes: Tensor, weights: Sequence[Tensor]) -> Tensor:
-    """(case, point, 3) and (case, code) → all outputs (case, point, output), from `folded_weights` where there are any.
+    """All outputs (case, point, output) at points (case, point, 3) with codes (case, code).
 
-    A subclass of the decoder goes the way of every other field, by its `logits`, which it may have changed.
+    `weights` come from `folded_weights`. A subclass of the decoder is evaluated like every other field, by its
+    `logits`, which it may have overridden.
     """
     return field(points, codes, weights) if type(field) is Decoder else field.logits(points, codes)
 
 
 class FrozenField:
-    """A trained field whose weights no longer change: folded once, multiplied in the precision of choice.
+    """A trained field whose weights no longer change: folded once, multiplied in the chosen precision.
+
+    A pickle holds the weights once; they are folded again when it is loaded.
 
     Attributes:
-        decoder: The field, in eval mode, its parameters frozen.
-        bfloat16: Whether matrices are multiplied in bfloat16; logits are float32 all the same.
-        code_length, classes: Of the field.
+        decoder: The field, in eval mode and with frozen parameters.
+        bfloat16: Whether matrices are multiplied in bfloat16; logits are always float32.
+        code_length: Length of a code.
+        classes: Number of intensity classes.
     """
 
     def __init__(self, decoder: FieldModule, *, bfloat16: bool = False) -> None:
         self.decoder = decoder.requires_grad_(False).eval()
         self.bfloat16 = bfloat16
         self.code_length, self.classes = decoder.code_length, decoder.classes
-        self._weights = [weight.detach() for weight in folded_weights(decoder)]
+        self._weights = self._folded()
+
+    def __getstate__(self) -> dict[str, object]:
+        return {name: value for name, value in vars(self).items() if name != "_weights"}
+
+    def __setstate__(self, state: dict[str, object]) -> None:
+        vars(self).update(state)
+        self._weights = self._folded()
+
+    def _folded(self) -> list[Tensor]:
+        return [weight.detach() for weight in folded_weights(self.decoder)]
 
     @property
     def octaves(self) -> int:
-        """L of the published decoder; 0 for raw coordinates and where a field has no such number."""
+        """L of the published decoder; 0 for raw coordinates and for fields without such a number."""
         return self.decoder.point_size // 6 if isinstance(self.decoder, Decoder) else 0
 
     def logits(self, points: Tensor, codes: Tensor) -> Tensor:

@@ -1,7 +1,7 @@
-"""An experiment → the directory that the code published in 2021 reads and goes on with.
+"""Export an experiment as a directory that the code published in 2021 can read and continue.
 
-Layout of Naval Marimont & Tarroni 2021: published keys in `specs.json`, nothing but the published content in every
-`.pth`, Adam's state as torch wrote it then, and `dict_cid.k`, which belongs into the folder of the `.nt` files.
+Layout of Naval Marimont & Tarroni 2021: published keys in `specs.json`, only the published content in every `.pth`,
+Adam's state as torch wrote it in 2021, and `dict_cid.k`, which belongs in the folder of the `.nt` files.
 """
 
 from __future__ import annotations
@@ -9,15 +9,17 @@ from __future__ import annotations
 from collections import OrderedDict
 from copy import deepcopy
 from pathlib import Path
-from typing import Any
 
 import torch
+from pydantic import JsonValue
 
 from anofield._files import write_json
-from anofield.data.rows import ROWS_FILE, write_rows
+from anofield.data.nt import ROWS_FILE, write_rows
 from anofield.errors import ExperimentError, UsageError
-from anofield.field.experiment import LATEST, PREVIOUS, Checkpoint, CosineRate, Experiment, Specs, save_file
-from anofield.typing import Json, PathLike
+from anofield.field.experiment import LATEST, PREVIOUS, Checkpoint, Experiment, save_file
+from anofield.field.published import AdamState
+from anofield.field.specs import DECODER, ConstantRate, CosineRate, Rate, Specs
+from anofield.typing import PathLike
 
 PUBLISHED_KEYS = (
     "Description", "DataSource", "SamplesPerScene", "ScenesPerBatch", "DataLoaderThreads", "NetworkSpecs", "CodeLength",
@@ -28,9 +30,9 @@ PUBLISHED_NETWORK_KEYS = (
     "dims", "dim_out", "dropout", "dropout_prob", "norm_layers", "latent_in", "xyz_in_all", "latent_dropout",
     "weight_norm",
 )  # fmt: skip
-# Keys of this project (`NetworkSpecs.` before those that stand there) that change the network → the published value
-OWN_NETWORK_KEYS: dict[str, Any] = {"NetworkArch": "decoder"}
-OWN_TRAINING_KEYS: dict[str, Any] = {  # keys that training alone heeds → published way
+# Keys of this project that change the network (those of NetworkSpecs with its name before them) → published value
+OWN_NETWORK_KEYS: dict[str, JsonValue] = {"NetworkArch": DECODER}
+OWN_TRAINING_KEYS: dict[str, JsonValue] = {  # keys that only training uses → published value
     "BrainFraction": 0.0,
     "Lattice": None,
     "HeldOutSource": None,
@@ -41,18 +43,18 @@ ADAM_KEYS = ("lr", "betas", "eps", "weight_decay", "amsgrad", "params")  # of a 
 
 
 def export_experiment(experiment: Experiment, folder: PathLike) -> tuple[list[Path], list[str]]:
-    """Write `latest` and every snapshot of an experiment as the published code would have.
+    """Write `latest` and every snapshot of an experiment in the format of the published code.
 
     Args:
-        experiment: A trained one.
-        folder: Directory to make; `specs.json` is written last.
+        experiment: A trained experiment.
+        folder: Directory to create; `specs.json` is written last.
 
     Returns:
-        The files written, and a sentence on everything that the published code cannot express.
+        The files written, and a sentence on every feature that the published code lacks.
 
     Raises:
-        UsageError: A key of this project makes the network another one, or the folder holds an experiment.
-        ExperimentError: No checkpoint stands at the end of an epoch.
+        UsageError: A key of this project changes the network, or the folder holds an experiment.
+        ExperimentError: There is no checkpoint at the end of an epoch.
     """
     folder = Path(folder)
     if (folder / "specs.json").exists():
@@ -72,16 +74,16 @@ def export_experiment(experiment: Experiment, folder: PathLike) -> tuple[list[Pa
     else:
         notes.append(f"the codes name no cases: no {ROWS_FILE} is written, keep the one of the .nt files")
     specs, converted = published_specs(experiment.specs, latest.epoch)
-    write_json(folder / "specs.json", specs)
+    write_json(folder / "specs.json", _published_keys(specs))
     return [*written, folder / "specs.json"], notes + converted
 
 
-def published_specs(specs: Specs, epoch: int) -> tuple[Json, list[str]]:
-    """Content of a published `specs.json`, and a sentence on each key that could not stay as it is.
+def published_specs(specs: Specs, epoch: int) -> tuple[Specs, list[str]]:
+    """Specs that the published code can read, and a sentence on each key that had to change.
 
     Args:
-        specs: Of this project.
-        epoch: Where training stands; a `Cosine` rate becomes the `Constant` of this epoch.
+        specs: Specs of the experiment.
+        epoch: Epoch of the checkpoint; a `Cosine` rate becomes the `Constant` of this epoch.
     """
     dumped = specs.dump()
     notes = [
@@ -89,33 +91,38 @@ def published_specs(specs: Specs, epoch: int) -> tuple[Json, list[str]]:
         for key, value in OWN_TRAINING_KEYS.items()
         if dumped[key] != value
     ]
-    kept = {key: dumped[key] for key in PUBLISHED_KEYS}
-    kept["Description"] = [specs.description] if isinstance(specs.description, str) else list(specs.description)
-    kept["NetworkSpecs"] = {key: kept["NetworkSpecs"][key] for key in PUBLISHED_NETWORK_KEYS}
+    rates: list[Rate] = []
     for number, rate in enumerate(specs.learning_rate_schedule):
-        if isinstance(rate, CosineRate):
-            kept["LearningRateSchedule"][number] = {"Type": "Constant", "Value": rate.rate(epoch)}
-            notes.append(
-                f"LearningRateSchedule.{number}: Cosine becomes Constant {rate.rate(epoch):.3g}, as at {epoch}"
-            )
-    return kept, notes
+        constant = ConstantRate(value=rate.rate(epoch)) if isinstance(rate, CosineRate) else None
+        rates.append(constant or rate)
+        if constant:
+            notes.append(f"LearningRateSchedule.{number}: Cosine becomes Constant {constant.value:.3g}, as at {epoch}")
+    lines = [specs.description] if isinstance(specs.description, str) else specs.description
+    return specs.model_copy(update={"description": lines, "learning_rate_schedule": tuple(rates)}), notes
+
+
+def _published_keys(specs: Specs) -> dict[str, JsonValue]:
+    """Content of a published `specs.json`."""
+    dumped, network = specs.dump(), specs.network_specs.model_dump(mode="json")
+    kept = {key: dumped[key] for key in PUBLISHED_KEYS}
+    return kept | {"NetworkSpecs": {key: network[key] for key in PUBLISHED_NETWORK_KEYS}}
 
 
 def _refuse_other_networks(experiment: Experiment) -> None:
-    dumped = experiment.specs.dump()
-    flat = dumped | {f"NetworkSpecs.{key}": value for key, value in dumped["NetworkSpecs"].items()}
+    network = experiment.specs.network_specs.model_dump(mode="json")
+    flat = experiment.specs.dump() | {f"NetworkSpecs.{key}": value for key, value in network.items()}
     for key, value in OWN_NETWORK_KEYS.items():
         if flat[key] != value:
             raise UsageError(
-                f"{key} is {flat[key]}, which the code of 2021 does not know",
+                f"{key} is {flat[key]}, which the code of 2021 does not support",
                 where=experiment.path / "specs.json",
                 why=f"it changes the network; the published one has {value}",
-                remedy=f"train one with {key} {value} to export it",
+                remedy=f"train an experiment with {key} {value}, which can be exported",
             )
 
 
 def _checkpoints(experiment: Experiment) -> tuple[dict[str, Checkpoint], list[str]]:
-    """`latest` (the one before it, if that stands within an epoch) and the snapshots; what was left out."""
+    """`latest` (or the previous one, if `latest` is within an epoch) and the snapshots; notes on those left out."""
     notes, found = [], {}
     on_disk = experiment.names()
     for name in (LATEST, *(name for name in on_disk if name == PREVIOUS or name.isdigit())):
@@ -125,7 +132,7 @@ def _checkpoints(experiment: Experiment) -> tuple[dict[str, Checkpoint], list[st
             notes.append(f"checkpoint {name} is left out: {error.what}")
             continue
         if checkpoint.step:
-            notes.append(f"checkpoint {name} is left out: it stands {checkpoint.step} steps into an epoch")
+            notes.append(f"checkpoint {name} is left out: it is {checkpoint.step} steps into an epoch")
         else:
             found[name] = checkpoint
     if not found:
@@ -133,7 +140,7 @@ def _checkpoints(experiment: Experiment) -> tuple[dict[str, Checkpoint], list[st
             "has no checkpoint at the end of an epoch",
             where=experiment.path,
             why="the code of 2021 counts whole epochs",
-            remedy="train it, or go on with `anofield train --continue latest` for an epoch or more",
+            remedy="train it, or continue it with `anofield train --continue latest` for at least an epoch",
         )
     newest = max(found.values(), key=lambda checkpoint: checkpoint.epoch)
     snapshots = {name: checkpoint for name, checkpoint in found.items() if name.isdigit()}
@@ -141,7 +148,7 @@ def _checkpoints(experiment: Experiment) -> tuple[dict[str, Checkpoint], list[st
 
 
 def _write_parts(folder: Path, name: str, checkpoint: Checkpoint) -> list[Path]:
-    content: dict[str, Json] = {
+    content: dict[str, dict[str, object]] = {
         "ModelParameters": {"model_state_dict": OrderedDict(checkpoint.model)},
         "LatentCodes": {"latent_codes": OrderedDict(weight=checkpoint.codes)},
     }
@@ -153,14 +160,14 @@ def _write_parts(folder: Path, name: str, checkpoint: Checkpoint) -> list[Path]:
     return list(paths.values())
 
 
-def _adam_of_2021(state: Json) -> Json:
-    """Adam's state as torch 1.8 wrote it: whole counters, no word of how it computes."""
+def _adam_of_2021(state: AdamState) -> AdamState:
+    """Adam's state as torch 1.8 wrote it: counters are integers, and options of its implementation are missing."""
     entries = {key: {**entry, "step": int(entry["step"])} for key, entry in state["state"].items()}
     groups = [{key: group[key] for key in ADAM_KEYS} for group in state["param_groups"]]
     return {"state": entries, "param_groups": [{**group, "lr": float(group["lr"])} for group in groups]}
 
 
-def _published_logs(checkpoint: Checkpoint, specs: Specs) -> Json:
+def _published_logs(checkpoint: Checkpoint, specs: Specs) -> dict[str, object]:
     """Content of `Logs.pth` at the end of the checkpoint's epoch; magnitudes of codes are tensors there."""
     logs = deepcopy(checkpoint.logs)
     logs.cut(checkpoint.epoch, -(-len(checkpoint.codes) // specs.scenes_per_batch))

@@ -13,23 +13,22 @@ import torch
 from torch import Tensor
 
 from anofield._random import seed_of
-from anofield.data.lattice import Convention
 from anofield.data.store import Store
 from anofield.errors import MachineError
-from anofield.field.points import Sampler, axis_coordinates
+from anofield.field.points import PointOptions, Sampler, axis_coordinates
 
 Cache = Literal["auto", "resident", "stream"]
 Batch = tuple[Tensor, Tensor]  # field coordinates (case, point, 3) float32, classes (case, point) int64
 
-RESIDENT_SHARE = 0.5  # of the free memory that class volumes may take before they are streamed
+RESIDENT_SHARE = 0.5  # share of the free memory that class volumes may take before they are streamed
 READ_AHEAD = 2  # batches read while one is trained on; each reader holds one case's volume at a time
 
 
 class Feed:
-    """Random points of some cases of a store; the points of a case are a function of (seed, epoch, case id) alone.
+    """Random points of some cases of a store; the points of a case depend on (seed, epoch, case id) alone.
 
     Attributes:
-        ids: Case ids; the row of a case is its place here.
+        ids: Case ids; the row of a case is its position in this list.
         resident: Whether the class volumes stay on the device.
     """
 
@@ -43,10 +42,10 @@ class Feed:
         self._volumes = self._load() if resident else []
 
     def batches(self, plan: Sequence[Tensor], epoch: int) -> Iterator[Batch]:
-        """The batches of an epoch; streamed ones are read ahead by threads.
+        """Yield the batches of an epoch; streamed ones are read ahead by threads.
 
         Args:
-            plan: Rows of each step, (case,) int64; a step may have none.
+            plan: Rows of each step, (case,) int64; a step may have no rows.
             epoch: Part of the seed of the points.
         """
         if self.resident:
@@ -67,7 +66,7 @@ class Feed:
                 pool.shutdown(wait=False, cancel_futures=True)
 
     def batch(self, rows: Tensor, epoch: int) -> Batch:
-        """Points of the cases in `rows`."""
+        """Points and classes of the cases in `rows`."""
         drawn = [self._draw(int(row), epoch) for row in rows]
         if not drawn:
             empty = torch.empty((0, self._sampler.count), dtype=torch.int64, device=self._device)
@@ -96,37 +95,31 @@ class Feed:
 def open_feed(
     store: Store,
     cases: Sequence[int],
-    lattice: Convention,
+    points: PointOptions,
     *,
-    count: int,
-    fraction: float,
-    seed: int,
     device: torch.device,
     cache: Cache = "auto",
     sharing: int = 1,
 ) -> Feed:
-    """Feed of some cases of a store.
+    """Make the feed of some cases of a store.
 
     Args:
-        store: Prepared people.
-        cases: Their indices in the store.
-        lattice: Where a voxel lies in the field.
-        count: Points per case and batch.
-        fraction: Share drawn inside the brain; see `Sampler`.
-        seed: Of the points.
-        device: Where the points shall live.
+        store: Prepared scans.
+        cases: Indices of the cases in the store.
+        points: How their points are drawn.
+        device: Where the points are needed.
         cache: `resident` keeps R³ bytes per case on the device, `stream` at most `READ_AHEAD` + 1 volumes and batches;
-            `auto` streams what would take more than half of the free memory.
-        sharing: Processes that share the memory.
+            `auto` streams volumes that would take more than half of the free memory.
+        sharing: Number of processes that share the memory.
 
     Raises:
         MachineError: The volumes do not fit.
     """
-    axis = axis_coordinates(store.resolution, lattice).to(device)
-    brain = union_of_brains(store) if fraction else torch.empty(0, dtype=torch.int64)
-    sampler = Sampler(axis, brain.to(device), count, fraction)
+    axis = axis_coordinates(store.resolution, points.lattice).to(device)
+    brain = union_of_brains(store) if points.fraction else torch.empty(0, dtype=torch.int64)
+    sampler = Sampler(axis, brain.to(device), points.count, points.fraction)
     fits = volume_bytes(store, len(cases)) <= RESIDENT_SHARE * free_memory(device) / sharing
-    return Feed(store, cases, sampler, seed, device, cache == "resident" or (cache == "auto" and fits))
+    return Feed(store, cases, sampler, points.seed, device, cache == "resident" or (cache == "auto" and fits))
 
 
 def union_of_brains(store: Store) -> Tensor:
@@ -138,12 +131,12 @@ def union_of_brains(store: Store) -> Tensor:
 
 
 def volume_bytes(store: Store, cases: int) -> int:
-    """Bytes that the class volumes of some cases take in memory."""
+    """Bytes that the class volumes of this many cases take in memory."""
     return int(cases * store.resolution**3)
 
 
 def free_memory(device: torch.device) -> float:
-    """Bytes that a process may still take on a device; infinite where the system does not say."""
+    """Bytes that a process may still allocate on a device; infinite where the system does not report it."""
     if device.type == "cuda":
         return float(torch.cuda.mem_get_info(device)[0])
     limits = [_cgroup_left(), _meminfo_available()]
@@ -159,7 +152,7 @@ def _meminfo_available() -> float:
 
 
 def _cgroup_left() -> float:
-    """What the memory limit of a container or batch job leaves (cgroup v2)."""
+    """Bytes that the memory limit of a container or batch job leaves (cgroup v2)."""
     folder = Path("/sys/fs/cgroup")
     try:
         limit = (folder / "memory.max").read_text().strip()

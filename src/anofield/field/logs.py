@@ -1,102 +1,90 @@
-"""What a training run writes down after every epoch: `Logs.pth`, `metrics.jsonl`, and a tracker if asked."""
+"""Logs of a training: `Logs.pth`, which is restored with a checkpoint, and `metrics.jsonl`, one line per epoch."""
 
 from __future__ import annotations
 
 import json
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
-from anofield._files import writing
-from anofield.errors import UsageError
-from anofield.field.step import Run
-from anofield.field.validation import HeldOut
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from anofield._files import write_text, writing
 
 METRICS_FILE = "metrics.jsonl"
-TRACKERS = ("tensorboard",)
 
 
-class Journal:
-    """Of one run; only the first rank writes.
+@dataclass
+class Logs:
+    """Content of `Logs.pth`: one loss per step, and one entry per epoch of all other values."""
+
+    epoch: int = 0
+    loss: list[float] = field(default_factory=list)
+    learning_rate: list[list[float]] = field(default_factory=list)
+    timing: list[float] = field(default_factory=list)
+    latent_magnitude: list[float] = field(default_factory=list)
+    param_magnitude: dict[str, list[float]] = field(default_factory=dict)
+
+    def cut(self, epoch: int, steps_per_epoch: int, step: int = 0) -> None:
+        """Remove the entries after `step` steps beyond `epoch`."""
+        self.epoch = epoch
+        del self.loss[epoch * steps_per_epoch + step :]
+        del self.learning_rate[epoch:], self.timing[epoch:], self.latent_magnitude[epoch:]
+        for series in self.param_magnitude.values():
+            del series[epoch:]
+
+
+class MetricsLine(BaseModel):
+    """One line of `metrics.jsonl`.
 
     Attributes:
-        text: The last epoch in a few words, for the progress line.
+        epoch: Number of the epoch, counted from 1.
+        loss_per_point: Mean training loss, nats per point.
+        learning_rate: Rates of the network and of the codes.
+        seconds: Duration of the epoch.
+        points_per_s: Training points per second, over all ranks.
+        code_norm: Mean norm of the stored codes.
+        held_out_ce: Cross-entropy of held-out subjects, nats per point; None in epochs without a measurement.
     """
 
-    def __init__(self, path: Path, run: Run, watch: HeldOut | None = None, track: str | None = None) -> None:
-        """Go on with what is in the experiment directory.
+    model_config = ConfigDict(frozen=True, extra="allow")
 
-        Args:
-            path: Experiment directory; lines of epochs that will be trained again are dropped.
-            run: Where it stands.
-            watch: Held-out people to measure.
-            track: Name of a tracker.
+    epoch: int
+    loss_per_point: float
+    learning_rate: tuple[float, float]
+    seconds: float
+    points_per_s: int
+    code_norm: float
+    held_out_ce: float | None = None
 
-        Raises:
-            UsageError: The tracker is unknown or not installed.
-        """
-        self.text = ""
-        self._path, self._watch, self._tracker = path / METRICS_FILE, watch, None
-        if run.ranks.first:
-            _cut_metrics(self._path, run.epoch)
-            self._tracker = _open_tracker(track, path, run.epoch)
-
-    def add_epoch(self, run: Run, rates: list[float], seconds: float) -> None:
-        """Write down an epoch; every rank must call it."""
-        logs, specs = run.logs, run.specs
-        codes = run.all_codes(run.codes.weight)
-        logs.epoch = run.epoch
-        logs.learning_rate.append(rates)
-        logs.timing.append(seconds)
-        logs.latent_magnitude.append(float(codes.norm(dim=1).mean()))
-        for name, value in run.field.named_parameters():
-            logs.param_magnitude.setdefault(name, []).append(float(value.detach().norm()))
-        if not run.ranks.first:
-            return
-        steps = logs.loss[-run.steps_per_epoch :]
-        line: dict[str, Any] = {
-            "epoch": run.epoch,
-            "loss_per_point": sum(steps) / len(steps) / specs.samples_per_scene,
-            "learning_rate": rates,
-            "seconds": round(seconds, 3),
-            "points_per_s": round(len(run.case_ids) * specs.samples_per_scene / max(seconds, 1e-9)),
-            "code_norm": logs.latent_magnitude[-1],
-        }
-        if self._watch and (run.epoch % specs.held_out_frequency == 0 or run.epoch == specs.num_epochs):
-            line["held_out_ce"] = self._watch.cross_entropy(run.field, codes.to(run.device))
-        self._write(line)
-
-    def _write(self, line: dict[str, Any]) -> None:
-        with writing(self._path), self._path.open("a") as stream:
-            stream.write(json.dumps(line) + "\n")
-        held_out = f" · held-out {line['held_out_ce']:.3f}" if "held_out_ce" in line else ""
-        self.text = f"loss {line['loss_per_point']:.3f} nats{held_out} · {line['points_per_s'] / 1e3:.0f}k points/s"
-        if self._tracker:
-            network, codes = line["learning_rate"]
-            values = {**line, "learning_rate": network, "code_learning_rate": codes}
-            for name, value in values.items():
-                self._tracker.add_scalar(name, value, line["epoch"])
-            self._tracker.flush()
+    def text(self) -> str:
+        """The line as JSON; a measurement that was not made is left out."""
+        return json.dumps(self.model_dump(mode="json", exclude_none=True)) + "\n"
 
 
-def _open_tracker(name: str | None, path: Path, epoch: int) -> Any:
-    """A TensorBoard writer in the experiment, or None."""
-    if name is None:
-        return None
-    if name not in TRACKERS:
-        raise UsageError(f"unknown tracker {name!r}", remedy=f"known: {', '.join(TRACKERS)}")
+def read_metrics(path: Path) -> list[MetricsLine]:
+    """Read the lines of `metrics.jsonl`; an unfinished line is left out, and a missing file has no lines."""
+    lines = path.read_text(encoding="utf-8").splitlines() if path.is_file() else []
+    parsed = (_parsed(line) for line in lines)
+    return [line for line in parsed if line is not None]
+
+
+def append_metrics(path: Path, line: MetricsLine) -> None:
+    """Append a line to `metrics.jsonl`."""
+    with writing(path), path.open("a", encoding="utf-8") as stream:
+        stream.write(line.text())
+
+
+def cut_metrics(path: Path, epoch: int) -> None:
+    """Remove the lines after an epoch, and an unfinished line."""
+    if not path.is_file():
+        return
+    kept = "".join(line.text() for line in read_metrics(path) if line.epoch <= epoch)
+    if kept != path.read_text(encoding="utf-8"):
+        write_text(path, kept)
+
+
+def _parsed(line: str) -> MetricsLine | None:
     try:
-        from torch.utils.tensorboard import SummaryWriter
-    except ImportError as error:
-        raise UsageError(
-            "--track tensorboard", why="TensorBoard is not installed", remedy="pip install 'anofield[track]'"
-        ) from error
-    return SummaryWriter(str(path / "tensorboard"), purge_step=epoch + 1)
-
-
-def _cut_metrics(path: Path, epoch: int) -> None:
-    """Drop the lines of epochs that are trained again, and one that a kill left unfinished."""
-    lines = path.read_text().splitlines(keepends=True) if path.is_file() else []
-    kept = [line for line in lines if line.endswith("\n") and json.loads(line)["epoch"] <= epoch]
-    if len(kept) < len(lines):
-        with writing(path):
-            path.write_text("".join(kept))
+        return MetricsLine.model_validate_json(line)
+    except ValidationError:
+        return None

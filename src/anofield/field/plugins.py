@@ -1,4 +1,4 @@
-"""Which fields there are: the published decoder, and those that other packages install; `NetworkArch` chooses."""
+"""Fields that `NetworkArch` can name: the published decoder, and those that other packages install."""
 
 from __future__ import annotations
 
@@ -10,25 +10,25 @@ from torch import nn
 
 from anofield.errors import UsageError
 from anofield.field.decoder import FieldModule
-from anofield.field.experiment import DECODER, Specs
+from anofield.field.specs import DECODER, Specs
 
 GROUP = "anofield.fields"  # entry points: name = "package.module:callable", from `Specs` to a `FieldModule`
 
 
 def known_fields() -> list[str]:
-    """Every value of `NetworkArch`; the name of the published decoder cannot be taken by another."""
+    """Every allowed value of `NetworkArch`; another package cannot use the name of the published decoder."""
     return [DECODER, *(name for name in _installed() if name != DECODER)]
 
 
 def installed_field(specs: Specs) -> FieldModule:
-    """The field of another package that `NetworkArch` names, with fresh weights.
+    """Build the field of another package that `NetworkArch` names, with fresh weights.
 
     Args:
-        specs: Given to the package's callable as they are; it builds a field of `CodeLength` and `dim_out` classes.
+        specs: Specs for the package's callable, which builds a field of `CodeLength` and `dim_out` classes.
 
     Raises:
-        UsageError: No package installs one of that name, it cannot be imported or built, is no torch module with the
-            attributes of `FieldModule`, or has other sizes than the specs say.
+        UsageError: No package installs a field of that name, it cannot be imported or built, it is not a torch module
+            with the attributes of `FieldModule`, or its sizes differ from the specs.
     """
     point = _installed().get(specs.network_arch)
     if point is None:
@@ -45,7 +45,7 @@ def installed_field(specs: Specs) -> FieldModule:
         raise UsageError(
             f"the field {point.name!r} cannot be made ({type(error).__name__}: {told})",
             where=point.value,
-            remedy="mend or uninstall the package that provides it",
+            remedy="fix or uninstall the package that provides it",
         ) from error
     return cast(FieldModule, found)
 
@@ -55,17 +55,17 @@ def _installed() -> dict[str, EntryPoint]:
 
 
 def _check(point: EntryPoint, found: object, specs: Specs) -> None:
-    """Refuse what is no field of these specs."""
+    """Check that an object is a field with the sizes of these specs."""
     if not isinstance(found, nn.Module):
-        raise UsageError(f"the field {point.name!r} is no torch module", where=point.value)
+        raise UsageError(f"the field {point.name!r} is not a torch module", where=point.value)
     field = cast(FieldModule, found)
     expected = {"code_length": specs.code_length, "classes": specs.network_specs.dim_out}
     for name, value in expected.items():
         if getattr(field, name) != value:
             raise UsageError(
-                f"the field {point.name!r} has {name} {getattr(field, name)}, its specs.json says {value}",
+                f"the field {point.name!r} has {name} {getattr(field, name)}, specs.json says {value}",
                 where=point.value,
-                remedy="build it from the specs that it is given",
+                remedy="build it from the specs that the callable gets",
             )
     if (shape := _decoded_shape(field)) != (1, 2, field.classes):
         raise UsageError(
@@ -76,7 +76,7 @@ def _check(point: EntryPoint, found: object, specs: Specs) -> None:
 
 
 def _decoded_shape(field: FieldModule) -> tuple[int, ...]:
-    """Shape of the logits of one case at two points; leaves the field in its mode."""
+    """Shape of the logits of one case at two points; the field keeps its training mode."""
     training = field.training
     with torch.no_grad():
         logits = field.eval().logits(torch.zeros(1, 2, 3), torch.zeros(1, field.code_length))

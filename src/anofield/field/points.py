@@ -10,6 +10,8 @@ from torch import Tensor
 
 from anofield.data.lattice import Convention, field_coordinates
 
+DECODE_POINTS = 32_768  # points decoded at a time: some tens of megabytes of activations
+
 
 def axis_coordinates(resolution: int, convention: Convention) -> Tensor:
     """Field coordinates of the R voxels of one axis, (R,) float32."""
@@ -32,14 +34,31 @@ def coordinates_of(flat: Tensor, resolution: int, axis: Tensor) -> Tensor:
     return axis[torch.stack((i, j, flat % resolution), dim=-1)]
 
 
+@dataclass(frozen=True, kw_only=True)
+class PointOptions:
+    """How the points of a case are drawn.
+
+    Attributes:
+        lattice: Position of a voxel in the field, `center` or `corner`.
+        count: Points per case and batch.
+        fraction: Share of the points drawn inside the brain, the rest anywhere in the box; 0 as published.
+        seed: Seed of the points.
+    """
+
+    lattice: Convention
+    count: int
+    fraction: float = 0.0
+    seed: int = 0
+
+
 @dataclass(frozen=True)
 class Sampler:
-    """Draws random lattice points of a person, with replacement.
+    """Draws random lattice points of a case, with replacement.
 
     Attributes:
         axis: Field coordinates of one axis, (R,).
-        brain: Flat indices that `fraction` of the points come from, (b,) int64; voxels that are brain in somebody.
-        count: Points per person, n.
+        brain: Flat indices for `fraction` of the points, (b,) int64: voxels that are brain in any case.
+        count: Points per case, n.
         fraction: Share of the points drawn among `brain`, the rest anywhere in the box; 0 as published.
     """
 
@@ -49,10 +68,10 @@ class Sampler:
     fraction: float
 
     def draw(self, classes: Tensor, generator: torch.Generator) -> tuple[Tensor, Tensor]:
-        """Points of one person.
+        """Draw the points of one case.
 
         Args:
-            classes: (R³,) uint8, where the points shall live.
+            classes: Class volume, (R³,) uint8, on the device where the points are needed.
             generator: Source of randomness, on the same device.
 
         Returns:

@@ -1,4 +1,4 @@
-"""Named `specs.json` that come with the package; one JSON file each in `presets/`."""
+"""Presets: named `specs.json` files that come with the package, one JSON file each in `presets/`."""
 
 from __future__ import annotations
 
@@ -8,14 +8,15 @@ from pathlib import Path
 
 from anofield.data.store import Store
 from anofield.errors import UsageError
-from anofield.field.experiment import Experiment, Specs
+from anofield.field.experiment import Experiment
+from anofield.field.specs import Specs
 from anofield.typing import PathLike
 
 PRESETS = ("default", "ifl2021-160", "ifl2021-full")  # the last two: Naval Marimont & Tarroni 2021
 
 
 def preset(name: str) -> Specs:
-    """The specs of a name; their `DataSource` is a placeholder.
+    """Read a preset; its `DataSource` is a placeholder.
 
     Raises:
         UsageError: No preset has that name.
@@ -27,12 +28,12 @@ def preset(name: str) -> Specs:
 
 
 def start_experiment(path: PathLike, name: str, store: Store) -> Experiment:
-    """Make the directory of an experiment from a preset, or open it if it was started from the same one.
+    """Create an experiment from a preset, or open it if it was created from the same preset.
 
     Args:
         path: Experiment directory.
-        name: Of the preset.
-        store: What it will be trained on; its number of classes becomes `dim_out`.
+        name: Name of the preset.
+        store: Store that it will be trained on; its number of classes becomes `dim_out`.
 
     Raises:
         UsageError: No preset has that name, or the directory holds other specs.
@@ -46,8 +47,8 @@ def start_experiment(path: PathLike, name: str, store: Store) -> Experiment:
     network = ("network_arch", "network_specs", "code_length")
     if any(getattr(found.specs, key) != getattr(specs, key) for key in network):
         raise UsageError(
-            f"holds specs.json of another network than --preset {name}",
+            f"its specs.json describes another network than --preset {name}",
             where=path,
-            remedy="leave out --preset to go on with what is there, or choose another directory",
+            remedy="leave out --preset to train the existing experiment, or choose another directory",
         )
     return found

@@ -1,87 +1,128 @@
-"""What a training run was made with: `provenance.json`, one entry per start, and what may not change between two."""
+"""`provenance.json`: what each start of a training run used, and the check that nothing essential changed."""
 
 from __future__ import annotations
 
-import json
 import platform
 import sys
 import time
 from pathlib import Path
 
 import torch
+from pydantic import BaseModel, ConfigDict, JsonValue, TypeAdapter, ValidationError
 
-from anofield import __version__
 from anofield._files import write_json
 from anofield._progress import say
+from anofield._version import __version__
 from anofield.data.store import Store
 from anofield.errors import UsageError
-from anofield.field.experiment import Specs
-from anofield.typing import Json
+from anofield.field.step import Run
 
 PROVENANCE_FILE = "provenance.json"
+FIXED_MID_EPOCH = ("ScenesPerBatch", "Seed")  # they decide the order of the cases
 
 
-def describe(specs: Specs, store: Store, device: torch.device, **more: object) -> Json:
-    """One entry: versions, machine, command, store and specs of a start."""
+class Start(BaseModel):
+    """One entry of `provenance.json`: a start of a training run.
+
+    Attributes:
+        format: Version of the entry.
+        started: Local time with its offset from UTC.
+        anofield: Version of this package.
+        torch: Version of torch.
+        python: Version of Python.
+        device: Device and its name.
+        command: Command line.
+        store: Path of the store.
+        store_hash: Hash of the store's content.
+        specs: Content of `specs.json`; not `Specs`, because an entry outlives the keys of the version that wrote it.
+        precision: Precision of the matrix products.
+        ranks: Number of processes.
+        epoch: Number of whole epochs before this start.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="allow")
+
+    format: int = 1
+    started: str
+    anofield: str
+    torch: str
+    python: str
+    device: str
+    command: str
+    store: str
+    store_hash: str
+    specs: dict[str, JsonValue]
+    precision: str
+    ranks: int
+    epoch: int
+
+
+STARTS = TypeAdapter(list[Start])
+
+
+def describe_start(run: Run, store: Store) -> Start:
+    """Describe the start of a run on a store: versions, machine, command, store and specs."""
+    device = run.device
     name = torch.cuda.get_device_name(device) if device.type == "cuda" else platform.processor() or platform.machine()
-    return {
-        "started": time.strftime("%Y-%m-%dT%H:%M:%S%z"),
-        "anofield": __version__,
-        "torch": torch.__version__,
-        "python": platform.python_version(),
-        "device": f"{device} ({name})",
-        "command": " ".join(sys.argv),
-        "store": str(store.path.resolve()),
-        "store_hash": store.content_hash(),
-        "specs": specs.dump(),
-        **more,
-    }
+    return Start(
+        started=time.strftime("%Y-%m-%dT%H:%M:%S%z"),
+        anofield=__version__,
+        torch=torch.__version__,
+        python=platform.python_version(),
+        device=f"{device} ({name})",
+        command=" ".join(sys.argv),
+        store=str(store.path.resolve()),
+        store_hash=store.content_hash(),
+        specs=run.specs.dump(),
+        precision="bfloat16" if run.bfloat16 else "float32",
+        ranks=run.ranks.size,
+        epoch=run.epoch,
+    )
 
 
-def read_provenance(path: Path) -> list[Json]:
-    """The entries of an experiment, oldest first; none for one that the published code wrote."""
+def read_provenance(path: Path) -> list[Start]:
+    """Read the entries of an experiment, oldest first; an experiment of the published code has none."""
     try:
-        entries = json.loads((path / PROVENANCE_FILE).read_text())
-    except (OSError, ValueError):
+        return STARTS.validate_json((path / PROVENANCE_FILE).read_bytes())
+    except (OSError, ValidationError):
         return []
-    return entries if isinstance(entries, list) else []
 
 
-def add_provenance(path: Path, entry: Json) -> None:
+def add_provenance(path: Path, entry: Start) -> None:
     """Append an entry."""
-    write_json(path / PROVENANCE_FILE, [*read_provenance(path), entry])
+    write_json(path / PROVENANCE_FILE, [start.model_dump(mode="json") for start in (*read_provenance(path), entry)])
 
 
-def check_unchanged(path: Path, entry: Json, *, mid_epoch: bool) -> None:
-    """Compare a start with the one before; harmless changes of the specs are said on stderr.
+def check_unchanged(path: Path, entry: Start, *, mid_epoch: bool) -> None:
+    """Compare a start with the previous one; allowed changes of the specs are reported on stderr.
 
     Args:
         path: Experiment directory.
-        entry: Of this start.
-        mid_epoch: Whether it goes on inside an epoch, where the order of the cases must stay.
+        entry: The new start.
+        mid_epoch: Whether the start continues inside an epoch, where the order of the cases must not change.
 
     Raises:
-        UsageError: The store's content is another one, or the order of the cases inside a started epoch would be.
+        UsageError: The content of the store changed, or the order of the cases inside a started epoch would change.
     """
     before = read_provenance(path)
     if not before:
         return
     last = before[-1]
-    if last["store_hash"] != entry["store_hash"]:
+    if last.store_hash != entry.store_hash:
         raise UsageError(
-            "the store's scans are not those it was trained on",
-            where=entry["store"],
-            why=f"their contents changed since {last['started']} (then {last['store']})",
+            "the scans of the store differ from those of the training",
+            where=entry.store,
+            why=f"their contents changed since {last.started} (then {last.store})",
             remedy="restore the store, or start a new experiment on the new one",
         )
-    old, new = last["specs"], entry["specs"]
+    old, new = last.specs, entry.specs
     changed = [key for key in new if old.get(key) != new[key]]
-    fixed = [key for key in ("ScenesPerBatch", "Seed") if key in changed]
+    fixed = [key for key in FIXED_MID_EPOCH if key in changed]
     if mid_epoch and fixed:
         raise UsageError(
             f"{', '.join(fixed)} changed inside an epoch",
             where=path / "specs.json",
-            why="the cases left of this epoch would be others",
+            why="the remaining cases of this epoch would change",
             remedy=f"put back {', '.join(f'{key} {old.get(key)}' for key in fixed)} until the epoch is over",
         )
     if changed:

@@ -1,29 +1,41 @@
-"""State dicts as the published code and torch versions since 2021 write them → the names and shapes used here.
+"""Convert state dicts of the published code and of torch versions since 2021 to the names and shapes used here.
 
-Source: files of Naval Marimont & Tarroni 2021 and of DeepSDF (Park et al. 2019), which came before them.
+Source: files of Naval Marimont & Tarroni 2021 and of DeepSDF (Park et al. 2019), on which they are based.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from typing import Any
+from typing import Any, TypedDict
 
 import torch
 from torch import Tensor
 
 from anofield.errors import ExperimentError
-from anofield.typing import Json, PathLike
+from anofield.typing import PathLike
 
 PARALLEL = "module."  # torch.nn.DataParallel puts it before every name
 NEWER_NAMES = {  # torch.nn.utils.parametrizations.weight_norm → the hook of 2021
     ".parametrizations.weight.original0": ".weight_g",
     ".parametrizations.weight.original1": ".weight_v",
 }
-IMPLEMENTATION = ("foreach", "fused", "capturable")  # how Adam computes; not part of what it has learned
+IMPLEMENTATION = ("foreach", "fused", "capturable")  # implementation of Adam; not part of its state
+
+
+class AdamState(TypedDict, total=False):
+    """State of an Adam optimiser as torch saves it; empty if it was not saved.
+
+    Attributes:
+        state: Step and moments by parameter number.
+        param_groups: Options and parameter numbers of each group.
+    """
+
+    state: dict[int, dict[str, Any]]
+    param_groups: list[dict[str, Any]]
 
 
 def plain_weights(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """A network's state under the names of `field.Decoder`."""
+    """Rename a network's state dict to the names of `field.Decoder`."""
     plain = {}
     for name, value in state.items():
         short = name.removeprefix(PARALLEL)
@@ -34,10 +46,10 @@ def plain_weights(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
 
 
 def plain_codes(found: Any, where: PathLike) -> Tensor:
-    """Codes, (case, code), from a state dict, a tensor, or the (case, 1, code) of DeepSDF's first version.
+    """Read codes, (case, code), from a state dict, a tensor, or the (case, 1, code) of DeepSDF's first version.
 
     Raises:
-        ExperimentError: They are something else.
+        ExperimentError: The content is none of these.
     """
     if isinstance(found, Mapping):
         found = next((value for name, value in found.items() if name.removeprefix(PARALLEL) == "weight"), None)
@@ -55,23 +67,23 @@ def plain_codes(found: Any, where: PathLike) -> Tensor:
     return found
 
 
-def plain_logs(logs: Json) -> Json:
-    """`Logs.pth` with numbers where the published code kept tensors of one number."""
-    return logs | {"latent_magnitude": [float(value) for value in logs.get("latent_magnitude", [])]}
+def plain_logs(logs: Mapping[str, Any]) -> dict[str, Any]:
+    """Content of `Logs.pth` with numbers where the published code kept tensors of one number."""
+    return {**logs} | {"latent_magnitude": [float(value) for value in logs.get("latent_magnitude", [])]}
 
 
-def load_optimizer(optimizer: torch.optim.Optimizer, state: Json, where: PathLike) -> None:
-    """Put a saved state into a fresh Adam, whatever version of torch wrote it.
+def load_optimizer(optimizer: torch.optim.Optimizer, state: AdamState, where: PathLike) -> None:
+    """Load a saved state into a fresh Adam, whatever version of torch wrote it.
 
-    Parameters are matched by their order, as torch does, and every shape must agree. How the fresh Adam computes
-    (`foreach`, `fused`, `capturable`) stays its own.
+    Parameters are matched by their order, as torch does, and every shape must agree. The fresh Adam keeps its own way
+    of computing (`foreach`, `fused`, `capturable`).
 
     Raises:
         ExperimentError: There is no state, or it belongs to other parameters.
     """
     groups = state.get("param_groups", [])
     if [len(group["params"]) for group in groups] != [len(group["params"]) for group in optimizer.param_groups]:
-        raise _misfit(where, "another number of parameters" if groups else "none is there")
+        raise _misfit(where, "it has another number of parameters" if groups else "there is no optimiser state")
     own = [parameter for group in optimizer.param_groups for parameter in group["params"]]
     keys = [key for group in groups for key in group["params"]]
     for number, (parameter, key) in enumerate(zip(own, keys, strict=True)):
@@ -81,11 +93,11 @@ def load_optimizer(optimizer: torch.optim.Optimizer, state: Json, where: PathLik
         saved | {name: fresh[name] for name in IMPLEMENTATION if name in fresh}
         for saved, fresh in zip(groups, optimizer.param_groups, strict=True)
     ]
-    optimizer.load_state_dict({**state, "param_groups": merged})
+    optimizer.load_state_dict({"state": state.get("state", {}), "param_groups": merged})
 
 
 def _other_shape(entry: Mapping[str, Any], parameter: Tensor) -> tuple[int, ...] | None:
-    """Shape of a moment that is not the parameter's."""
+    """Shape of a moment that differs from the parameter's; None if all agree."""
     moments: Iterable[Any] = (value for name, value in entry.items() if name != "step")
     return next((tuple(value.shape) for value in moments if value.shape != parameter.shape), None)
 

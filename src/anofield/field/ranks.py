@@ -1,7 +1,7 @@
-"""The processes of a `torchrun`: who owns which cases, and the few things they exchange.
+"""The processes of a `torchrun`: which of them owns which cases, and which data they exchange.
 
-Only gradients and losses of the network are summed over ranks. Each rank keeps its own cases, their codes and the
-optimiser state of those; a checkpoint gathers them, so its format does not depend on the number of ranks.
+Only gradients and losses of the network are summed over ranks. Each rank keeps its own cases with their codes and
+optimiser state; a checkpoint gathers them, so its format does not depend on the number of ranks.
 """
 
 from __future__ import annotations
@@ -19,18 +19,18 @@ from torch import Tensor, distributed
 from anofield._random import seed_of
 
 T = TypeVar("T")
-PATIENCE = timedelta(hours=1)  # rank 0 may fit held-out people while the others wait
+PATIENCE = timedelta(hours=1)  # rank 0 may fit held-out subjects while the others wait
 
 
 @dataclass(frozen=True)
 class Ranks:
-    """Place of this process among those of the run.
+    """Position of this process among those of the run.
 
     Attributes:
-        rank: 0 … size − 1.
+        rank: Number of this process, 0 … size − 1.
         size: Number of processes.
-        local: Place among those of this machine, which picks the GPU.
-        per_machine: Processes of this machine.
+        local: Position among the processes of this machine, which selects the GPU.
+        per_machine: Number of processes on this machine.
     """
 
     rank: int = 0
@@ -40,7 +40,7 @@ class Ranks:
 
     @property
     def first(self) -> bool:
-        """Whether this process writes and talks."""
+        """Whether this process writes files and messages."""
         return self.rank == 0
 
     def owned(self, items: Sequence[T]) -> list[T]:
@@ -48,7 +48,7 @@ class Ranks:
         return list(items[self.rank :: self.size])
 
     def sum_(self, tensors: Sequence[Tensor]) -> None:
-        """Replace tensors by their sums over all ranks, in place, in one message."""
+        """Replace tensors with their sums over all ranks, in place, in one message."""
         if self.size == 1 or not tensors:
             return
         flat = torch.cat([tensor.reshape(-1) for tensor in tensors])
@@ -57,7 +57,7 @@ class Ranks:
             tensor.copy_(part.view_as(tensor))
 
     def largest(self, value: int) -> int:
-        """The largest value of all ranks; a message between hosts that no GPU waits for."""
+        """The largest value over all ranks; the message is sent between CPUs, and no GPU waits for it."""
         if self.size == 1:
             return value
         number = torch.tensor([value])
@@ -65,7 +65,7 @@ class Ranks:
         return int(number)
 
     def gather(self, value: T) -> list[T]:
-        """What each rank holds, in the order of ranks, on every rank."""
+        """The values of all ranks, in the order of ranks, on every rank."""
         if self.size == 1:
             return [value]
         values: list[T] = [value] * self.size
@@ -74,7 +74,7 @@ class Ranks:
 
 
 def is_first_rank() -> bool:
-    """Whether this process is the one of its `torchrun` that writes and talks, or alone."""
+    """Whether this process is alone, or the one of its `torchrun` that writes files and messages."""
     return os.environ.get("RANK", "0") == "0"
 
 
@@ -88,10 +88,10 @@ def interleave(parts: Sequence[Tensor]) -> Tensor:
 
 @contextmanager
 def joined_ranks(*, cuda: bool) -> Iterator[Ranks]:
-    """Join the processes that `torchrun` started; a process that it did not start is alone.
+    """Join the processes that `torchrun` started; any other process is alone.
 
     Args:
-        cuda: Whether tensors on GPUs will be summed (NCCL); those on CPUs are summed by Gloo.
+        cuda: Whether tensors on GPUs will be summed (by NCCL); those on CPUs are summed by Gloo.
     """
     size = int(os.environ.get("WORLD_SIZE", "1"))
     if size == 1 or "RANK" not in os.environ:
@@ -113,14 +113,15 @@ def plan_epoch(cases: int, batch: int, seed: int, epoch: int, shards: int = 1) -
     Shard r owns the cases r, r + shards, …, shuffled by (seed, epoch, r), so what a shard does depends on no other.
 
     Args:
-        cases: Number of cases of all shards.
+        cases: Number of cases over all shards.
         batch: Cases per step over all shards; with one shard every step but the last has exactly as many, with several
             the steps are as many and their sizes even.
-        seed, epoch: Of the shuffle.
+        seed: Seed of the shuffle.
+        epoch: Epoch, part of the seed.
         shards: Number of ranks.
 
-    >>> [[rows.tolist() for rows in step] for step in plan_epoch(3, 2, 0, 1)]
-    [[[2, 0]], [[1]]]
+    >>> [[len(rows) for rows in step] for step in plan_epoch(5, 2, 0, 1)]
+    [[2], [2], [1]]
     """
     steps = -(-cases // batch)
     plans = []

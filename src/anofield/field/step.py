@@ -1,4 +1,4 @@
-"""One step of training: the published loss, its gradients taken in parts that stay in cache, one Adam update.
+"""One step of training: the published loss, its gradients computed in parts that fit the cache, one Adam update.
 
 Source: Naval Marimont & Tarroni 2021; Park et al. 2019.
 """
@@ -16,13 +16,15 @@ from anofield._random import seed_of
 from anofield.errors import MachineError
 from anofield.field.codes import CodeTable
 from anofield.field.decoder import FieldModule, folded_weights, outputs_at
-from anofield.field.experiment import Logs, Specs
+from anofield.field.device import Precision, wants_bfloat16
 from anofield.field.feed import Batch
-from anofield.field.model import Precision, build_field, wants_bfloat16
+from anofield.field.logs import Logs
+from anofield.field.model import build_field
 from anofield.field.ranks import Ranks, interleave
+from anofield.field.specs import Specs
 
-RAMP_EPOCHS = 100  # the code penalty grows linearly over these; published
-PART_POINTS = 16_384  # points whose gradients are taken at a time on a CPU: activations that fit the cache
+RAMP_EPOCHS = 100  # published: the code penalty grows linearly over these epochs
+PART_POINTS = 16_384  # points whose gradients are computed at a time on a CPU: activations that fit the cache
 
 
 @dataclass
@@ -30,16 +32,17 @@ class Run:
     """State of a training run that changes from step to step.
 
     Attributes:
-        case_ids: All cases of the run, of all ranks.
-        specs: What is trained and how.
+        specs: Specs of the experiment.
+        case_ids: All cases of the run, over all ranks.
         field: The network.
-        codes: Of this rank's cases.
+        codes: Codes of this rank's cases.
         optimizer: Adam; group 0 is the network, group 1 the codes.
-        logs: So far.
-        device: Where network and codes live.
+        logs: Logs up to now.
+        device: Device of the network and the codes.
         bfloat16: Whether matrices are multiplied in bfloat16.
-        ranks: This process among those of the run.
-        epoch, step: Whole epochs done, and steps of the next one.
+        ranks: Position of this process among those of the run.
+        epoch: Whole epochs done.
+        step: Steps done of the next epoch.
         point_loss: The function of that name, or its compiled form.
     """
 
@@ -61,11 +64,11 @@ class Run:
 
     @property
     def steps_per_epoch(self) -> int:
-        """Steps of an epoch; the last one may be smaller."""
+        """Number of steps of an epoch; the last step may be smaller."""
         return -(-len(self.case_ids) // self.specs.scenes_per_batch)
 
     def set_precision(self, precision: Precision, *, compiled: bool = False) -> None:
-        """Choose how the loss is computed; `auto` takes bfloat16 where the device multiplies it faster."""
+        """Set how the loss is computed; `auto` takes bfloat16 where the device multiplies it faster."""
         self.bfloat16 = wants_bfloat16(precision, self.device)
         if compiled:
             self.point_loss = torch.compile(point_loss)
@@ -76,13 +79,13 @@ class Run:
 
 
 def start_run(specs: Specs, case_ids: list[str], device: torch.device, ranks: Ranks | None = None) -> Run:
-    """Fresh network, codes and optimiser, seeded by the specs.
+    """Start a run with a fresh network, codes and optimiser, seeded by the specs.
 
     Args:
-        specs: Of the experiment.
+        specs: Specs of the experiment.
         case_ids: All cases; a rank keeps the codes of its own.
         device: Where to train.
-        ranks: This process among those of the run.
+        ranks: Position of this process among those of the run; None for a single process.
     """
     ranks = ranks or Ranks()
     torch.manual_seed(specs.seed)
@@ -111,8 +114,8 @@ def point_loss(
         network: The field.
         points: Field coordinates, (case, point, 3).
         targets: Classes, (case, point).
-        codes: (case, code).
-        weights: From `folded_weights`.
+        codes: One code per case, (case, code).
+        weights: Result of `folded_weights`.
     """
     logits = outputs_at(network, points, codes, weights).float().flatten(0, 1)  # (case · point, class)
     return functional.cross_entropy(logits, targets.flatten(), reduction="sum")
@@ -150,11 +153,11 @@ def _part_loss(
 def train_step(run: Run, batch: Batch, rows: Tensor, epoch: int, cases: int) -> Tensor:
     """Take one optimiser step and return this rank's share of the loss, still on the device.
 
-    The weights are folded once; on a CPU the gradients are taken part by part and summed, which is the same sum. Of a
-    field of another package nothing is folded: its gradients are what plain autograd gives.
+    The weights are folded once; on a CPU the gradients are computed part by part and summed, which gives the same sum.
+    A field of another package is not folded: its gradients are those of plain autograd.
 
     Args:
-        run: Changed in place.
+        run: State of the training; changed in place.
         batch: Points and classes of this rank's cases.
         rows: Rows of its code table, (case,).
         epoch: Counted from 1.
@@ -182,7 +185,7 @@ def train_step(run: Run, batch: Batch, rows: Tensor, epoch: int, cases: int) -> 
 
 
 def _cases_per_part(run: Run, points: int) -> int:
-    """A GPU takes the whole batch at once."""
+    """Number of cases whose gradients are computed at a time; a GPU takes the whole batch."""
     return len(run.codes.ids) if run.device.type == "cuda" else max(1, PART_POINTS // points)
 
 
@@ -191,7 +194,7 @@ def _leaf(tensor: Tensor) -> Tensor:
 
 
 def _pull_back(results: Sequence[Tensor], leaves: Sequence[Tensor]) -> None:
-    """Carry the gradients that leaves collected back to what the results were made from."""
+    """Propagate the gradients that the leaves collected to the tensors that the results were computed from."""
     pairs = [(made, leaf.grad) for made, leaf in zip(results, leaves, strict=True) if leaf.grad is not None]
     pairs = [(made, gradient) for made, gradient in pairs if made.requires_grad and made.numel()]
     if pairs:
@@ -199,7 +202,7 @@ def _pull_back(results: Sequence[Tensor], leaves: Sequence[Tensor]) -> None:
 
 
 def _gradient(parameter: Tensor) -> Tensor:
-    """The gradient of a parameter; zeros where a rank without cases has none, so that Adam moves it all the same."""
+    """The gradient of a parameter; zeros where a rank without cases has none, so that Adam still moves it."""
     if parameter.grad is None:
         parameter.grad = torch.zeros_like(parameter)
     return parameter.grad

@@ -1,7 +1,7 @@
-"""Training of the auto-decoder: one loop over epochs of shuffled people, their codes learned with the network.
+"""Train the auto-decoder: one loop over epochs of shuffled subjects, whose codes are learned with the network.
 
-Source: Naval Marimont & Tarroni 2021; Park et al. 2019. All randomness is drawn from (seed, epoch, case), so a resumed
-run draws what the uninterrupted one would have drawn.
+Source: Naval Marimont & Tarroni 2021; Park et al. 2019. All randomness depends on (seed, epoch, case), so a
+resumed run draws the same numbers as an uninterrupted one.
 """
 
 from __future__ import annotations
@@ -10,68 +10,88 @@ import contextlib
 import importlib.util
 import math
 import time
-from collections.abc import Iterator
-from typing import Any
+from collections.abc import Callable, Iterator
+from typing import cast
 
 import torch
+from pydantic import BaseModel, ConfigDict
 from torch import Tensor
 
 from anofield._files import exclusive
 from anofield._progress import Progress, say
 from anofield._signals import StopRequest, deferred_stop
-from anofield.data.prepare import Recipe
+from anofield.data.recipe import Recipe, check_recipe, write_recipe
 from anofield.data.store import Store
 from anofield.errors import Interrupted, UsageError
-from anofield.field.experiment import DECODER, LATEST, Checkpoint, Experiment, Logs
+from anofield.field.device import Precision, pick_device
+from anofield.field.experiment import LATEST, Checkpoint, Experiment
 from anofield.field.feed import Cache, Feed, open_feed
-from anofield.field.logs import Journal
-from anofield.field.model import Precision, check_recipe, codes_of, load_weights, pick_device, write_recipe
-from anofield.field.provenance import add_provenance, check_unchanged, describe
-from anofield.field.published import load_optimizer
+from anofield.field.journal import Journal
+from anofield.field.logs import Logs
+from anofield.field.model import codes_of, load_weights
+from anofield.field.points import PointOptions
+from anofield.field.provenance import add_provenance, check_unchanged, describe_start
+from anofield.field.published import AdamState, load_optimizer
 from anofield.field.ranks import joined_ranks, plan_epoch
+from anofield.field.specs import DECODER
 from anofield.field.step import Run, start_run, train_step
 from anofield.field.validation import HeldOut
+from anofield.typing import PathLike
+
+
+class TrainOptions(BaseModel):
+    """How a training run computes; the results depend on the specs alone, up to rounding.
+
+    Attributes:
+        device: `auto`, `cpu`, `cuda[:N]` or `mps`.
+        precision: Precision of the matrix products; `auto` takes bfloat16 where the device multiplies it faster.
+        cache: Place of the class volumes: `resident` on the device, `stream` from disk, or `auto`, by the free memory.
+        compiled: Whether to compile the loss with `torch.compile`; None: for the published decoder on CUDA with Triton.
+        track: Tracker that also gets the metrics, `tensorboard`; None for none.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    device: str = "auto"
+    precision: Precision = "float32"
+    cache: Cache = "auto"
+    compiled: bool | None = None
+    track: str | None = None
 
 
 def train(
     experiment: Experiment,
     store: Store,
+    options: TrainOptions | None = None,
     *,
     resume: str | None = None,
-    device: str = "auto",
-    precision: Precision = "float32",
-    cache: Cache = "auto",
-    compiled: bool | None = None,
     held_out: Store | None = None,
-    track: str | None = None,
 ) -> Logs:
     """Train an experiment to its `NumEpochs`.
 
-    Started by `torchrun`, the ranks share the cases: each step trains on `ScenesPerBatch` cases over all ranks.
+    When `torchrun` starts it, the ranks share the cases: each step trains on `ScenesPerBatch` cases over all ranks.
 
     Args:
-        experiment: Where specs are read and checkpoints written.
-        store: Prepared healthy people.
-        resume: `latest` or an epoch to go on after; `auto` goes on if there is a checkpoint and else starts; None
-            starts anew in a directory without checkpoints.
-        device: `auto`, `cpu`, `cuda[:N]` or `mps`.
-        precision: Of the matrix products; `auto` takes bfloat16 where the device multiplies it faster.
-        cache: Class volumes `resident` on the device, in a `stream` from disk, or `auto`, by the memory that is free.
-        compiled: Compile the loss with `torch.compile`; None does so for the own decoder on CUDA with Triton.
-        held_out: Prepared healthy people that are not trained on, whose cross-entropy is measured now and then.
-        track: `tensorboard` writes the metrics there as well.
+        experiment: Directory with the specs, where checkpoints are written.
+        store: Prepared healthy subjects.
+        options: Device, precision and the like; None takes the defaults.
+        resume: `latest` or an epoch to continue after; `auto` continues if there is a checkpoint and starts otherwise;
+            None starts in a directory without checkpoints.
+        held_out: Prepared healthy subjects that are not trained on and whose cross-entropy is measured regularly.
 
     Returns:
         The logs.
 
     Raises:
-        UsageError: Checkpoints are there and `resume` is None; another process trains here; the classes of specs and
-            store, or the store's content or the specs since the last start, do not fit.
-        ExperimentError: `resume` names no checkpoint, or the store's cases are not those of the checkpoint.
+        UsageError: There are checkpoints and `resume` is None; another process trains here; the classes of specs and
+            store do not match; or the store's content or the specs changed since the last start in a way that is not
+            allowed.
+        ExperimentError: `resume` names no checkpoint, or the store's cases differ from those of the checkpoint.
         Interrupted: SIGINT or SIGTERM; the state after the current step is saved.
-        MachineError: The device or the disk refuses.
+        MachineError: The device is not available, or the disk cannot be written.
     """
-    where = pick_device(device)
+    options = options or TrainOptions()
+    where = pick_device(options.device)
     resume = _what_to_resume(experiment, resume)
     recipe = _checked_recipe(experiment, store, held_out)
     with joined_ranks(cuda=where.type == "cuda") as ranks, contextlib.ExitStack() as stack:
@@ -81,25 +101,25 @@ def train(
             stack.enter_context(exclusive(experiment.path, "training"))
         cases = store.require_cases(max(2, ranks.size))
         run = start_run(experiment.specs, [store.ids[i] for i in cases], where, ranks)
-        fast = experiment.specs.network_arch == DECODER and _has_triton(where)
-        run.set_precision(precision, compiled=fast if compiled is None else compiled)
+        run.set_precision(options.precision, compiled=_is_compiled(options, run))
         if resume is not None:
             restore(run, experiment.load(resume), experiment.path)
         _record_start(run, experiment, store, recipe)
-        feed = open_feed(store, ranks.owned(cases), recipe.lattice, count=run.specs.samples_per_scene,
-                         fraction=run.specs.brain_fraction, seed=run.specs.seed, device=where, cache=cache,
+        points = PointOptions(lattice=recipe.lattice, count=run.specs.samples_per_scene,
+                              fraction=run.specs.brain_fraction, seed=run.specs.seed)  # fmt: skip
+        feed = open_feed(store, ranks.owned(cases), points, device=where, cache=options.cache,
                          sharing=ranks.per_machine)  # fmt: skip
         watch = None if held_out is None or not ranks.first else HeldOut(held_out, recipe.lattice, where)
         stop = stack.enter_context(deferred_stop())
-        _epochs(run, feed, experiment, stop, Journal(experiment.path, run, watch, track))
+        _epochs(run, feed, experiment, stop, Journal(experiment.path, run, watch, options.track))
         return run.logs
 
 
-def restore(run: Run, checkpoint: Checkpoint, path: Any = "") -> None:
-    """Put a checkpoint into a fresh run; a rank takes the rows of its own cases.
+def restore(run: Run, checkpoint: Checkpoint, path: PathLike = "") -> None:
+    """Load a checkpoint into a fresh run; a rank takes the rows of its own cases.
 
     Raises:
-        ExperimentError: Its cases or its network are not the run's.
+        ExperimentError: Its cases or its network differ from the run's.
     """
     load_weights(run.field, checkpoint.model, path)
     own = run.ranks.owned(range(len(run.case_ids)))
@@ -112,23 +132,26 @@ def restore(run: Run, checkpoint: Checkpoint, path: Any = "") -> None:
 
 
 def checkpoint_of(run: Run) -> Checkpoint:
-    """A snapshot on the CPU, codes of all ranks in the order of the cases; every rank must call it."""
+    """Take a snapshot on the CPU, codes of all ranks in the order of the cases; every rank must call it."""
     model = {name: value.detach().cpu() for name, value in run.field.state_dict().items()}
     codes = run.all_codes(run.codes.weight)
-    state = _map_codes_state(run.optimizer.state_dict(), run.all_codes)
-    return Checkpoint(run.epoch, run.step, model, run.case_ids, codes, state, run.logs)
+    state = _map_codes_state(cast(AdamState, run.optimizer.state_dict()), run.all_codes)
+    return Checkpoint(
+        epoch=run.epoch, step=run.step, model=model, code_ids=run.case_ids, codes=codes, optimizer=state, logs=run.logs
+    )
 
 
-def _map_codes_state(state: Any, change: Any) -> Any:
+def _map_codes_state(state: AdamState, change: Callable[[Tensor], Tensor]) -> AdamState:
     """An optimiser state whose per-row tensors of the code table went through `change`."""
-    if len(state.get("param_groups", [])) != 2:
-        return state  # the loader says what is missing
-    table = state["param_groups"][1]["params"][0]
+    groups = state.get("param_groups", [])
+    if len(groups) != 2:
+        return state  # the loader reports what is missing
+    table = groups[1]["params"][0]
     per_row = {
         key: change(value) if isinstance(value, Tensor) and value.dim() == 2 else value
         for key, value in state["state"].get(table, {}).items()
     }
-    return {**state, "state": {**state["state"], table: per_row} if per_row else state["state"]}
+    return {"state": {**state["state"], table: per_row} if per_row else state["state"], "param_groups": groups}
 
 
 def _epochs(run: Run, feed: Feed, experiment: Experiment, stop: StopRequest, journal: Journal) -> None:
@@ -151,16 +174,17 @@ def _epochs(run: Run, feed: Feed, experiment: Experiment, stop: StopRequest, jou
                 _stop(run, experiment, stop)
 
 
-def _set_rates(run: Run, epoch: int) -> list[float]:
+def _set_rates(run: Run, epoch: int) -> tuple[float, float]:
     """Set the learning rates of an epoch, of the network and of the codes, and return them."""
-    rates = [schedule.rate(epoch) for schedule in run.specs.learning_rate_schedule]
+    network, codes = run.specs.learning_rate_schedule
+    rates = network.rate(epoch), codes.rate(epoch)
     for group, rate in zip(run.optimizer.param_groups, rates, strict=True):
         group["lr"] = rate
     return rates
 
 
 def _epoch_steps(run: Run, feed: Feed, epoch: int, stop: StopRequest) -> Iterator[Tensor]:
-    """The steps of an epoch from `run.step` on; ends early when asked to stop, with `run.step` saying where."""
+    """The steps of an epoch from `run.step` on; when asked to stop it ends early, and `run.step` says where."""
     ranks, specs = run.ranks, run.specs
     plan = plan_epoch(len(run.case_ids), specs.scenes_per_batch, specs.seed, epoch, ranks.size)[run.step :]
     mine = [step[ranks.rank] for step in plan]
@@ -174,7 +198,7 @@ def _epoch_steps(run: Run, feed: Feed, epoch: int, stop: StopRequest) -> Iterato
 
 
 def _finite(losses: list[float], epoch: int, experiment: Experiment) -> list[float]:
-    """The losses, if training has not diverged; nothing of a diverged epoch is saved."""
+    """Check that training has not diverged, and return the losses; nothing of a diverged epoch is saved."""
     if not all(math.isfinite(loss) for loss in losses):
         raise UsageError(
             f"the loss is not finite in epoch {epoch}",
@@ -190,7 +214,7 @@ def _stop(run: Run, experiment: Experiment, stop: StopRequest) -> None:
     if run.ranks.first:
         experiment.save(checkpoint, [LATEST])
     at = f"epoch {run.epoch}" + (f" and {run.step} steps" if run.step else "")
-    raise Interrupted(stop.number or 15, f"saved after {at}; go on with --continue latest")
+    raise Interrupted(stop.number or 15, f"saved after {at}; resume with --continue latest")
 
 
 def _save_epoch(run: Run, experiment: Experiment) -> None:
@@ -206,7 +230,7 @@ def _save_epoch(run: Run, experiment: Experiment) -> None:
 
 
 def _what_to_resume(experiment: Experiment, resume: str | None) -> str | None:
-    """`auto` made definite; a directory that was trained before is not started anew by accident."""
+    """Resolve `auto`, and refuse to start again in a directory that was trained before."""
     trained = experiment.has_checkpoint()
     if resume == "auto":
         return LATEST if trained else None
@@ -214,8 +238,8 @@ def _what_to_resume(experiment: Experiment, resume: str | None) -> str | None:
         raise UsageError(
             "was trained before",
             where=experiment.path,
-            why="starting anew would overwrite it",
-            remedy="go on with --continue latest, or choose another directory",
+            why="a new start would overwrite it",
+            remedy="resume it with --continue latest, or choose another directory",
         )
     return resume
 
@@ -232,10 +256,10 @@ def _checked_recipe(experiment: Experiment, store: Store, held_out: Store | None
         )
     if held_out is not None and held_out.recipe != store.recipe:
         raise UsageError(
-            "the held-out people were prepared otherwise than the training people",
+            "the held-out subjects were prepared in another way than the training subjects",
             where=held_out.path,
-            why=f"they have other {', '.join(_differing(store.recipe, held_out.recipe))}, so classes mean other things",
-            remedy=f"prepare them with --centers {store.path}, and the other options as for the training people",
+            why=f"their {', '.join(_differing(store.recipe, held_out.recipe))} differ, so classes have other meanings",
+            remedy=f"prepare them with --centers {store.path}, and with the other options of the training subjects",
         )
     recipe = store.recipe.model_copy(update={"lattice": specs.lattice} if specs.lattice else {})
     check_recipe(experiment.path, recipe)
@@ -247,18 +271,21 @@ def _differing(one: Recipe, other: Recipe) -> list[str]:
 
 
 def _record_start(run: Run, experiment: Experiment, store: Store, recipe: Recipe) -> None:
-    """Refuse what changed since the last start, then write recipe and provenance."""
+    """Check what changed since the last start, then write recipe and provenance."""
     if not run.ranks.first:
         return
-    precision = "bfloat16" if run.bfloat16 else "float32"
-    entry = describe(run.specs, store, run.device, precision=precision, ranks=run.ranks.size, epoch=run.epoch)
+    entry = describe_start(run, store)
     if run.epoch or run.step:
         check_unchanged(experiment.path, entry, mid_epoch=bool(run.step))
     if run.epoch >= run.specs.num_epochs:
-        say(f"{experiment.path}: epoch {run.epoch} of {run.specs.num_epochs} is done; raise NumEpochs to go on")
+        say(f"{experiment.path}: epoch {run.epoch} of {run.specs.num_epochs} is done; raise NumEpochs to train further")
     write_recipe(experiment.path, recipe)
     add_provenance(experiment.path, entry)
 
 
-def _has_triton(device: torch.device) -> bool:
-    return device.type == "cuda" and importlib.util.find_spec("triton") is not None
+def _is_compiled(options: TrainOptions, run: Run) -> bool:
+    """Whether the loss is compiled: by the options, else for the published decoder on CUDA with Triton."""
+    if options.compiled is not None:
+        return options.compiled
+    has_triton = run.device.type == "cuda" and importlib.util.find_spec("triton") is not None
+    return run.specs.network_arch == DECODER and has_triton

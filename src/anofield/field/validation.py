@@ -1,4 +1,4 @@
-"""How well a field in training explains healthy people whom it does not train on: cross-entropy at fresh points."""
+"""Measure how well a field in training explains healthy held-out subjects: cross-entropy at new points."""
 
 from __future__ import annotations
 
@@ -11,34 +11,36 @@ from anofield.data.store import Store
 from anofield.field.codes import CodePrior
 from anofield.field.decoder import FieldModule, folded_weights, outputs_at
 from anofield.field.feed import Feed, open_feed
+from anofield.field.points import PointOptions
 
-PEOPLE = 8  # the first of the store: enough to see overfitting begin, few enough to measure often
-POINTS = 2048  # per person and step
+SUBJECTS = 8  # the first of the store: enough to show overfitting, and few enough to measure often
+POINTS = 2048  # per subject and step
 STEPS = 40
 RATE = 0.03
 PRIOR_WEIGHT = 0.01  # nats per squared Mahalanobis distance and code entry
 
 
 class HeldOut:
-    """Held-out people of a training run.
+    """Held-out subjects of a training run.
 
     Args:
-        store: Their prepared scans; the first `PEOPLE` complete ones are taken.
-        lattice: Where a voxel lies in the field.
-        device: Of the field.
+        store: Prepared scans of held-out subjects; the first `SUBJECTS` complete ones are used.
+        lattice: Position of a voxel in the field, `center` or `corner`.
+        device: Device of the field.
     """
 
     def __init__(self, store: Store, lattice: Convention, device: torch.device) -> None:
-        cases = store.require_cases()[:PEOPLE]
-        self._feed: Feed = open_feed(store, cases, lattice, count=POINTS, fraction=1.0, seed=0, device=device)
+        cases = store.require_cases()[:SUBJECTS]
+        points = PointOptions(lattice=lattice, count=POINTS, fraction=1.0)
+        self._feed: Feed = open_feed(store, cases, points, device=device)
         self._rows = torch.arange(len(cases))
 
     def cross_entropy(self, field: FieldModule, codes: Tensor) -> float:
-        """Fit a code to every person at random points of the brain, and measure it at others; nats per point.
+        """Fit a code to every subject at random points of the brain, and measure it at other points; nats per point.
 
         Args:
-            field: Left in the mode it was in.
-            codes: Of the training people, (case, code): the start and the prior of the fit.
+            field: The field; its training mode is restored.
+            codes: Training codes as the field sees them, (case, code): the start and the prior of the fit.
         """
         training = field.training
         field.eval()
