@@ -9,21 +9,28 @@ from typing import Any
 import pytest
 
 from anofield._files import write_json
-from anofield.detect.calibrate import described
-from anofield.detect.calibration import calibration_path, read_calibrations
-from anofield.detect.run import DetectOptions
-from anofield.detect.scores import ScoreOptions
+from anofield.detect.calibration import CalibrationInfo, Kept, Settings, read_calibrations
+from anofield.detect.options import SMALL_LESIONS, DetectOptions, FieldOptions, PublishedOptions, ScoreOptions
 from anofield.errors import ExperimentError, UsageError
 
 
-def settings(recipe: str = "box", **filters: Any) -> dict[str, Any]:
-    return {**DetectOptions(filters=ScoreOptions(**filters)).settings, "recipe": {"recipe": recipe}}
+def settings(recipe: str = "box", **filters: Any) -> Settings:
+    return Settings(DetectOptions(filters=ScoreOptions(**filters)), recipe)
 
 
-def write(folder: Path, options: dict[str, Any], model: str = "m") -> Path:
-    path = calibration_path(folder, options)
-    write_json(path, {"quantile": 0.9, "thresholds": {}, "meaning": "", "options": options, "model_hash": model})
-    return path
+def content(settings: Settings, model: str = "m", **changes: Any) -> dict[str, Any]:
+    """What a calibration file holds."""
+    kept = Kept(score="deviation", share_above=[0.1], mean=0.1, interval=None)
+    info = CalibrationInfo(
+        settings="default", anofield="0", quantile=0.9, thresholds={}, meaning="", kept=kept, cases=[], fit={},
+        options=settings.plain, model_hash=model,
+    )  # fmt: skip
+    return {**info.model_dump(mode="json"), **changes}
+
+
+def write(folder: Path, options: Settings, model: str = "m") -> Path:
+    write_json(options.path(folder), content(options, model))
+    return options.path(folder)
 
 
 def test_the_one_of_the_same_settings_and_model_is_taken(tmp_path: Path) -> None:
@@ -39,10 +46,10 @@ def test_the_one_of_the_same_settings_and_model_is_taken(tmp_path: Path) -> None
 def test_where_none_fits_the_nearest_says_what_differs(tmp_path: Path) -> None:
     write(tmp_path, settings())
     near = write(tmp_path, settings(tail="both", gaussian_mm=5.0))
-    with pytest.raises(UsageError, match=r"gaussian_mm was 5\.0, is 6\.0\. .*of 2 .*nearest.*Remedy") as caught:
+    with pytest.raises(UsageError, match=r"gaussian_mm was 5\.0, is 6\.0\. .*nearest of 2 .*Remedy") as caught:
         read_calibrations(tmp_path).pick(settings(tail="both", gaussian_mm=6.0), "m")
     assert caught.value.where == str(near) and "tail" not in caught.value.what
-    with pytest.raises(UsageError, match=r"otherwise: the checkpoint\."):
+    with pytest.raises(UsageError, match=r"with other options: the checkpoint\."):
         read_calibrations(tmp_path).pick(settings(), "another")
     assert read_calibrations(tmp_path / "none").pick(settings(), "m") is None
 
@@ -50,18 +57,17 @@ def test_where_none_fits_the_nearest_says_what_differs(tmp_path: Path) -> None:
 def test_a_checkpoint_counts_as_one_difference(tmp_path: Path) -> None:
     write(tmp_path, settings(tail="both"), "old")
     write(tmp_path, settings(gaussian_mm=5.0, edge_mm=9.0), "m")
-    with pytest.raises(UsageError, match=r"otherwise: the checkpoint\."):
+    with pytest.raises(UsageError, match=r"with other options: the checkpoint\."):
         read_calibrations(tmp_path).pick(settings(tail="both"), "m")
 
 
-DAMAGE = ["", "[]", "{}", '{"quantile": 0.9}', '{"quantile": 1, "thresholds": {}, "meaning": "", "model_hash": "m", '
-          '"options": {"fit": 3}}']  # fmt: skip
+DAMAGE = ["", "[]", "{}", '{"quantile": 0.9}', json.dumps(content(settings(), options=3))]
 
 
 @pytest.mark.parametrize("content", DAMAGE)
 class TestADamagedFile:
     def test_is_named_where_it_would_be_taken_and_the_others_are_used(self, content: str, tmp_path: Path) -> None:
-        damaged, whole = calibration_path(tmp_path, settings()), write(tmp_path, settings(tail="both"))
+        damaged, whole = settings().path(tmp_path), write(tmp_path, settings(tail="both"))
         damaged.write_text(content)
         found = read_calibrations(tmp_path)
         taken = found.pick(settings(tail="both"), "m")
@@ -85,37 +91,35 @@ def test_what_a_killed_run_left_is_nothing(tmp_path: Path) -> None:
     path = write(tmp_path, settings())
     path.with_name(f".partial-12-{path.name}").write_text("{")
     path.with_name(".partial-0123456789ab.npz").write_bytes(b"PK")
-    calibration_path(tmp_path, settings(tail="both")).with_suffix(".npz").write_bytes(b"PK")
+    settings(tail="both").path(tmp_path).with_suffix(".npz").write_bytes(b"PK")
     found = read_calibrations(tmp_path)
     assert [one.path for one in found.found] == [path] and not found.damaged
 
 
 def test_the_place_depends_on_the_settings_alone(tmp_path: Path) -> None:
-    plain = settings()
-    turned = json.loads(json.dumps({part: dict(reversed(plain[part].items())) for part in reversed(plain)}))
-    assert calibration_path(tmp_path, turned) == calibration_path(tmp_path, plain)
-    assert calibration_path(tmp_path, settings(tail="both")) != calibration_path(tmp_path, plain)
+    assert settings().path(tmp_path) == settings().path(tmp_path)
+    places = {settings(), settings(tail="both"), settings("ifl2021-hcp")}
+    assert len({one.path(tmp_path) for one in places}) == 3
 
 
 @pytest.mark.parametrize(
     ("options", "told"),
     [
         (DetectOptions(), "default"),
-        (DetectOptions.small_lesions(), "small-lesions"),
-        (DetectOptions.published(seed=3), "ifl2021, seed 3"),
+        (SMALL_LESIONS, "small-lesions"),
+        (PublishedOptions(seed=3), "ifl2021, seed 3"),
         (DetectOptions(filters=ScoreOptions(tail="both", gaussian_mm=5)), "default, tail both, gaussian_mm 5.0"),
     ],
 )
-def test_settings_are_told_by_the_nearest_preset(options: DetectOptions, told: str) -> None:
-    assert described({**options.settings, "recipe": {"recipe": "box"}}, "box") == told
-    assert described({**options.settings, "recipe": {"recipe": "x"}}, "box") == f"{told}, recipe x"
+def test_settings_are_told_by_the_nearest_preset(options: FieldOptions, told: str) -> None:
+    assert Settings(options, "box").described("box") == told
+    assert Settings(options, "x").described("box") == f"{told}, recipe x"
 
 
-@pytest.mark.parametrize("value", [float("nan"), "x", None, True])
+@pytest.mark.parametrize("value", [float("nan"), "x", None])
 def test_a_threshold_that_is_no_number_is_damage(tmp_path: Path, value: object) -> None:
-    path = calibration_path(tmp_path, settings())
+    path = settings().path(tmp_path)
     path.parent.mkdir(parents=True)
-    content = {"quantile": 0.9, "thresholds": {"crps": value}, "meaning": "", "options": settings(), "model_hash": "m"}
-    path.write_text(json.dumps(content))
-    with pytest.raises(ExperimentError, match="threshold of crps"):
+    path.write_text(json.dumps(content(settings(), thresholds={"crps": value})))
+    with pytest.raises(ExperimentError, match=r"thresholds\.crps"):
         read_calibrations(tmp_path).pick(settings(), "m")

@@ -9,12 +9,13 @@ import pytest
 import torch
 from scipy import ndimage
 
-from anofield.data.lattice import field_coordinates
+from anofield.data.brain import read_stripped
+from anofield.data.lattice import Convention, field_coordinates
+from anofield.detect.decode import Person, decode
 from anofield.detect.detection import examine
 from anofield.detect.elastic import Elastic, align, demons
-from anofield.detect.fit import decode
+from anofield.detect.options import SMALL_LESIONS
 from anofield.detect.pose import Pose
-from anofield.detect.run import DetectOptions
 from anofield.detect.scores import OWN_SCORES
 from helpers import QUICK, World, make_prepared, small_world
 
@@ -44,6 +45,7 @@ def moved_by(shift: np.ndarray, volume: np.ndarray) -> np.ndarray:
     return ndimage.map_coordinates(volume, np.indices(volume.shape) + shift, order=1, mode="nearest")
 
 
+@pytest.mark.slow
 def test_a_smooth_displacement_is_undone(folds: np.ndarray) -> None:
     target, brain = displaced(folds, 1.5), np.ones(folds.shape, bool)
     shift = demons(folds, target, brain, np.ones(3))
@@ -52,6 +54,7 @@ def test_a_smooth_displacement_is_undone(folds: np.ndarray) -> None:
     assert after < 0.3 * before
 
 
+@pytest.mark.slow
 def test_a_lesion_that_no_displacement_explains_stays(folds: np.ndarray) -> None:
     lesion = np.zeros(folds.shape, bool)
     lesion[15:18, 15:18, 15:18] = True
@@ -61,6 +64,7 @@ def test_a_lesion_that_no_displacement_explains_stays(folds: np.ndarray) -> None
     assert left > 0.8 * (target - folds)[lesion].mean()
 
 
+@pytest.mark.slow
 def test_outside_the_brain_nothing_pulls(folds: np.ndarray) -> None:
     assert not demons(folds, displaced(folds, 2.0), np.zeros(folds.shape, bool), np.ones(3)).any()
 
@@ -73,18 +77,20 @@ def test_a_brain_one_voxel_thick_is_left_where_it_is() -> None:
     assert not place.shift.any()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("stride", [1, 2])
 @pytest.mark.parametrize("convention", ["center", "corner"])
-def test_the_displacement_is_looked_up_at_its_nodes(stride: int, convention: str) -> None:
+def test_the_displacement_is_looked_up_at_its_nodes(stride: int, convention: Convention) -> None:
     """Its value at node j must be found at the field coordinate of lattice voxel stride · j."""
     nodes, resolution = 5, 5 * stride
     values = torch.from_numpy(np.random.default_rng(1).standard_normal((3, nodes, nodes, nodes))).float()
     place = Elastic(values, None, stride, resolution, convention == "corner")
-    axis = field_coordinates(np.arange(nodes) * float(stride), resolution, convention)
+    axis = field_coordinates(np.arange(nodes, dtype=np.float64) * stride, resolution, convention)
     points = torch.from_numpy(np.stack(np.meshgrid(axis, axis, axis, indexing="ij"), -1).reshape(-1, 3)).float()
     torch.testing.assert_close(place(points) - points, values.reshape(3, -1).T, atol=1e-5, rtol=0)
 
 
+@pytest.mark.slow
 def test_the_pose_comes_after_the_displacement() -> None:
     pose = Pose(torch.tensor([0.1, 0.2, 0.3]), torch.tensor([0.05, 0.0, 0.1]), torch.tensor([0.1]))
     push = torch.tensor([0.1, -0.2, 0.05])
@@ -94,29 +100,33 @@ def test_the_pose_comes_after_the_displacement() -> None:
 
 
 def test_alignment_lowers_the_misfit_and_is_used_by_every_score(world: World) -> None:
-    case, options = world.healthy[0], QUICK.fit
-    plain = examine(case, world.model, list(OWN_SCORES), options, "bright")
-    bent = examine(case, world.model, list(OWN_SCORES), options.model_copy(update={"elastic_mm": 15.0}), "bright")
+    native = read_stripped(world.healthy[0].image)
+    every = QUICK.model_copy(update={"also": tuple(OWN_SCORES)})
+    elastic = every.model_copy(update={"fit": every.fit.model_copy(update={"elastic_mm": 15.0})})
+    plain, bent = (examine(native, world.model, options) for options in (every, elastic))
     brain = plain.prepared.brain
     for name in ("cross-entropy", "crps"):
-        assert bent.values[name][brain].mean() < plain.values[name][brain].mean()
+        assert bent.analysis.maps[name][brain].mean() < plain.analysis.maps[name][brain].mean()
     for name in OWN_SCORES:
-        assert not np.array_equal(bent.values[name], plain.values[name])
+        assert not np.array_equal(bent.analysis.maps[name], plain.analysis.maps[name])
 
 
 def test_without_displacement_the_decoding_is_the_pose_alone(world: World) -> None:
-    one = examine(world.healthy[0], world.model, ["crps"], QUICK.fit, "bright")
-    assert one.fit is not None
-    place = align(np.where(one.prepared.brain, one.prepared.classes, 0).astype(np.float32), one.prepared, one.pose, 7.0)
+    found = examine(read_stripped(world.healthy[0].image), world.model, QUICK)
+    prepared, fit = found.prepared, found.analysis.fit
+    assert fit is not None
+    place = align(np.where(prepared.brain, prepared.classes, 0).astype(np.float32), prepared, fit.pose, 7.0)
     still = replace(place, shift=torch.zeros_like(place.shift))
-    with_it = decode(world.model.field, one.fit.code, one.prepared, world.model.device, still)
-    without = decode(world.model.field, one.fit.code, one.prepared, world.model.device, one.pose)
+    trained = world.model.trained
+    with_it, without = (
+        decode(Person(trained.field, fit.code, trained.device, where), prepared) for where in (still, fit.pose)
+    )
     torch.testing.assert_close(with_it, without)
     assert float(place.shift.abs().max()) < 1e-6  # the scan itself needs no displacement to fit itself
 
 
 def test_the_preset_keeps_what_the_default_filters_take_away() -> None:
-    options = DetectOptions.small_lesions()
+    options = SMALL_LESIONS
     assert options.filters.standardise
     assert options.fit.elastic_mm > 0
     assert options.filters.minimum_mm == options.filters.edge_mm == 0

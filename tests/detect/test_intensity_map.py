@@ -7,7 +7,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from anofield.data.prepare import Prepared
+from anofield.data.prepared import Prepared
 from anofield.detect.intensity_map import fit_intensity_map, places
 from helpers import make_prepared
 

@@ -10,7 +10,6 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import nibabel as nib
 import numpy as np
 import pytest
 from hypothesis import given
@@ -18,9 +17,12 @@ from hypothesis import strategies as st
 
 from anofield.data.cohort.case import Case, part_of
 from anofield.detect.bids import RUN_FOLDER
-from anofield.detect.mood import calibrated
+from anofield.detect.calibrate import calibrate
+from anofield.detect.mood import unit_score
+from anofield.detect.options import DetectOptions
 from anofield.errors import UsageError
 from helpers import World, small_world
+from images import load_image
 
 FAST = ("--also", "none", "--device", "cpu", "--precision", "float32")
 
@@ -33,9 +35,6 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> World:
 @pytest.fixture(scope="module")
 def default_world(world: World, tmp_path_factory: pytest.TempPathFactory) -> World:
     """The same model, calibrated with the default options."""
-    from anofield.detect.calibrate import calibrate
-    from anofield.detect.run import DetectOptions
-
     root = tmp_path_factory.mktemp("default")
     shutil.copytree(world.experiment, root / "experiment")
     copied = World(root, world.training, world.healthy, world.glioma)
@@ -43,6 +42,7 @@ def default_world(world: World, tmp_path_factory: pytest.TempPathFactory) -> Wor
     return copied
 
 
+@pytest.mark.slow
 @given(st.integers(0, 30), st.integers(1, 7))
 def test_parts_share_a_cohort_without_overlap(cases: int, parts: int) -> None:
     cohort = [Case(str(number), Path("x")) for number in range(cases)]
@@ -67,7 +67,7 @@ def test_parts_of_a_run_make_the_run(default_world: World, tmp_path: Path, anofi
     runs = [json.loads((tmp_path / name / "run.json").read_text())["cases"] for name in ("parts", "whole")]
     assert runs[0] == runs[1] and len(runs[0]) == 2
     for case in runs[0]:
-        one, other = (nib.load(tmp_path / name / case / "anomaly.nii.gz").get_fdata() for name in ("parts", "whole"))
+        one, other = (load_image(tmp_path / name / case / "anomaly.nii.gz").get_fdata() for name in ("parts", "whole"))
         np.testing.assert_array_equal(one, other)
 
 
@@ -105,7 +105,7 @@ class TestMood:
         image = default_world.glioma[0].image
         ended = anofield("mood", "--task", "pixel", "-i", image, "-o", tmp_path, "-m", default_world.experiment)
         assert ended.code == 0, ended.err
-        found, scan = nib.load(tmp_path / image.name), nib.load(image)
+        found, scan = load_image(tmp_path / image.name), load_image(image)
         assert found.shape == scan.shape
         np.testing.assert_array_equal(found.affine, scan.affine)
         values = found.get_fdata()
@@ -120,9 +120,9 @@ class TestMood:
     @given(st.floats(-10, 1e6), st.floats(-10, 1e6), st.floats(1e-3, 100))
     def test_calibrated_scores_keep_their_order(self, low: float, high: float, threshold: float) -> None:
         low, high = sorted((low, high))
-        first, second = calibrated(np.array([low, high]), threshold)
+        first, second = unit_score(np.array([low, high]), threshold)
         assert 0 <= first <= second <= 1
-        assert calibrated(np.array([threshold]), threshold)[0] == pytest.approx(0.5)
+        assert unit_score(np.array([threshold]), threshold)[0] == pytest.approx(0.5)
 
     def test_needs_a_calibrated_model(self, world: World, tmp_path: Path, anofield: Callable[..., Any]) -> None:
         shutil.copytree(world.experiment, tmp_path / "e")

@@ -9,9 +9,9 @@ import numpy as np
 import pytest
 import torch
 
-from anofield.data.prepare import Prepared
+from anofield.data.prepared import Prepared
 from anofield.detect.pose import Pose
-from anofield.detect.reference import Moments, Standard, read_reference, write_reference
+from anofield.detect.reference import Moments, Standard, Sums, read_reference, write_reference
 from anofield.errors import ExperimentError
 from helpers import make_prepared
 
@@ -32,10 +32,14 @@ def person(seed: int) -> dict[str, np.ndarray]:
 
 
 def counted(people: range) -> Moments:
-    moments = Moments(["a"], SIDE)
+    moments = Moments.none(["a"], sums(people[0]))
     for seed in people:
-        moments.add(person(seed), body(), None)
+        moments = moments.plus(sums(seed))
     return moments
+
+
+def sums(seed: int) -> Sums:
+    return Moments.sums_of(["a"], person(seed), body(), None)
 
 
 def signed(values: np.ndarray, standard: Standard) -> np.ndarray:
@@ -54,7 +58,7 @@ def test_a_healthy_person_not_seen_is_standard_normal_everywhere() -> None:
 
 def test_nobody_is_measured_by_himself() -> None:
     everybody, others = counted(range(6)), counted(range(1, 6))
-    left = everybody.without(person(0), body(), None)["a"]
+    left = everybody.without(sums(0)).standards(float(body().lattice.spacing.mean()))["a"]
     expected = others.standards(float(body().lattice.spacing.mean()))["a"]
     np.testing.assert_allclose(left.mean, expected.mean, rtol=1e-4)
     np.testing.assert_allclose(left.sd, expected.sd, rtol=1e-3)

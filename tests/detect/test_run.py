@@ -15,14 +15,15 @@ from pydantic import ValidationError
 from scipy import ndimage
 
 from anofield.data.cohort.case import Case
+from anofield.data.parallel import Spread
 from anofield.data.scan import read_scan
-from anofield.detect.calibration import Calibrations
-from anofield.detect.fit import FitOptions
-from anofield.detect.run import DetectOptions, detect_case, detect_cases, top_mean, write_run
-from anofield.detect.thresholds import calibrated_values, threshold_of
+from anofield.detect.calibration import look_up
+from anofield.detect.model import Model, load_model
+from anofield.detect.options import DetectOptions, FitOptions
+from anofield.detect.run import detect_cases
 from anofield.errors import UsageError
-from anofield.field.model import load_model
-from helpers import QUICK, World, small_world
+from helpers import QUICK, World, found_in, small_world, threshold_of
+from images import load_image
 
 BASE = {"anomaly.nii.gz", "restoration.nii.gz", "case.json"}
 FILES = BASE | {"mask.nii.gz", "lesions.tsv", "score-crps.nii.gz", "score-intensity.nii.gz"}
@@ -37,13 +38,19 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> World:
 def run(world: World, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A run over both gliomas, to look at only."""
     out = tmp_path_factory.mktemp("run")
-    outcomes = detect_cases(world.glioma, world.model, QUICK, out)
-    assert not any(outcome.failure for outcome in outcomes)
+    assert not detect_cases(world.glioma, world.model, QUICK, out).failures
     return out
 
 
-def voxels(path: Path) -> np.ndarray:
-    return np.asarray(nib.load(path).dataobj)
+@pytest.fixture
+def uncalibrated(world: World, tmp_path: Path) -> Model:
+    """The model without its calibrations."""
+    ignored = shutil.ignore_patterns("calibrations")
+    return load_model(shutil.copytree(world.experiment, tmp_path / "uncalibrated", ignore=ignored), device="cpu")
+
+
+def voxels(path: Path | None) -> np.ndarray:
+    return np.asarray(load_image(path).dataobj)
 
 
 def times(folder: Path) -> dict[str, int]:
@@ -57,10 +64,10 @@ class TestFiles:
 
     def test_lie_on_the_scans_voxels_and_are_zero_outside_the_brain(self, world: World, run: Path) -> None:
         for case in world.glioma:
-            source = nib.load(case.image)
+            source = load_image(case.image)
             outside = np.asarray(source.dataobj) == 0
             for name in (name for name in FILES if name.endswith(".nii.gz")):
-                image = nib.load(run / case.id / name)
+                image = load_image(run / case.id / name)
                 assert image.shape == source.shape
                 np.testing.assert_array_equal(image.affine, source.affine)
                 for form in ("get_sform", "get_qform"):
@@ -92,7 +99,7 @@ class TestFiles:
         case = world.glioma[0]
         about = json.loads((run / case.id / "case.json").read_text())
         assert Path(about["image"]) == case.image.resolve()
-        assert about["threshold"] == calibrated_values(world.model, QUICK)["thresholds"]["deviation"]
+        assert about["threshold"] == threshold_of(world.model, QUICK)
         assert about["fit"]["code_distance"] > 0
         assert set(about["seconds"]) == {"prepare", "fit", "score", "write"}
 
@@ -114,22 +121,22 @@ class TestIndependence:
                     np.testing.assert_array_equal(voxels(first), voxels(second))
                 else:
                     assert first.read_bytes() == second.read_bytes()
-        alone = detect_case(world.glioma[1], world.model, QUICK)
+        alone = found_in(world.glioma[1], world.model, QUICK)
         np.testing.assert_array_equal(alone.maps["deviation"], voxels(run / world.glioma[1].id / "anomaly.nii.gz"))
 
     def test_further_scores_do_not_change_the_map(self, world: World, run: Path) -> None:
         case = world.glioma[0]
-        found = detect_case(case, world.model, QUICK.model_copy(update={"also": ()}))
+        found = found_in(case, world.model, QUICK.model_copy(update={"also": ()}))
         assert set(found.maps) == {"deviation"}
         np.testing.assert_array_equal(found.maps["deviation"], voxels(run / case.id / "anomaly.nii.gz"))
 
     def test_voxel_order_of_the_file_changes_nothing(self, world: World, tmp_path: Path) -> None:
         case = world.glioma[0]
-        turned = nib.load(case.image).as_reoriented(np.array([[1, -1], [2, 1], [0, -1]]))
+        turned = load_image(case.image).as_reoriented(np.array([[1, -1], [2, 1], [0, -1]]))
         nib.save(turned, tmp_path / "turned.nii.gz")
         maps = []
         for path in (case.image, tmp_path / "turned.nii.gz"):
-            found = detect_case(Case(case.id, path), world.model, QUICK)
+            found = found_in(Case(case.id, path), world.model, QUICK)
             image = nib.Nifti1Image(found.maps["deviation"], found.scan.affine)
             maps.append(np.asarray(nib.as_closest_canonical(image).dataobj))
         assert maps[0].shape == maps[1].shape
@@ -145,19 +152,18 @@ class TestResume:
         first, second = (copy / case.id for case in world.glioma)
         (second / "case.json").unlink()
         before = times(first), times(second)
-        outcomes = detect_cases(world.glioma, world.model, QUICK, copy)
+        again = detect_cases(world.glioma, world.model, QUICK, copy)
         assert times(first) == before[0]
         after = times(second)
         assert set(after) == FILES
         assert all(after[name] > before[1][name] for name in before[1])
-        assert [outcome.value["id"] for outcome in outcomes] == [case.id for case in world.glioma]
+        assert [info.id for info in again.cases] == [case.id for case in world.glioma]
 
     @pytest.mark.parametrize("content", ["{}", "[]", "null", '{"id": "a", "key": 5}', "{"])
     def test_redoes_a_case_whose_json_says_nothing(self, world: World, copy: Path, content: str) -> None:
         case = world.glioma[0]
         (copy / case.id / "case.json").write_text(content)
-        (outcome,) = detect_cases([case], world.model, QUICK, copy)
-        assert outcome.failure is None
+        assert not detect_cases([case], world.model, QUICK, copy).failures
         assert json.loads((copy / case.id / "case.json").read_text())["id"] == case.id
 
     @pytest.mark.parametrize("name", ["anomaly.nii.gz", "mask.nii.gz", "restoration.nii.gz", "score-crps.nii.gz"])
@@ -173,7 +179,7 @@ class TestResume:
     def test_redoes_a_case_whose_scan_changed(self, world: World, copy: Path, tmp_path: Path) -> None:
         case = world.glioma[0]
         changed = tmp_path / case.image.name
-        image = nib.load(case.image)
+        image = load_image(case.image)
         nib.save(nib.Nifti1Image(np.asarray(image.dataobj) * 2, None, image.header), changed)
         before = times(copy / case.id)
         detect_cases([replace(case, image=changed)], world.model, QUICK, copy)
@@ -184,8 +190,9 @@ class TestResume:
         detect_cases(world.glioma[:1], world.model, QUICK, copy, force=True)
         assert all(after > before[name] for name, after in times(copy / world.glioma[0].id).items())
 
-    def test_leaves_no_file_of_an_earlier_run_that_the_new_one_does_not_make(self, world: World, copy: Path) -> None:
-        uncalibrated = replace(world.model, calibrations=Calibrations())
+    def test_leaves_no_file_of_an_earlier_run_that_the_new_one_does_not_make(
+        self, world: World, uncalibrated: Model, copy: Path
+    ) -> None:
         (copy / world.glioma[0].id / "notes.txt").write_text("mine")
         detect_cases(world.glioma[:1], uncalibrated, QUICK.model_copy(update={"also": ("crps",)}), copy)
         names = {path.name for path in (copy / world.glioma[0].id).iterdir()}
@@ -200,8 +207,8 @@ def test_a_failing_case_is_recorded_and_the_others_are_done(world: World, tmp_pa
     garbage.write_bytes(gzip.compress(b"not a scan"))
     bad = [Case("truncated", truncated), Case("garbage", garbage), Case("missing", tmp_path / "no.nii.gz"),
            replace(case, id="no-mask", mask=tmp_path / "no-mask.nii.gz")]  # fmt: skip
-    outcomes = detect_cases([*bad, case], world.model, QUICK, tmp_path / "run")
-    failures = {outcome.case.id: outcome.failure for outcome in outcomes if outcome.failure}
+    run = detect_cases([*bad, case], world.model, QUICK, tmp_path / "run")
+    failures = {failure.id: failure for failure in run.failures}
     assert set(failures) == {"truncated", "garbage", "missing", "no-mask"}
     for failure in failures.values():
         assert "Remedy" in failure.error
@@ -209,9 +216,9 @@ def test_a_failing_case_is_recorded_and_the_others_are_done(world: World, tmp_pa
         assert not failure.trace
     assert (tmp_path / "run" / case.id / "case.json").exists()
     assert not (tmp_path / "run" / "truncated" / "case.json").exists()
-    written = write_run(tmp_path / "run", world.model, QUICK, outcomes, 1.0, "test")
-    assert written["cases"] == [case.id]
-    assert json.loads((tmp_path / "run" / "run.json").read_text()) == written
+    assert run.info.cases == [case.id] and run.info.seconds > 0
+    assert json.loads((tmp_path / "run" / "run.json").read_text()) == run.info.model_dump(mode="json")
+    assert len(json.loads((tmp_path / "run" / "failures.json").read_text())) == 4
 
 
 def test_a_scan_that_was_damaged_since_is_no_longer_among_the_cases(world: World, run: Path, tmp_path: Path) -> None:
@@ -219,28 +226,43 @@ def test_a_scan_that_was_damaged_since_is_no_longer_among_the_cases(world: World
     damaged = tmp_path / case.image.name
     damaged.write_bytes(case.image.read_bytes()[:4000])
     cases = [replace(case, image=damaged), other]
-    outcomes = detect_cases(cases, world.model, QUICK, copy)
-    assert [outcome.case.id for outcome in outcomes if outcome.failure] == [case.id]
-    assert write_run(copy, world.model, QUICK, outcomes, 1.0, "test", others=cases)["cases"] == [other.id]
+    again = detect_cases(cases, world.model, QUICK, copy)
+    assert [failure.id for failure in again.failures] == [case.id]
+    assert again.info.cases == [other.id]
     assert {path.name for path in (copy / case.id).iterdir()} == FILES - {"case.json"}
-    outcomes = detect_cases(world.glioma, world.model, QUICK, copy)
-    assert len(write_run(copy, world.model, QUICK, outcomes, 1.0, "test")["cases"]) == 2
+    assert len(detect_cases(world.glioma, world.model, QUICK, copy).info.cases) == 2
 
 
 def test_cases_of_another_procedure_in_the_same_folder_are_not_listed(
     world: World, run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     copy, (first, second) = shutil.copytree(run, tmp_path / "run"), world.glioma
-    listed = write_run(copy, world.model, QUICK, [], 1.0, "test", others=world.glioma)["cases"]
-    assert listed == sorted([first.id, second.id]) and not capsys.readouterr().err
+
+    def listed(options: DetectOptions, part: str) -> list[str]:
+        return detect_cases(world.glioma, world.model, options, copy, part=part).info.cases
+
+    assert listed(QUICK, "1/2") == sorted([first.id, second.id]) and not capsys.readouterr().err
     (copy / second.id / "anomaly.nii.gz").unlink()
-    assert write_run(copy, world.model, QUICK, [], 1.0, "test", others=world.glioma)["cases"] == [first.id]
+    assert listed(QUICK, "1/2") == [first.id]
     other = QUICK.model_copy(update={"score": "intensity", "also": ()})
-    outcomes = detect_cases([second], world.model, other, copy)
-    capsys.readouterr()
-    assert write_run(copy, world.model, other, outcomes, 1.0, "test", others=world.glioma)["cases"] == [second.id]
+    assert listed(other, "2/2") == [second.id]
     assert "1 finished case of another procedure" in capsys.readouterr().err
-    assert write_run(copy, world.model, QUICK, [], 1.0, "test", others=world.glioma)["cases"] == [first.id]
+    assert listed(QUICK, "1/2") == [first.id]
+
+
+def test_workers_find_the_same_to_the_bit(world: World, run: Path, tmp_path: Path) -> None:
+    detect_cases(world.glioma, world.model, QUICK, tmp_path / "run", spread=Spread(workers=2))
+    for case in world.glioma:
+        one, other = (voxels(folder / case.id / "anomaly.nii.gz") for folder in (run, tmp_path / "run"))
+        np.testing.assert_array_equal(one, other)
+
+
+def test_the_name_of_a_file_changes_nothing(world: World, run: Path, tmp_path: Path) -> None:
+    """Random points are seeded by the scan's content: voxels and affine, not name, compression or stored type."""
+    case, image = world.glioma[0], load_image(world.glioma[0].image)
+    nib.save(nib.Nifti1Image(np.asarray(image.dataobj, dtype=np.float32), image.affine), tmp_path / "renamed.nii")
+    found = found_in(Case("another", tmp_path / "renamed.nii"), world.model, QUICK)
+    np.testing.assert_array_equal(found.maps["deviation"], voxels(run / case.id / "anomaly.nii.gz"))
 
 
 class TestThreshold:
@@ -264,16 +286,19 @@ class TestThreshold:
         assert not (tmp_path / "run").exists()
 
     def test_of_another_state_of_the_model_is_refused(self, world: World) -> None:
+        other = Model(replace(world.model.trained, hash="another"))
         with pytest.raises(UsageError, match="the checkpoint"):
-            threshold_of(replace(world.model, hash="another"), QUICK)
+            threshold_of(other, QUICK)
 
     def test_holds_for_every_score_of_the_same_options(self, world: World) -> None:
-        thresholds = calibrated_values(world.model, QUICK)["thresholds"]
+        calibrated = look_up(world.model, QUICK)
+        assert calibrated is not None
+        thresholds = calibrated.thresholds
         for name in ("deviation", "crps", "cross-entropy", "intensity"):
             assert threshold_of(world.model, QUICK.model_copy(update={"score": name, "also": ()})) == thresholds[name]
 
-    def test_is_none_without_calibration(self, world: World) -> None:
-        assert threshold_of(replace(world.model, calibrations=Calibrations()), QUICK) is None
+    def test_is_none_without_calibration(self, uncalibrated: Model) -> None:
+        assert threshold_of(uncalibrated, QUICK) is None
 
 
 def test_unknown_scores_and_options_are_refused() -> None:
@@ -282,14 +307,15 @@ def test_unknown_scores_and_options_are_refused() -> None:
     with pytest.raises(ValidationError, match="magic"):
         DetectOptions(also=("crps", "magic"))
     with pytest.raises(ValidationError, match="iterations"):
-        DetectOptions(fit={"iterations": 0})
+        DetectOptions.model_validate({"fit": {"iterations": 0}})
     assert DetectOptions(score="crps", also=("crps", "intensity"), fit=FitOptions()).names == ["crps", "intensity"]
 
 
 def test_a_loaded_model_is_frozen(world: World) -> None:
     model = load_model(world.experiment, device="cpu")
-    assert not model.field.decoder.training
-    assert not any(value.requires_grad for value in model.field.decoder.parameters())
+    decoder = model.trained.field.decoder
+    assert not decoder.training
+    assert not any(value.requires_grad for value in decoder.parameters())
     assert model.hash == world.model.hash
 
 
@@ -304,6 +330,5 @@ class TestTrust:
     def test_a_scan_with_a_lesion_scores_above_its_healthy_twin(self, world: World) -> None:
         scores = []
         for case in (world.healthy[0], world.glioma[0]):
-            found = detect_case(case, world.model, QUICK)
-            scores.append(top_mean(found.maps["deviation"][found.brain], found.scan.voxel_ml))
+            scores.append(found_in(case, world.model, QUICK).case_score)
         assert scores[0] < scores[1]

@@ -13,23 +13,10 @@ from hypothesis import strategies as st
 
 from anofield.data.lattice import Lattice
 from anofield.detect import scores as score
-from anofield.detect.run import DetectOptions
-from anofield.detect.scores import (
-    DEVIATION_FLOOR,
-    EDGE_NOISE,
-    NATIVE_EDGE_NOISE,
-    SCORES,
-    ScoreOptions,
-    cross_entropy,
-    crps,
-    deviation,
-    find_lesions,
-    guided,
-    masked_mean,
-    sharpen,
-    smooth,
-    tail_probability,
-)
+from anofield.detect.filters import EDGE_NOISE, NATIVE_EDGE_NOISE, guided, masked_mean, sharpen, smooth
+from anofield.detect.findings import find_findings
+from anofield.detect.options import DetectOptions, ScoreOptions, Tail
+from anofield.detect.scores import DEVIATION_FLOOR, SCORES, cross_entropy, crps, deviation, tail_probability
 from anofield.errors import UsageError
 from helpers import make_scan, oblique_affine
 
@@ -56,6 +43,7 @@ def tensors(p: list[float], observed: int) -> tuple[torch.Tensor, torch.Tensor]:
     return torch.tensor([p], dtype=torch.float64).log(), torch.tensor([observed])
 
 
+@pytest.mark.slow
 @given(distributions())
 @settings(max_examples=80, deadline=None)
 def test_scores_equal_their_definitions(case: tuple[list[float], int]) -> None:
@@ -71,6 +59,7 @@ def test_scores_equal_their_definitions(case: tuple[list[float], int]) -> None:
         assert float(cross_entropy(log_p, observed)[0]) == pytest.approx(-math.log(p[y]), abs=1e-9)
 
 
+@pytest.mark.slow
 @given(distributions())
 @settings(max_examples=50, deadline=None)
 def test_dark_mirrors_bright_and_both_is_their_sum(case: tuple[list[float], int]) -> None:
@@ -155,7 +144,8 @@ def test_nothing_leaks_in_from_outside_the_brain(options: ScoreOptions, outside:
     inside, values = brain(), np.random.default_rng(1).random((SIDE,) * 3).astype(np.float32)
     dirty = np.where(inside, values, np.float32(outside))
     clean = np.where(inside, values, np.float32(0.0))
-    np.testing.assert_array_equal(*(smooth(v, inside, lattice(2.0), options) for v in (dirty, clean)))
+    found, expected = (smooth(v, inside, lattice(2.0), options) for v in (dirty, clean))
+    np.testing.assert_array_equal(found, expected)
 
 
 def test_mean_far_from_any_brain_is_zero() -> None:
@@ -174,7 +164,7 @@ class TestLesions:
         mask = np.zeros(self.shape, bool)
         mask[tuple(np.array(voxels, dtype=int).reshape(-1, 3).T)] = True
         anomaly = np.arange(mask.size, dtype=np.float32).reshape(self.shape)
-        return find_lesions(anomaly, mask, self.scan, min_ml)
+        return find_findings(anomaly, mask, self.scan, min_ml)
 
     def test_voxels_that_touch_at_a_corner_are_one_lesion(self) -> None:
         _, lesions = self.find((3, 3, 3), (4, 4, 4), (5, 3, 3))
@@ -204,18 +194,20 @@ class TestLesions:
         assert not mask.any()
 
 
+@pytest.mark.slow
 @given(distributions())
 @settings(max_examples=60, deadline=None)
 def test_the_tail_probability_is_that_of_the_classes_beyond(case: tuple[list[float], int]) -> None:
     p, y = case
     above, below = sum(p[y + 1 :]) + p[y] / 2, sum(p[:y]) + p[y] / 2
-    expected = {"bright": above, "dark": below, "both": 2 * min(above, below)}
+    expected: dict[Tail, float] = {"bright": above, "dark": below, "both": 2 * min(above, below)}
     for tail, share in expected.items():
         found = float(tail_probability(*tensors(p, y), tail)[0])
         assert found == pytest.approx(-math.log(min(max(share, 1e-6), 1.0)), abs=1e-6)
 
 
 class TestGuidedFilter:
+    @pytest.mark.slow
     def test_is_the_mean_of_the_linear_fits_of_all_windows(self) -> None:
         rng = np.random.default_rng(3)
         inside, values, guide = brain(), *rng.random((2, SIDE, SIDE, SIDE)).astype(np.float32)
@@ -250,7 +242,8 @@ class TestGuidedFilter:
         rng, inside = np.random.default_rng(3), brain()
         clean = rng.random((2, SIDE, SIDE, SIDE)).astype(np.float32) * inside
         dirty = np.where(inside, clean, np.float32(outside))
-        np.testing.assert_array_equal(guided(*clean, inside, 5), guided(*dirty, inside, 5))
+        found, expected = (guided(values, guide, inside, 5) for values, guide in (dirty, clean))
+        np.testing.assert_array_equal(found, expected)
 
     def test_a_constant_map_stays_constant(self) -> None:
         inside, guide = brain(), np.random.default_rng(3).random((SIDE,) * 3).astype(np.float32)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import nibabel as nib
 import numpy as np
@@ -12,46 +13,64 @@ import torch
 from scipy import ndimage
 
 from anofield.data.cohort.case import Case
-from anofield.detect.fit import Fit, FitOptions
-from anofield.detect.run import DetectOptions, detect_case
-from anofield.detect.thresholds import calibrated_values
-from anofield.detect.trust import TURNED, verdict
-from helpers import World, small_world
+from anofield.detect.fit import Fit
+from anofield.detect.options import DetectOptions, FitOptions
+from anofield.detect.trust import TURNED, Verdict, judge
+from helpers import World, found_in, small_world
+from images import load_image
 
 HEALTHY = {
-    "loss": [0.9, 1.0, 1.1],
-    "code_distance": [0.5, 0.8, 1.2],
-    "contrast": [0.8, 0.85, 0.9],
-    "outside": [0.01, 0.02, 0.03],
-    "brain_ml": [1100.0, 1300.0, 1500.0],
+    "loss": (0.9, 1.0, 1.1),
+    "code_distance": (0.5, 0.8, 1.2),
+    "contrast": (0.8, 0.85, 0.9),
+    "outside": (0.01, 0.02, 0.03),
+    "brain_ml": (1100.0, 1300.0, 1500.0),
 }
-USUAL = Fit(torch.zeros(3), 1.0, 0.9, 0.84, 0.02)
+USUAL = Fit(
+    code=torch.zeros(3),
+    loss=1.0,
+    code_distance=0.9,
+    contrast=0.84,
+    outside=0.02,
+    turned=False,
+    pose=None,
+    intensity=None,
+)
 
 
 def test_a_usual_fit_is_trusted_and_a_lesions_as_well() -> None:
-    assert verdict(USUAL, 1250.0, HEALTHY) == (True, [])
-    assert verdict(replace(USUAL, loss=1.35, code_distance=1.8), 1250.0, HEALTHY) == (True, [])
+    assert judge(USUAL, 1250.0, HEALTHY) == Verdict(True)
+    assert judge(replace(USUAL, loss=1.35, code_distance=1.8), 1250.0, HEALTHY) == Verdict(True)
 
 
 def test_without_calibration_nothing_is_promised() -> None:
-    assert verdict(USUAL, 1250.0, {}) == (None, [])
-    assert verdict(replace(USUAL, turned=True), 1250.0, {}) == (False, [TURNED])
+    assert judge(USUAL, 1250.0, {}) == Verdict(None)
+    assert judge(replace(USUAL, turned=True), 1250.0, {}) == Verdict(False, (TURNED,))
+
+
+@pytest.mark.parametrize("unmeasured", ["contrast", "turned"])
+def test_what_was_not_measured_is_not_judged(unmeasured: str) -> None:
+    nothing: Any = {unmeasured: None}
+    fit = replace(USUAL, **nothing)
+    assert judge(fit, 1250.0, HEALTHY) == Verdict(None)
+    assert judge(replace(fit, loss=3.0), 1250.0, HEALTHY).trusted is False
 
 
 @pytest.mark.parametrize(
     ("change", "brain_ml", "word"),
     [
-        ({"loss": 3.0}, 1250.0, "no healthy person"),
-        ({"code_distance": 9.0}, 1250.0, "unlike the training"),
+        ({"loss": 3.0}, 1250.0, "no healthy anatomy"),
+        ({"code_distance": 9.0}, 1250.0, "unlike those of the training"),
         ({"contrast": -0.4}, 1250.0, "modality"),
         ({"outside": 0.4}, 1250.0, "skull"),
         ({}, 2600.0, "far larger"),
         ({}, 300.0, "far smaller"),
     ],
 )
-def test_what_is_unusual_is_named_with_its_value(change: dict[str, float], brain_ml: float, word: str) -> None:
-    trusted, (reason,) = verdict(replace(USUAL, **change), brain_ml, HEALTHY)
-    assert trusted is False
+def test_what_is_unusual_is_named_with_its_value(change: dict[str, Any], brain_ml: float, word: str) -> None:
+    found = judge(replace(USUAL, **change), brain_ml, HEALTHY)
+    (reason,) = found.reasons
+    assert found.trusted is False
     assert word in reason
     assert "healthy" in reason
 
@@ -66,14 +85,13 @@ def judged(world: World, data: np.ndarray, affine: np.ndarray, folder: Path) -> 
     path = folder / "scan.nii.gz"
     nib.save(nib.Nifti1Image(data.astype(np.float32), affine), path)
     options = DetectOptions(also=(), fit=FitOptions(iterations=15, points=512))
-    found = detect_case(Case("case", path), world.model, options)
-    trusted, reasons = verdict(found.fit, found.brain_ml, calibrated_values(world.model, options)["fit"])
-    return trusted, " ".join(reasons)
+    found = found_in(Case("case", path), world.model, options)
+    return found.trusted, " ".join(found.reasons)
 
 
 @pytest.fixture
 def scan(world: World) -> nib.Nifti1Image:
-    return nib.load(world.healthy[0].image)
+    return load_image(world.healthy[0].image)
 
 
 def test_a_healthy_scan_is_trusted(world: World, scan: nib.Nifti1Image, tmp_path: Path) -> None:

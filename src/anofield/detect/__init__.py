@@ -1,1 +1,1 @@
-"""One scan in, a detection out; thresholds from healthy people; a cohort into a run folder."""
+"""Detection in one scan or in a cohort, and calibration of its thresholds on healthy subjects."""

@@ -1,6 +1,7 @@
 """Results of a run as a BIDS derivative dataset: `dataset_description.json`, `sub-*/[ses-*/]anat/*_desc-*`.
 
-Source: Brain Imaging Data Structure 1.10, derivatives. BIDS leaves `sourcedata/`, where the run lies, alone.
+Source: Brain Imaging Data Structure 1.10, derivatives. The run folder is in `sourcedata/`, whose
+content BIDS does not specify.
 """
 
 from __future__ import annotations
@@ -10,14 +11,14 @@ import shutil
 from collections.abc import Sequence
 from pathlib import Path
 
-from anofield import __version__
 from anofield._files import replacing, write_json
+from anofield._version import __version__
 from anofield.data.cohort.case import Case
 from anofield.data.scan import stem
-from anofield.detect.run_folder import read_case
+from anofield.detect.run_folder import CaseInfo, read_case
 from anofield.typing import Json, PathLike
 
-RUN_FOLDER = Path("sourcedata") / "anofield"  # of the dataset: what `evaluate` and `report` read
+RUN_FOLDER = Path("sourcedata") / "anofield"  # in the dataset; `evaluate` and `report` read it
 ENTITIES = re.compile(r"^sub-(?P<sub>[0-9A-Za-z]+)(?:_ses-(?P<ses>[0-9A-Za-z]+))?(?:_[0-9A-Za-z]+-[0-9A-Za-z]+)*$")
 FILES = {  # file of a case folder → entities and suffix; None stands for the scan's own suffix
     "anomaly.nii.gz": ("desc-anomaly", None),
@@ -26,20 +27,20 @@ FILES = {  # file of a case folder → entities and suffix; None stands for the 
 }
 MEANING = {
     "anomaly.nii.gz": "Anomaly map: larger is further from healthy anatomy",
-    "restoration.nii.gz": "The fitted healthy person, in the scan's intensity units",
-    "mask.nii.gz": "Where the anomaly map lies above the threshold",
+    "restoration.nii.gz": "Healthy version of the scan, in its intensity units",
+    "mask.nii.gz": "Voxels of the findings: the anomaly map is above the threshold",
 }
 
 
 def write_derivatives(root: PathLike, cases: Sequence[Case]) -> list[Path]:
-    """Give the finished cases of a run their BIDS names (hard links where the file system has them).
+    """Write the finished cases of a run under BIDS names, as hard links where the file system supports them.
 
     Args:
-        root: Dataset; the run lies in its `RUN_FOLDER`.
-        cases: Of the run.
+        root: Folder of the dataset; the run is in its `RUN_FOLDER`.
+        cases: Cases of the run.
 
     Returns:
-        The images written.
+        Paths of the images.
 
     Raises:
         MachineError: The folder cannot be written.
@@ -48,21 +49,21 @@ def write_derivatives(root: PathLike, cases: Sequence[Case]) -> list[Path]:
     write_json(root / "dataset_description.json", _description())
     for case in cases:
         folder = root / RUN_FOLDER / case.id
-        content = read_case(folder)
-        if content is None:
+        info = read_case(folder)
+        if info is None:
             continue
         target, base, suffix = _place(root, case)
         for name, (entities, own) in FILES.items():
             if (folder / name).is_file():
                 path = target / f"{base}_{entities}_{own or suffix}.nii.gz"
                 _link(folder / name, path)
-                write_json(path.with_name(f"{stem(path)}.json"), _sidecar(name, case, content))
+                write_json(path.with_name(f"{stem(path)}.json"), _sidecar(name, case, info))
                 written.append(path)
     return written
 
 
 def _place(root: Path, case: Case) -> tuple[Path, str, str]:
-    """Folder, name without suffix, and suffix of a case's files; scans outside BIDS become `sub-<id>`."""
+    """Folder, name without suffix, and suffix of a case's files; a scan without a BIDS name becomes `sub-<id>`."""
     base, _, suffix = stem(case.image).rpartition("_")
     match = ENTITIES.match(base)
     if match is None or not re.fullmatch(r"T1w|T2w|FLAIR|PDw|T2starw|inplaneT2", suffix):
@@ -90,14 +91,14 @@ def _description() -> Json:
     }
 
 
-def _sidecar(name: str, case: Case, content: Json) -> Json:
-    """What the file is, and what it was made from."""
+def _sidecar(name: str, case: Case, info: CaseInfo) -> Json:
+    """Metadata of an image: description, source scan, score and threshold."""
     mask = {"Type": "Lesion"} if name == "mask.nii.gz" else {}
     return {
         "Description": MEANING[name],
         "RawSources": [str(case.image.name)],
         "SkullStripped": True,
-        "AnofieldScore": content["score"],
-        "AnofieldThreshold": content["threshold"],
+        "AnofieldScore": info.score,
+        "AnofieldThreshold": info.threshold,
         **mask,
     }

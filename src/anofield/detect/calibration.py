@@ -1,161 +1,269 @@
-"""Calibrations of a model, one per settings, side by side: `calibrations/<hash of the settings>.json`.
+"""Calibrations of a method, one per set of options, side by side: `calibrations/<hash of the options>.json`.
 
-Healthy reference maps, where there are any, lie beside as `.npz`.
+Healthy reference maps, if there are any, are in an `.npz` file of the same name.
 """
 
 from __future__ import annotations
 
 import hashlib
 import json
-import math
-from collections.abc import Mapping
-from dataclasses import dataclass
-from functools import cached_property
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
+from pydantic import BaseModel, ConfigDict, FiniteFloat
+
+from anofield._files import read_json
+from anofield.detect.method import Method
+from anofield.detect.options import PRESETS, RunOptions
 from anofield.detect.reference import Standard, read_reference
+from anofield.detect.run_folder import Record
 from anofield.errors import ExperimentError, UsageError
-from anofield.typing import Json
 
-CALIBRATIONS = "calibrations"  # folder
-KEYS: dict[str, type | tuple[type, ...]] = {
-    "quantile": (int, float),
-    "thresholds": dict,
-    "meaning": str,
-    "options": dict,
-    "model_hash": str,
-}
+FOLDER = "calibrations"
+AGAIN = "delete the file and run `anofield calibrate` again"
+
+
+class Kept(BaseModel):
+    """Reliability of a threshold with this number of subjects."""
+
+    model_config = ConfigDict(frozen=True, use_attribute_docstrings=True)
+
+    score: str
+    """Score of the threshold."""
+    share_above: list[float]
+    """Share of the brain above the threshold, per subject."""
+    mean: float
+    """Mean of these shares."""
+    interval: tuple[float, float] | None
+    """95 % interval of the mean over new subjects (bootstrap); None for one subject alone."""
+
+
+class CalibrationInfo(Record):
+    """Content of one calibration file."""
+
+    settings: str
+    """Nearest preset, and the options that differ from it."""
+    anofield: str
+    """Version of this package."""
+    quantile: float
+    """Share of healthy brain voxels at or below the thresholds."""
+    thresholds: dict[str, FiniteFloat]
+    """Threshold per score."""
+    meaning: str
+    """One sentence that says what the thresholds promise."""
+    kept: Kept
+    """Reliability of the threshold of the main score."""
+    cases: list[str]
+    """Ids of the healthy cases."""
+    fit: dict[str, tuple[float, float, float]]
+    """5th, 50th and 95th percentile of every diagnostic of the fit; empty for a method that fits nothing."""
+    options: dict[str, Any]
+    """Options that the thresholds were measured with."""
+    model_hash: str
+    """Hash of the method that the thresholds were measured with."""
+    reference: str | None = None
+    """SHA-256 of the file with the reference maps."""
+
+
+@dataclass(frozen=True)
+class Settings:
+    """Everything besides the method's weights that a calibration depends on.
+
+    Attributes:
+        options: Options of the run.
+        recipe: Name of the recipe that scans are prepared with.
+    """
+
+    options: RunOptions
+    recipe: str
+
+    @property
+    def plain(self) -> dict[str, Any]:
+        """Settings as plain values, as written to the file."""
+        return {**self.options.settings, "recipe": {"recipe": self.recipe}}
+
+    def path(self, folder: Path) -> Path:
+        """Path of the calibration in the folder of a method."""
+        content = json.dumps(self.plain, sort_keys=True)
+        return folder / FOLDER / f"{hashlib.sha256(content.encode()).hexdigest()[:12]}.json"
+
+    def changes(self, before: Mapping[str, Any]) -> list[tuple[str, object, object]]:
+        """Options that differ from earlier plain values: name, earlier value and present value.
+
+        Parts that these settings do not have are ignored, for example `fit` for a method that fits nothing.
+        """
+        now = self.plain
+        old, new = dict(_flat({part: before[part] for part in before if part in now})), dict(_flat(now))
+        names = [*new, *(name for name in old if name not in new)]
+        pairs = [(name.rpartition(".")[2], old.get(name), new.get(name)) for name in names]
+        return [(name, was, now) for name, was, now in pairs if was != now]
+
+    def described(self, own_recipe: str) -> str:
+        """The nearest preset of `anofield detect`, and the settings that differ from it.
+
+        Args:
+            own_recipe: Name of the recipe that the method was trained with; it is not mentioned.
+        """
+        differing = {name: self.changes(Settings(options, own_recipe).plain) for name, options in PRESETS.items()}
+        nearest = min(differing, key=lambda name: len(differing[name]))
+        return ", ".join([nearest, *(f"{name} {now}" for name, _, now in differing[nearest])])
+
+
+@dataclass(frozen=True, kw_only=True)
+class Calibrated:
+    """The calibration that a run uses, looked up once per run.
+
+    Attributes:
+        score: Main score of the run.
+        thresholds: Threshold per score.
+        quantile: Share of healthy brain voxels at or below the thresholds.
+        meaning: One sentence that says what the thresholds promise.
+        healthy_fit: 5th, 50th and 95th percentile of every diagnostic of the fit over healthy subjects.
+        reference: Voxel-wise healthy mean and SD per score; empty if the scores are not standardised.
+    """
+
+    score: str
+    thresholds: Mapping[str, float]
+    quantile: float
+    meaning: str
+    healthy_fit: Mapping[str, tuple[float, float, float]]
+    reference: Mapping[str, Standard] = field(default_factory=dict)
+
+    @property
+    def threshold(self) -> float | None:
+        """Threshold of the main score; None if the calibration has none."""
+        return self.thresholds.get(self.score)
 
 
 @dataclass(frozen=True)
 class Calibration:
-    """One file: thresholds, and the settings and the model that they hold for.
+    """A calibration file: thresholds with the options and the method that they were measured with.
 
     Attributes:
-        path: Of the file.
-        content: Of the file.
+        path: Path of the file.
+        info: Content of the file.
     """
 
     path: Path
-    content: Json
+    info: CalibrationInfo
 
-    @cached_property
-    def reference(self) -> Mapping[str, Standard]:
-        """Voxel-wise healthy mean and SD per score, read at the first use; empty if it was calibrated without.
+    def differences(self, settings: Settings, model_hash: str) -> list[str]:
+        """Differences from this calibration as texts: settings with both values, and the checkpoint if it differs."""
+        found = [f"{name} was {was}, is {now}" for name, was, now in settings.changes(self.info.options)]
+        return [*found, "the checkpoint"] if self.info.model_hash != model_hash else found
+
+    def calibrated(self, score: str) -> Calibrated:
+        """Thresholds and reference maps for a run with this main score.
 
         Raises:
-            ExperimentError: They are gone, damaged, or of another calibration.
+            ExperimentError: The reference maps are missing, damaged, or belong to another calibration.
         """
-        named = self.content.get("reference")
-        return read_reference(maps_path(self.path), named) if named else {}
-
-    def differences(self, settings: Json, model_hash: str | None = None) -> list[str]:
-        """What it was not made with, both values each; of the model as well if its hash is given."""
-        found = [f"{name} was {old}, is {new}" for name, old, new in changes(self.content["options"], settings)]
-        other = model_hash is not None and self.content["model_hash"] != model_hash
-        return [*found, "the checkpoint"] if other else found
+        info = self.info
+        maps = read_reference(maps_path(self.path), info.reference) if info.reference else {}
+        return Calibrated(
+            score=score,
+            thresholds=info.thresholds,
+            quantile=info.quantile,
+            meaning=info.meaning,
+            healthy_fit=info.fit,
+            reference=maps,
+        )
 
 
 @dataclass(frozen=True)
 class Calibrations:
-    """All of one model.
+    """All calibrations of one method that are on disk now.
 
     Attributes:
-        found: Those that can be read, in the order of their names.
-        damaged: What is wrong with the others.
+        found: Calibrations that can be read, in the order of their file names.
+        damaged: Errors of the files that cannot be read.
     """
 
     found: tuple[Calibration, ...] = ()
     damaged: tuple[ExperimentError, ...] = ()
 
-    def find(self, settings: Json, model_hash: str) -> Calibration | None:
-        """The one of these settings and this model; None if there is none."""
+    def find(self, settings: Settings, model_hash: str) -> Calibration | None:
+        """The calibration with these settings of this method; None if there is none."""
         return next((one for one in self.found if not one.differences(settings, model_hash)), None)
 
-    def pick(self, settings: Json, model_hash: str) -> Calibration | None:
-        """The one of these settings and this model; None if the model was never calibrated.
+    def pick(self, settings: Settings, model_hash: str) -> Calibration | None:
+        """The calibration with these settings of this method; None if the method was never calibrated.
 
         Raises:
-            ExperimentError: The file that would hold it is damaged, or no other can be read.
-            UsageError: It was calibrated with other options, whose thresholds mean nothing here.
+            ExperimentError: The file of the calibration is damaged, or none of the existing files can be read.
+            UsageError: The method was calibrated only with other options, whose thresholds are not valid for these.
         """
         chosen = self.find(settings, model_hash)
         if chosen is not None:
             return chosen
-        meant = calibration_path(Path(), settings).name
         for damage in self.damaged:
-            if not self.found or Path(damage.where).name == meant:
+            if not self.found or Path(damage.where).name == settings.path(Path()).name:
                 raise damage
         if not self.found:
             return None
         nearest = min(self.found, key=lambda one: len(one.differences(settings, model_hash)))
+        others = f"; this is the nearest of {len(self.found)} calibrations" if len(self.found) > 1 else ""
         raise UsageError(
-            f"the model was calibrated otherwise: {', '.join(nearest.differences(settings, model_hash))}",
+            f"the model was calibrated with other options: {', '.join(nearest.differences(settings, model_hash))}",
             where=nearest.path,
-            why="a threshold holds only for the scores it was measured on"
-            + (f"; of {len(self.found)} calibrations this is the nearest" if len(self.found) > 1 else ""),
-            remedy="run `anofield calibrate` with these options, which leaves other calibrations as they are, or use "
-            "the options it was calibrated with",
+            why=f"a threshold is valid only for the options that it was measured with{others}",
+            remedy="run `anofield calibrate` with these options, which keeps other calibrations, or use the options it "
+            "was calibrated with",
         )
 
 
-def changes(before: Json, now: Json) -> list[tuple[str, object, object]]:
-    """Name, former and present value of every option that differs; both by part (fit, filters, recipe)."""
-    values = [(name, before.get(part, {}).get(name), now[part][name]) for part in now for name in now[part]]
-    return [(name, old, new) for name, old, new in values if old != new]
+def settings_of(method: Method, options: RunOptions) -> Settings:
+    """Settings of a calibration for this run."""
+    return Settings(options, method.recipe.name)
 
 
-def calibration_path(folder: Path, settings: Json) -> Path:
-    """Where the calibration of some settings lies in the folder of a model."""
-    content = json.dumps(settings, sort_keys=True)
-    return folder / CALIBRATIONS / f"{hashlib.sha256(content.encode()).hexdigest()[:12]}.json"
+def is_calibrated(method: Method, options: RunOptions) -> bool:
+    """Whether there is a calibration of this method with exactly these options."""
+    return read_calibrations(method.path).find(settings_of(method, options), method.hash) is not None
+
+
+def look_up(method: Method, options: RunOptions) -> Calibrated | None:
+    """The calibration that a run uses, read from disk now; None if the method was never calibrated.
+
+    Raises:
+        UsageError: The method was calibrated only with other options, or the options ask for a standardised score and
+            there are no reference maps.
+        ExperimentError: The calibration or its reference maps are damaged.
+    """
+    calibration = read_calibrations(method.path).pick(settings_of(method, options), method.hash)
+    found = None if calibration is None else calibration.calibrated(options.score)
+    if options.filters.standardise and not (found and found.reference):
+        raise UsageError(
+            "standardise needs healthy reference maps, and the model has none",
+            where=method.path,
+            remedy="run `anofield calibrate` with the same options first",
+        )
+    return found
 
 
 def maps_path(path: Path) -> Path:
-    """Where the reference maps of a calibration lie."""
+    """Path of the reference maps of a calibration."""
     return path.with_suffix(".npz")
 
 
 def read_calibrations(folder: Path) -> Calibrations:
-    """All calibrations of a model, which lies in `folder`: an experiment or a baseline."""
+    """All calibrations in the folder of a method."""
     found, damaged = [], []
-    for path in sorted(path for path in (folder / CALIBRATIONS).glob("*.json") if not path.name.startswith(".")):
+    for path in sorted(path for path in (folder / FOLDER).glob("*.json") if not path.name.startswith(".")):
         try:
-            found.append(_read(path))
+            info = read_json(path, CalibrationInfo, remedy=AGAIN, error=ExperimentError)
+            found.append(Calibration(path, info))
         except ExperimentError as error:
             damaged.append(error)
     return Calibrations(tuple(found), tuple(damaged))
 
 
-def _read(path: Path) -> Calibration:
-    remedy = "delete the file and run `anofield calibrate` again"
-    content = read_object(path, remedy)
-    missing = [key for key, kind in KEYS.items() if not isinstance(content.get(key), kind)]
-    if missing or not all(isinstance(part, dict) for part in content["options"].values()):
-        lacking = ", ".join(missing) or "options by part"
-        raise ExperimentError(f"lacks {lacking}", where=path, why="it is damaged", remedy=remedy)
-    wrong = [name for name, value in content["thresholds"].items() if not _finite(value)]
-    if wrong:
-        raise ExperimentError(
-            f"has no number as threshold of {wrong[0]}", where=path, why="it is damaged", remedy=remedy
-        )
-    return Calibration(path, content)
-
-
-def _finite(value: object) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
-
-
-def read_object(path: Path, remedy: str) -> Json:
-    """The JSON object in a file.
-
-    Raises:
-        ExperimentError: It cannot be read, or holds something else.
-    """
-    try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise ExperimentError(f"cannot be read ({error})", where=path, remedy=remedy) from error
-    if not isinstance(content, dict):
-        raise ExperimentError("holds no JSON object", where=path, why="it is damaged", remedy=remedy)
-    return content
+def _flat(values: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, object]]:
+    """Options by their full names, `part.name`."""
+    for name, value in values.items():
+        if isinstance(value, Mapping):
+            yield from _flat(value, f"{prefix}{name}.")
+        else:
+            yield f"{prefix}{name}", value

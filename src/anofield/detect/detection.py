@@ -1,171 +1,360 @@
-"""One scan before the threshold: prepared, fitted, decoded, scored on the lattice, filtered, back on its own voxels."""
+"""Detection in one scan: prepare, analyse, filter, resample to the scan's own voxels, apply the threshold."""
 
 from __future__ import annotations
 
+import hashlib
+import json
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
 
 import numpy as np
-import torch
-from torch import Tensor
+from numpy.typing import NDArray
 
+from anofield._files import file_hash, write_json, write_text, writing
+from anofield._version import __version__
+from anofield._words import counted
+from anofield.curves import top_mean
+from anofield.data.brain import StrippedScan
 from anofield.data.cohort.case import Case
-from anofield.data.lattice import to_native
-from anofield.data.prepare import Prepared, prepare_case
-from anofield.detect import published as ifl2021
-from anofield.detect.elastic import Elastic, align
-from anofield.detect.fit import Fit, FitOptions, decode, fit_code
-from anofield.detect.intensity import BASELINES
-from anofield.detect.method import RunOptions, Scorer
-from anofield.detect.pose import Pose
-from anofield.detect.reference import Standard
-from anofield.detect.scores import SCORES, ScoreOptions, Tail, masked_mean, sharpen, smooth
-from anofield.field.model import Model
-from anofield.typing import Affine, FloatVolume, Mask
+from anofield.data.prepare import prepare_scan
+from anofield.data.prepared import Prepared
+from anofield.data.scan import Scan, write_like
+from anofield.detect.calibration import Calibrated
+from anofield.detect.findings import find_findings, findings_table
+from anofield.detect.fit import Fit
+from anofield.detect.method import Analysis, Method
+from anofield.detect.options import RunOptions
+from anofield.detect.procedure import PROCEDURES, to_brain
+from anofield.detect.run_folder import CASE_FILE, CaseInfo, Finding, FitInfo, outputs
+from anofield.detect.trust import Verdict, diagnostics, judge
+from anofield.detect.view import view
+from anofield.errors import UsageError
+from anofield.typing import FloatVolume, Mask, PathLike
+
+CASE_ML = 1.0  # volume that `top_mean` averages: smaller than the smallest glioma, larger than single voxels
+MOST_FINDINGS = 20  # findings in `case.json`; `lesions.tsv` has all
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Examined:
-    """A scan after fit and decoding, before the filters.
+    """A scan and its analysis by a method, before filters and threshold.
 
     Attributes:
-        prepared, mapped: On the lattice; the latter after the fitted intensity map.
-        fit: Of the scan; None if the method fits no code.
-        values: Score per name on the lattice, (R, R, R), 0 outside the brain.
-        seconds: Per stage.
-        restoration: Healthy version of the scan in normalised intensity, (R, R, R); None if the method has none.
+        native: The scan in its own voxels.
+        prepared: The scan on the lattice.
+        analysis: Scores, restoration and fit of the method.
+        options: Options of the run.
+        seconds: Time per stage, s.
     """
 
+    native: StrippedScan
     prepared: Prepared
-    mapped: Prepared
-    fit: Fit | None
-    values: dict[str, FloatVolume]
+    analysis: Analysis
+    options: RunOptions
     seconds: dict[str, float]
-    restoration: FloatVolume | None
+
+    def native_map(self, name: str, calibrated: Calibrated | None) -> FloatVolume:
+        """The filtered score in the scan's own voxels, (i, j, k).
+
+        Args:
+            name: Name of the score.
+            calibrated: Calibration with the reference maps of a standardised score; None without one.
+        """
+        filters = self.options.filters
+        standard = calibrated.reference[name] if calibrated and filters.standardise else None
+        return PROCEDURES[self.options.procedure].native_map(self.native, self.analysis, name, filters, standard)
+
+    def native_restoration(self) -> FloatVolume | None:
+        """The healthy version of the scan in its own voxels and units, (i, j, k); None if the method has none."""
+        if self.analysis.restoration is None:
+            return None
+        values = to_brain(self.analysis.restoration, self.prepared, self.native)
+        shift, scale = self.prepared.scale
+        return np.where(self.native.brain, values * scale + shift, 0.0).astype(np.float32)
 
     @property
-    def pose(self) -> Pose | None:
-        """Where the head lies in the field, if that was fitted."""
-        return None if self.fit is None else self.fit.pose
+    def diagnostics(self) -> dict[str, float]:
+        """Diagnostics of the fit, as plain numbers; empty for a method that fits nothing."""
+        fit = self.analysis.fit
+        return {} if fit is None else diagnostics(fit, self.native.brain_ml)
 
 
-def examine_with(model: Model | Scorer, case: Case, options: RunOptions, fit: Fit | None = None) -> Examined:
-    """Examine one scan with the field, or with any other method.
-
-    Args:
-        model: From `load_model`, or another method such as `load_baseline` opens.
-        case: The scan.
-        options: Of the run.
-        fit: If it is known already, the field does not fit again.
-
-    Raises:
-        ScanError: The scan or its mask cannot be used.
-    """
-    if isinstance(model, Model):
-        return examine(case, model, options.names, options.fit or FitOptions(), options.filters.tail, fit=fit)
-    start = time.perf_counter()
-    prepared = prepare_case(Case(case.id, case.image, None, case.mask), model.recipe)
-    ready = time.perf_counter()
-    found = model.analyse(prepared, case.id, options)
-    seconds = {"prepare": ready - start, **found.seconds}
-    return Examined(prepared, prepared, None, found.maps, seconds, found.restoration)
-
-
-def examine(
-    case: Case,
-    model: Model,
-    names: Sequence[str],
-    options: FitOptions,
-    tail: Tail,
-    *,
-    fit: Fit | None = None,
-) -> Examined:
-    """Prepare, fit and decode one scan.
+def examine(native: StrippedScan, method: Method, options: RunOptions, fit: Fit | None = None) -> Examined:
+    """Prepare and analyse one scan.
 
     Args:
-        case: The scan.
-        model: From `load_model`.
-        names: Scores to compute.
-        options: Of the fit.
-        tail: Departures that the scores count.
-        fit: If it is known already, it is not done again.
+        native: The scan and its brain.
+        method: The field or a baseline.
+        options: Options of the run.
+        fit: Fit of this scan if it is already known; None to fit it.
 
     Raises:
-        ScanError: The scan or its mask cannot be used.
+        ScanError: The scan does not have the shape that the recipe requires.
     """
     start = time.perf_counter()
-    prepared = prepare_case(Case(case.id, case.image, None, case.mask), model.recipe)
+    prepared = prepare_scan(native, None, method.recipe)
     ready = time.perf_counter()
-    fit = fit or fit_code(model.field, model.prior, prepared, case.id, options, model.device)
-    fitted = time.perf_counter()
-    mapped = fit.corrected(prepared)
-    if options.procedure == "ifl2021":
-        log_p, everywhere = ifl2021.decode(model.field, fit.code, prepared, model.device)
-        values = {name: _lattice_score(name, log_p, mapped, tail) for name in names}
-        values |= {"cross-entropy": everywhere} if "cross-entropy" in names else {}
-    else:
-        stride = options.step(prepared.lattice.resolution)
-        place = fit.pose if options.elastic_mm == 0 else _aligned(model, fit, mapped, options.elastic_mm, stride)
-        log_p = decode(model.field, fit.code, prepared, model.device, place, stride)
-        values = {name: _lattice_score(name, log_p, mapped, tail) for name in names}
-    seconds = {"prepare": ready - start, "fit": fitted - ready, "score": time.perf_counter() - fitted}
-    expected = log_p.exp() @ torch.tensor(prepared.recipe.centers, dtype=log_p.dtype)
-    return Examined(prepared, mapped, fit, values, seconds, on_lattice(expected, prepared))
+    analysis = method.analyse(prepared, native.scan.content_hash, options, fit)
+    seconds = {"prepare": ready - start, **analysis.seconds}
+    return Examined(native=native, prepared=prepared, analysis=analysis, options=options, seconds=seconds)
 
 
-def _aligned(model: Model, fit: Fit, prepared: Prepared, width_mm: float, stride: int) -> Elastic:
-    """The elastic displacement of the fitted anatomy onto the scan."""
-    p = decode(model.field, fit.code, prepared, model.device, fit.pose, stride).exp()
-    expected = p @ torch.arange(p.shape[1], dtype=p.dtype)
-    return align(on_lattice(expected, prepared), prepared, fit.pose, width_mm, stride)
+@dataclass(frozen=True, kw_only=True)
+class Detection:
+    """Result for one scan; all volumes are in the scan's own voxels.
 
-
-def native_map(examined: Examined, name: str, filters: ScoreOptions, reference: Mapping[str, Standard]) -> FloatVolume:
-    """The filtered score in the scan's own voxels, (i, j, k), 0 outside the brain.
-
-    As published, the score counts outside the brain too.
+    Attributes:
+        case: Case of the scan, which gives the id.
+        scan: The scan.
+        brain: Brain voxels, (i, j, k).
+        maps: Filtered score per name, (i, j, k) float32, 0 outside the brain.
+        healed: The healthy version of the scan in its intensity units, (i, j, k); None if the method has none.
+        above: Voxels of the findings, (i, j, k); None without a calibration.
+        findings: Connected components above the threshold, the largest first; empty without a calibration.
+        fit: Fit of the scan; None for a method that fits nothing.
+        verdict: Whether the fit can be trusted.
+        options: Options of the detection.
+        calibrated: The calibration that was used; None without one.
+        key: Hash of everything that the result depends on.
+        seconds: Time per stage, s.
     """
-    prepared, values = examined.mapped, examined.values[name]
-    if filters.procedure == "ifl2021":
-        return to_native(ifl2021.smooth(values), prepared.lattice).astype(np.float32)
-    if filters.standardise:
-        values = reference[name].applied(values, prepared, examined.pose)
-    coarse = smooth(values, prepared.brain, prepared.lattice, filters, prepared.intensity)
-    return sharpen(to_brain(coarse, prepared), *_native_guide(prepared), filters)
+
+    case: Case
+    scan: Scan
+    brain: Mask
+    maps: Mapping[str, FloatVolume]
+    healed: FloatVolume | None
+    above: Mask | None
+    findings: tuple[Finding, ...]
+    fit: Fit | None
+    verdict: Verdict
+    options: RunOptions
+    calibrated: Calibrated | None
+    key: str
+    seconds: Mapping[str, float]
+
+    @property
+    def id(self) -> str:
+        """Case id."""
+        return self.case.id
+
+    @property
+    def threshold(self) -> float | None:
+        """Calibrated threshold of the anomaly map; None without a calibration."""
+        return None if self.calibrated is None else self.calibrated.threshold
+
+    @property
+    def anomaly(self) -> Scan:
+        """Anomaly map: larger is further from healthy anatomy."""
+        return self.scan.like(self.maps[self.options.score])
+
+    @property
+    def mask(self) -> Scan:
+        """Voxels of the findings, 0 or 1.
+
+        Raises:
+            UsageError: The detection has no threshold.
+        """
+        if self.above is None:
+            raise UsageError(
+                "there is no mask: the model is not calibrated for these options",
+                where=self.id,
+                remedy="calibrate it first (`model.calibrate`, `anofield calibrate`), or threshold `anomaly` yourself",
+            )
+        return self.scan.like(self.above.astype(np.uint8))
+
+    @property
+    def restoration(self) -> Scan | None:
+        """The healthy version of the scan in its intensity units; None if the method has none."""
+        return None if self.healed is None else self.scan.like(self.healed)
+
+    @property
+    def trusted(self) -> bool | None:
+        """Whether the fit can be trusted; None if that could not be judged."""
+        return self.verdict.trusted
+
+    @property
+    def reasons(self) -> tuple[str, ...]:
+        """Reasons against trusting the fit."""
+        return self.verdict.reasons
+
+    @property
+    def volume_ml(self) -> float:
+        """Volume of all findings, ml."""
+        return sum(finding.volume_ml for finding in self.findings)
+
+    @property
+    def brain_ml(self) -> float:
+        """Volume of the brain, ml."""
+        return float(self.brain.sum()) * self.scan.voxel_ml
+
+    @property
+    def case_score(self) -> float:
+        """How anomalous the whole scan is: mean of the most anomalous `CASE_ML` of its brain."""
+        return top_mean(self.maps[self.options.score][self.brain], round(CASE_ML / self.scan.voxel_ml))
+
+    def __repr__(self) -> str:
+        if self.threshold is None:
+            return f"Detection({self.id}: anomaly map only, not calibrated)"
+        trust = {True: "fit trusted", False: "fit NOT trusted", None: "fit not judged"}[self.trusted]
+        found = f"{counted(len(self.findings), 'finding')}, {self.volume_ml:.1f} ml above {self.threshold:.3g}"
+        return f"Detection({self.id}: {found}; {trust})"
+
+    def view(self, score: str | None = None) -> Any:
+        """Show the scan with a map over it in a notebook (extra `notebook`).
+
+        Args:
+            score: Score whose map is shown; None for the anomaly map.
+
+        Raises:
+            UsageError: ipyniivue is not installed, or there is no such map.
+        """
+        return view(self.scan, self.brain, self.maps, score or self.options.score, self.threshold)
+
+    def save(self, folder: PathLike) -> CaseInfo:
+        """Write the same files as `anofield detect` into a folder, `case.json` last; returns its content.
+
+        Raises:
+            MachineError: The folder cannot be written.
+        """
+        start, folder = time.perf_counter(), Path(folder)
+        with writing(folder):
+            folder.mkdir(parents=True, exist_ok=True)
+            for old in (CASE_FILE, *outputs(folder)):
+                (folder / old).unlink(missing_ok=True)
+        for name, values in self._volumes().items():
+            write_like(self.scan, values, folder / f"{name}.nii.gz", description=f"anofield {name}")
+        if self.above is not None:
+            write_text(folder / "lesions.tsv", findings_table(self.findings))
+        info = self._info(outputs(folder), time.perf_counter() - start)
+        write_json(folder / CASE_FILE, info)
+        return info
+
+    def _volumes(self) -> dict[str, NDArray[Any]]:
+        """Volumes by the name of their file."""
+        found: dict[str, NDArray[Any]] = {"anomaly": self.maps[self.options.score]}
+        found |= {f"score-{name}": self.maps[name] for name in self.options.names[1:]}
+        if self.healed is not None:
+            found["restoration"] = self.healed
+        if self.above is not None:
+            found["mask"] = self.above.astype(np.uint8)
+        return found
+
+    def _info(self, files: list[str], write_seconds: float) -> CaseInfo:
+        case, seconds = self.case, {**self.seconds, "write": write_seconds}
+        return CaseInfo(
+            id=case.id,
+            subject=case.subject or case.id,
+            image=_resolved(case.image) or "",
+            mask=_resolved(case.mask),
+            label=_resolved(case.label),
+            score=self.options.score,
+            threshold=self.threshold,
+            shape=(int(self.brain.shape[0]), int(self.brain.shape[1]), int(self.brain.shape[2])),
+            brain_ml=round(self.brain_ml, 2),
+            case_score=self.case_score,
+            lesions=len(self.findings),
+            volume_ml=round(self.volume_ml, 3),
+            findings=list(self.findings[:MOST_FINDINGS]),
+            fit=self._fit_info(),
+            seconds={stage: round(value, 3) for stage, value in seconds.items()},
+            source_hash=file_hash(case.image) if case.image.is_file() else self.scan.content_hash,
+            key=self.key,
+            files=files,
+        )
+
+    def _fit_info(self) -> FitInfo | None:
+        fit = self.fit
+        if fit is None:
+            return None
+        return FitInfo(
+            loss=fit.loss,
+            code_distance=fit.code_distance,
+            contrast=fit.contrast,
+            outside=fit.outside,
+            pose=None if fit.pose is None else fit.pose.describe(),
+            gain=None if fit.intensity is None else round(fit.intensity.gain, 4),
+            trusted=self.trusted,
+            reasons=list(self.reasons),
+        )
 
 
-def _native_guide(prepared: Prepared) -> tuple[FloatVolume, Mask, Affine]:
-    """Normalised intensity of the scan's own voxels, its brain and its affine."""
-    shift, scale = prepared.scale
-    normalised = np.clip((prepared.scan.data - shift) / scale, 0.0, 1.0).astype(np.float32)
-    return normalised, prepared.native_brain, prepared.scan.affine
+def detect_scan(
+    case: Case, native: StrippedScan, method: Method, options: RunOptions, calibrated: Calibrated | None
+) -> Detection:
+    """Detect anomalies in a scan that is in memory.
+
+    Args:
+        case: Case of the scan, which gives the id.
+        native: The scan and its brain.
+        method: The field or a baseline.
+        options: Options of the run.
+        calibrated: Calibration from `anofield.detect.calibration.look_up`; None for only an anomaly map.
+
+    Raises:
+        ScanError: The scan does not have the shape that the recipe requires.
+    """
+    examined = examine(native, method, options)
+    start = time.perf_counter()
+    maps = {name: examined.native_map(name, calibrated) for name in options.names}
+    above, findings = _thresholded(maps[options.score], native, options, calibrated)
+    fit = examined.analysis.fit
+    healthy = calibrated.healthy_fit if calibrated else {}
+    return Detection(
+        case=case,
+        scan=native.scan,
+        brain=native.brain,
+        maps=maps,
+        healed=examined.native_restoration(),
+        above=above,
+        findings=findings,
+        fit=fit,
+        verdict=Verdict(None) if fit is None else judge(fit, native.brain_ml, healthy),
+        options=options,
+        calibrated=calibrated,
+        key=case_key(case, native.scan, method, options, calibrated),
+        seconds={**examined.seconds, "score": examined.seconds["score"] + time.perf_counter() - start},
+    )
 
 
-def _lattice_score(name: str, log_p: Tensor, prepared: Prepared, tail: Tail) -> FloatVolume:
-    """One score on the lattice, before the filters."""
-    if name in BASELINES:
-        return BASELINES[name](prepared, tail)
-    observed = torch.from_numpy(prepared.classes[prepared.brain]).long()
-    return on_lattice(SCORES[name](log_p, observed, tail), prepared)
+def case_key(case: Case, scan: Scan | None, method: Method, options: RunOptions, calibrated: Calibrated | None) -> str:
+    """Hash of everything that a case's result depends on; only the calibration in use is included.
+
+    Args:
+        case: Case whose files are hashed.
+        scan: Scan that is hashed if the case has no file.
+        method, options, calibrated: Method, options and calibration of the detection.
+    """
+    files = [file_hash(path) if path and path.is_file() else "" for path in (case.image, case.mask)]
+    content = scan.content_hash if scan is not None and not files[0] else ""
+    promise = None if calibrated is None else [calibrated.threshold, calibrated.healthy_fit, _digest(calibrated)]
+    parts = [*files, content, json.dumps(promise), method.name, method.hash, method.precision, __version__]
+    parts += [method.recipe.model_dump_json(), options.model_dump_json()]
+    return hashlib.sha256("\n".join(parts).encode()).hexdigest()
 
 
-def restored(normalised: FloatVolume, prepared: Prepared) -> FloatVolume:
-    """A lattice volume of normalised intensities (R, R, R) in the scan's own voxels and units."""
-    normalised = to_brain(normalised, prepared)
-    shift, scale = prepared.scale
-    return np.where(prepared.native_brain, normalised * scale + shift, 0.0).astype(np.float32)
+def _thresholded(
+    anomaly: FloatVolume, native: StrippedScan, options: RunOptions, calibrated: Calibrated | None
+) -> tuple[Mask | None, tuple[Finding, ...]]:
+    """Voxels of the findings, and the findings; None and no findings without a threshold."""
+    if calibrated is None or calibrated.threshold is None:
+        return None, ()
+    above = (anomaly > calibrated.threshold) & native.brain
+    mask, findings = find_findings(anomaly, above, native.scan, options.filters.min_lesion_ml)
+    return mask, tuple(findings)
 
 
-def on_lattice(values: Tensor, prepared: Prepared) -> FloatVolume:
-    """Values of the brain voxels (voxel,) as a lattice volume (R, R, R), 0 elsewhere."""
-    volume = np.zeros(prepared.lattice.shape, dtype=np.float32)
-    volume[prepared.brain] = values.numpy()
-    return volume
+def _digest(calibrated: Calibrated) -> str:
+    """Hash of the reference maps."""
+    digest = hashlib.sha256()
+    for name, standard in sorted(calibrated.reference.items()):
+        digest.update(name.encode() + standard.mean.tobytes() + standard.sd.tobytes())
+    return digest.hexdigest()
 
 
-def to_brain(volume: FloatVolume, prepared: Prepared) -> FloatVolume:
-    """Lattice → native voxels; the brain's rim is continued one voxel outwards first, so that it does not fade."""
-    rim = masked_mean(volume, prepared.brain, 3)
-    native = to_native(np.where(prepared.brain, volume, rim), prepared.lattice)
-    return np.where(prepared.native_brain, native, 0.0).astype(np.float32)
+def _resolved(path: Path | None) -> str | None:
+    """Absolute path of a file; None if there is none."""
+    return str(path.resolve()) if path is not None and path.is_file() else None

@@ -1,7 +1,7 @@
-"""Elastic alignment: the field is looked up where its healthy anatomy lies on the scan's (demons, Thirion 1998).
+"""Elastic alignment of the field's healthy anatomy with the anatomy of the scan (demons, Thirion 1998).
 
-Code and pose leave sulci and ventricles a few millimetres off, and every such rim looks like a small lesion. A smooth
-displacement takes them away; a lesion that is no displaced anatomy stays.
+After the fit of code and pose, sulci and ventricles are still a few millimetres off, and every such rim looks like a
+small lesion. A smooth displacement removes these rims; a lesion that is not displaced anatomy remains.
 """
 
 from __future__ import annotations
@@ -16,26 +16,26 @@ from torch import Tensor
 from torch.nn import functional
 
 from anofield.data.lattice import FWHM, bounding_box
-from anofield.data.prepare import Prepared
+from anofield.data.prepared import Prepared
 from anofield.detect.pose import Pose
 from anofield.typing import FloatVolume, Mask
 
-BLURS = (1.0, 0.0)  # voxels, coarse to fine
-STEPS = 12  # at each of them
-LARGEST = 3.0  # classes that a difference counts for at most: a lesion must not pull more than a rim does
-FLAT = 0.1  # classes per voxel below which a slope says nothing
+BLURS = (1.0, 0.0)  # SD of the Gaussian blur, voxels, coarse to fine
+STEPS = 12  # at each blur
+LARGEST = 3.0  # classes; larger differences are clipped, so that a lesion does not pull more than a rim
+FLAT = 0.1  # classes per voxel; slopes below it have little effect
 
 
 @dataclass(frozen=True)
 class Elastic:
-    """Scan's field coordinates u → pose(u + d(u)), where the field is looked up.
+    """Map from the scan's field coordinates u to the points pose(u + d(u)) where the field is evaluated.
 
     Attributes:
-        shift: d at the nodes, field units, (3, n, n, n).
-        pose: Applied afterwards; None for none.
+        shift: Displacement d at the nodes, field units, (3, n, n, n).
+        pose: Pose that is applied after the displacement; None for none.
         stride: Lattice voxels between nodes.
-        resolution: R of the lattice.
-        corner: Whether the field's coordinates are those of the voxels' corners.
+        resolution: Lattice voxels per axis, R.
+        corner: Whether the lattice convention of the recipe is `corner`.
     """
 
     shift: Tensor
@@ -50,14 +50,16 @@ class Elastic:
         return moved if self.pose is None else self.pose(moved)
 
     def to(self, device: torch.device) -> Elastic:
-        """On a device."""
+        """Copy on a device."""
         pose = None if self.pose is None else self.pose.to(device)
         return Elastic(self.shift.to(device), pose, self.stride, self.resolution, self.corner)
 
     def _shift_at(self, points: Tensor) -> Tensor:
-        """Linearly between the nodes, (n, 3)."""
-        index = ((points + 1) * self.resolution - (0 if self.corner else 1)) / 2  # of the lattice
-        grid = (2 * index / self.stride + 1) / self.shift.shape[-1] - 1  # torch's: −1 and 1 are the outer faces
+        """Displacement at points (n, 3), linear between the nodes, (n, 3)."""
+        index = ((points + 1) * self.resolution - (0 if self.corner else 1)) / 2  # lattice index
+        grid = (2 * index / self.stride + 1) / self.shift.shape[
+            -1
+        ] - 1  # grid_sample's convention: −1 and 1 are the outer faces
         found = functional.grid_sample(
             self.shift[None], grid.flip(-1)[None, None, None], padding_mode="border", align_corners=False
         )
@@ -65,12 +67,12 @@ class Elastic:
 
 
 def align(expected: FloatVolume, prepared: Prepared, pose: Pose | None, width_mm: float, stride: int = 1) -> Elastic:
-    """The displacement that brings the expected classes onto the observed ones.
+    """Find the displacement that aligns the expected classes with the observed ones.
 
     Args:
         expected: Mean class under the fit, (R, R, R), 0 outside the brain.
-        prepared: The scan.
-        pose: Of the fit.
+        prepared: The scan on its lattice.
+        pose: Pose of the fit; None if it was not fitted.
         width_mm: FWHM of the Gaussian that keeps the displacement smooth.
         stride: Lattice voxels between the nodes of the displacement.
     """
@@ -81,18 +83,18 @@ def align(expected: FloatVolume, prepared: Prepared, pose: Pose | None, width_mm
     smoothness = width_mm / FWHM / (lattice.spacing * stride)
     shift = np.zeros((3, *brain.shape), dtype=np.float32)
     box = bounding_box(brain)
-    if box is not None and min(brain[box].shape) > 1:  # a plane has no slope across itself
+    if box is not None and min(brain[box].shape) > 1:  # a gradient needs two voxels per axis
         shift[:, *box] = demons(moving[box], target[box], brain[box], smoothness)
     units = torch.from_numpy(shift * np.float32(2 * stride / lattice.resolution))
     return Elastic(units, pose, stride, lattice.resolution, prepared.recipe.lattice == "corner")
 
 
 def demons(moving: FloatVolume, target: FloatVolume, brain: Mask, smoothness: NDArray[np.float64]) -> FloatVolume:
-    """Displacement d in voxels, (3, i, j, k), such that moving(x + d(x)) is like target(x).
+    """Displacement d in voxels, (3, i, j, k), such that moving(x + d(x)) is similar to target(x).
 
     Args:
         moving, target: Classes, (i, j, k).
-        brain: Where they are compared.
+        brain: Voxels that are compared, (i, j, k).
         smoothness: Standard deviation of the Gaussian on the displacement, voxels, (3,).
 
     Source:
@@ -112,6 +114,6 @@ def demons(moving: FloatVolume, target: FloatVolume, brain: Mask, smoothness: ND
 
 
 def _thinned(volume: FloatVolume, stride: int) -> FloatVolume:
-    """Every `stride`-th voxel, blurred before by half of what is left out."""
+    """Every `stride`-th voxel per axis, after a Gaussian blur of SD (stride − 1)/2 voxels."""
     blurred = ndimage.gaussian_filter(volume, (stride - 1) / 2) if stride > 1 else volume
     return np.asarray(blurred[::stride, ::stride, ::stride], dtype=np.float32)

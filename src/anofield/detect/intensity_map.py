@@ -1,7 +1,7 @@
-"""Smooth map of a scan's intensities fitted along with the code: gain, gamma and a bias field of low order.
+"""Smooth map of a scan's intensities, fitted together with the code: gain, gamma and a bias field of low order.
 
-log x' = log x − (gain + gamma · log x̂ + polynomial of the place), fitted robustly so that x' agrees with the expected
-healthy intensity x̂: a lesion is an outlier of the regression and does not bend it.
+log x' = log x − (gain + gamma · log x̂ + polynomial of the position), fitted robustly so that x' agrees with the
+expected healthy intensity x̂. A lesion is an outlier of this regression and has little influence on it.
 """
 
 from __future__ import annotations
@@ -13,30 +13,35 @@ from numpy.typing import NDArray
 
 from anofield.data.classes import assign_brain
 from anofield.data.lattice import field_coordinates
-from anofield.data.prepare import Prepared
+from anofield.data.prepared import Prepared
 from anofield.typing import FloatVolume
 
 ORDER_SD = (0.15, 0.15, 0.10, 0.10)  # prior SD of gain, gamma, linear and quadratic terms, log intensity
-TUKEY = 4.685  # standard deviations at which an outlier counts for nothing; 95 % efficient (Beaton & Tukey 1974)
-ROUNDS = 8  # reweightings; they settle after about five
-SPREAD_SD = 0.5  # voxels that one coefficient's prior weighs against, as a share: neighbours say the same
+TUKEY = 4.685  # standard deviations beyond which an outlier has weight 0; 95 % efficient (Beaton & Tukey 1974)
+ROUNDS = 8  # reweightings; the result converges after about five
+SPREAD_SD = 0.5  # weight of the prior, in percent of the voxels: neighbouring voxels are correlated
 Values = NDArray[np.float64]
 
 
 @dataclass(frozen=True)
 class IntensityMap:
-    """Coefficients of gain, gamma, x, y, z, x², y², z², xy, xz, yz, (11,), and the gamma's pivot (log intensity)."""
+    """A fitted intensity map.
+
+    Attributes:
+        coefficients: Coefficients of gain, gamma, x, y, z, x², y², z², xy, xz, yz, (11,).
+        pivot: Log intensity that gamma leaves unchanged.
+    """
 
     coefficients: Values
     pivot: float
 
     @property
     def gain(self) -> float:
-        """Factor on the scan at the middle of the box."""
+        """Factor on the scan's intensities at the centre of the box."""
         return float(np.exp(self.coefficients[0]))
 
     def corrected(self, prepared: Prepared) -> Prepared:
-        """The scan with the map undone: intensities and classes anew, everything else the same."""
+        """The scan with the map inverted: new intensities and classes, everything else unchanged."""
         shift, scale = prepared.scale
         place = places(prepared)
         native = np.maximum(prepared.intensity[prepared.brain] * scale + shift, _least(prepared))
@@ -63,8 +68,8 @@ def fit_intensity_map(expected: FloatVolume, prepared: Prepared, rows: NDArray[n
 
     Args:
         expected: Normalised intensity expected at some brain voxels, (n,).
-        prepared: The scan.
-        rows: Which of the brain voxels, in the order of `numpy.flatnonzero(prepared.brain)`, (n,).
+        prepared: The scan on its lattice.
+        rows: Indices of these voxels in `numpy.flatnonzero(prepared.brain)`, (n,).
     """
     shift, scale = prepared.scale
     least = _least(prepared)
@@ -92,6 +97,6 @@ def _robust(basis: Values, target: Values) -> Values:
 
 
 def _least(prepared: Prepared) -> float:
-    """Smallest intensity of the scan that a logarithm is taken of."""
+    """Lower limit of the scan's intensities, applied before the logarithm."""
     shift, scale = prepared.scale
     return 0.02 * abs(scale + shift) + 1e-12

@@ -1,4 +1,4 @@
-"""What a run needs of a method: something that scores a prepared scan, the options of the run, what comes back."""
+"""Interface of a method, which the field and all baselines implement: it scores a prepared scan."""
 
 from __future__ import annotations
 
@@ -8,85 +8,84 @@ from pathlib import Path
 from typing import Protocol
 
 import torch
-from pydantic import BaseModel, ConfigDict, Field
 
-from anofield.data.prepare import Prepared, Recipe
-from anofield.detect.calibration import Calibrations
-from anofield.detect.fit import FitOptions
-from anofield.detect.scores import ScoreOptions
-from anofield.typing import FloatVolume, Json
-
-
-class RunOptions(BaseModel):
-    """What every run depends on besides scan and method.
-
-    Attributes:
-        score: The anomaly map and the detection are made from this score.
-        also: Further scores, written as `score-<name>.nii.gz` through the same filters.
-        filters: Of the scores.
-        fit: Of the code; None for a method that fits none.
-    """
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-    score: str
-    also: tuple[str, ...] = ()
-    filters: ScoreOptions = Field(default_factory=ScoreOptions)
-    fit: FitOptions | None = None
-
-    @property
-    def names(self) -> list[str]:
-        """All scores, the main one first, each once."""
-        return list(dict.fromkeys([self.score, *self.also]))
-
-    @property
-    def settings(self) -> Json:
-        """The options that a calibration depends on, as plain values."""
-        parts = {"fit": self.fit, "filters": self.filters}
-        return {name: part.model_dump(mode="json") for name, part in parts.items() if part is not None}
+from anofield.data.prepared import Prepared
+from anofield.data.recipe import Recipe
+from anofield.detect.fit import Fit
+from anofield.detect.options import RunOptions
+from anofield.detect.pose import Pose
+from anofield.typing import FloatVolume
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Analysis:
-    """What a method says about one scan, on its lattice.
+    """Result of a method for one scan, on the lattice and before any filter.
 
     Attributes:
-        maps: Score per name before any filter, (R, R, R) float32.
+        maps: Score per name, (R, R, R) float32, 0 outside the brain.
         restoration: Healthy version of the scan in normalised intensity, (R, R, R); None if the method has none.
-        seconds: Per stage.
+        corrected: The scan that was scored: after the fitted intensity map, if there is one.
+        fit: Fit of the scan; None if the method fits nothing.
+        seconds: Time per stage, s.
     """
 
     maps: dict[str, FloatVolume]
     restoration: FloatVolume | None
+    corrected: Prepared
+    fit: Fit | None = None
     seconds: dict[str, float] = field(default_factory=dict)
 
+    @property
+    def pose(self) -> Pose | None:
+        """Pose of the head in the field; None if it was not fitted."""
+        return None if self.fit is None else self.fit.pose
 
-class Scorer(Protocol):
-    """A trained method other than the field; `anofield.field.model.Model` has the same attributes."""
+
+class Method(Protocol):
+    """A trained method: the field (`anofield.detect.model.Model`) or a baseline (`anofield.baselines.run`)."""
+
+    @property
+    def name(self) -> str:
+        """Name of the method."""
 
     @property
     def path(self) -> Path:
-        """Its folder, which holds its calibrations."""
+        """Folder of the method, which holds its calibrations."""
 
     @property
     def recipe(self) -> Recipe:
-        """How scans are prepared for it."""
+        """Recipe that scans are prepared with."""
 
     @property
-    def calibrations(self) -> Calibrations:
-        """Thresholds per settings, empty if it is not calibrated."""
+    def own_recipe(self) -> str:
+        """Name of the recipe that the method was trained with."""
 
     @property
     def hash(self) -> str:
-        """Of all that training left behind."""
+        """Hash of the trained state."""
 
     @property
     def device(self) -> torch.device:
-        """Where it computes."""
+        """Device of the computation."""
+
+    @property
+    def precision(self) -> str:
+        """Precision of the matrix products, `float32` or `bfloat16`."""
 
     @property
     def training_ids(self) -> Sequence[str]:
-        """Cases that it was trained on."""
+        """Ids of the training cases."""
 
-    def analyse(self, prepared: Prepared, key: str, options: RunOptions) -> Analysis:
-        """Score one scan under every name of the options; `key` is the case id, from which randomness is seeded."""
+    @property
+    def scores(self) -> Sequence[str]:
+        """Names of all scores that the method can compute."""
+
+    def analyse(self, prepared: Prepared, key: str, options: RunOptions, fit: Fit | None = None) -> Analysis:
+        """Score one scan.
+
+        Args:
+            prepared: The scan on the lattice of the recipe.
+            key: Hash of the scan's content, which seeds all random numbers.
+            options: Options of the run, which name the scores to compute.
+            fit: Fit of this scan if it is already known; a method that fits nothing ignores it.
+        """

@@ -1,4 +1,4 @@
-"""The contract of the MOOD challenge: a folder of scans in, scores in [0, 1] out, per voxel or per scan.
+"""Output in the format of the MOOD challenge: scores in [0, 1], per voxel or per scan, for a folder of scans.
 
 Source: Zimmerer et al. 2022, «MOOD 2020: a public benchmark for out-of-distribution detection and localization on
 medical images», IEEE TMI. `pixel` writes a NIfTI of the same name, shape and affine, `sample` a `<name>.txt` with one
@@ -18,58 +18,59 @@ from anofield._files import write_text
 from anofield.data.cohort.case import Case
 from anofield.data.parallel import Outcome, map_cases
 from anofield.data.scan import write_like
-from anofield.detect.run import DetectOptions, detect_case, top_mean
-from anofield.detect.thresholds import threshold_of
+from anofield.detect.calibration import Calibrated, look_up
+from anofield.detect.model import Model
+from anofield.detect.options import FieldOptions
+from anofield.detect.run import detect_case
 from anofield.errors import ExperimentError
-from anofield.field.model import Model
 from anofield.typing import FloatVolume, PathLike
 
 Task = Literal["pixel", "sample"]
 
 
 def run_mood(
-    cases: Sequence[Case], model: Model, options: DetectOptions, out: PathLike, task: Task
+    cases: Sequence[Case], model: Model, options: FieldOptions, out: PathLike, task: Task
 ) -> list[Outcome[Path]]:
-    """Score every scan; failing ones are recorded and the others go on.
+    """Score every scan; a failing scan is recorded and does not stop the others.
 
     Args:
         cases: The scans.
-        model: A calibrated one.
-        options: Those it was calibrated with.
+        model: A calibrated model.
+        options: Options that it was calibrated with.
         out: Folder of the results.
         task: `pixel` or `sample`.
 
     Raises:
-        ExperimentError: The model is not calibrated: its scores have no scale.
+        ExperimentError: The model is not calibrated, so its scores cannot be scaled to [0, 1].
     """
-    threshold = threshold_of(model, options)
-    if threshold is None:
+    found = look_up(model, options)
+    if found is None or found.threshold is None:
         raise ExperimentError(
-            "is not calibrated", where=model.path, why="scores in [0, 1] need the healthy scale",
+            "is not calibrated", where=model.path, why="scores in [0, 1] need a calibrated threshold",
             remedy="run `anofield calibrate` first",
         )  # fmt: skip
-    work = partial(_one, model=model, options=options, out=Path(out), task=task, threshold=threshold)
+    work = partial(_one, model=model, options=options, out=Path(out), task=task, calibrated=found)
     return list(map_cases(work, cases, label=f"mood {task}"))
 
 
-def calibrated(score: FloatVolume, threshold: float) -> FloatVolume:
-    """A score on [0, 1): ½ at the threshold, s/(s + threshold), the order unchanged; negative scores become 0.
+def unit_score(score: FloatVolume, threshold: float) -> FloatVolume:
+    """A score on [0, 1): ½ at the threshold, s/(s + threshold), order preserved; negative scores become 0.
 
-    >>> calibrated(np.array([0.0, 2.0, 6.0]), 2.0).tolist()
+    >>> unit_score(np.array([0.0, 2.0, 6.0]), 2.0).tolist()
     [0.0, 0.5, 0.75]
     """
     positive = np.maximum(score, 0.0)
     return np.asarray(positive / (positive + max(threshold, 1e-6)))
 
 
-def _one(case: Case, *, model: Model, options: DetectOptions, out: Path, task: Task, threshold: float) -> Path:
-    found = detect_case(case, model, options.model_copy(update={"also": ()}))
-    anomaly = found.maps[options.score]
+def _one(case: Case, *, model: Model, options: FieldOptions, out: Path, task: Task, calibrated: Calibrated) -> Path:
+    found = detect_case(case, model, options.model_copy(update={"also": ()}), calibrated)
+    anomaly, threshold = found.maps[options.score], calibrated.thresholds[options.score]
     if task == "pixel":
         path = out / case.image.name
-        write_like(found.scan, calibrated(anomaly, threshold).astype(np.float32), path, description="anofield mood")
+        write_like(found.scan, unit_score(anomaly, threshold).astype(np.float32), path, description="anofield mood")
         return path
     path = out / f"{case.image.name}.txt"
-    score = calibrated(np.array([top_mean(anomaly[found.brain], found.scan.voxel_ml)]), threshold)
+    score = unit_score(np.array([found.case_score]), threshold)
     write_text(path, f"{float(score[0]):.6f}\n")
     return path

@@ -1,17 +1,18 @@
 """Options of a detection: how a scan is fitted, how its scores are filtered, which scores are computed.
 
-This module imports neither torch nor numpy, so that the command line can be made from it.
+This module imports neither torch nor numpy, so the command line, whose options are made from it, starts fast.
 """
 
 from __future__ import annotations
 
-from typing import Annotated, Literal, TypeAlias
+from typing import TYPE_CHECKING, Annotated, Literal, TypeAlias
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator
 
-from anofield.typing import Json
+if TYPE_CHECKING:
+    from anofield.typing import Json
 
-WIDEST_MM = 200.0  # a filter wider than a head is a typing error
+WIDEST_MM = 200.0  # a filter wider than a head is a mistake
 COARSE_FROM = 128  # voxels per axis from which every second one is decoded
 
 Tail: TypeAlias = Literal["bright", "dark", "both"]
@@ -23,7 +24,7 @@ Seed: TypeAlias = Annotated[int, Field(ge=0)]
 
 
 class Options(BaseModel):
-    """Base of all options: unknown names are refused, and nothing changes after validation."""
+    """Base class of all options: unknown names are refused, and instances are immutable."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True)
 
@@ -38,15 +39,15 @@ class FitOptions(Options):
     learning_rate: float = Field(default=0.03, gt=0)
     """Learning rate of the first step; it falls to 0 along half a cosine."""
     margin: int = Field(default=2, ge=0)
-    """Voxels around the brain from which points are drawn as well: they hold the outline."""
+    """Voxels around the brain from which points are also drawn, so that the outline counts."""
     pose: PoseKind = "similarity"
-    """What is fitted of the head's place: rotation, shift and size, or nothing."""
+    """Pose of the head to fit: `similarity` (rotation, shift and size) or `none`."""
     intensity: IntensityKind = "none"
     """`smooth` also fits gain, gamma and a bias field of second order (box recipe); `none` trusts the recipe's
     normalisation."""
     elastic_mm: Millimetres = 0.0
-    """Width (FWHM, mm) of the Gaussian that keeps an elastic displacement smooth, which aligns the fitted anatomy with
-    the scan before it is scored; 0 for none."""
+    """Smoothness (FWHM of a Gaussian, mm) of the elastic displacement that aligns the fitted anatomy with the scan
+    before scoring; 0 for no displacement."""
     seed: Seed = 0
     """Seed of the fit's random points, together with the scan's content."""
     stride: Literal["auto", 1, 2] = "auto"
@@ -58,43 +59,47 @@ class FitOptions(Options):
         return (2 if resolution >= COARSE_FROM else 1) if self.stride == "auto" else self.stride
 
 
-class ScoreOptions(Options):
-    """Filters of the anomaly map, and what counts as a finding."""
+class Filters(Options):
+    """Options on the way from a score to findings that every procedure has."""
 
     tail: Tail = "bright"
     """Departures that count: brighter than predicted (lesions in T2w and FLAIR), darker, or both."""
-    rim_mm: Millimetres = 0.0
-    """Depth below the brain's surface that does not count, because mask and restoration are never exact there (Baur et
-    al. 2021 erode the mask); 0 for none."""
-    minimum_mm: Millimetres = 9.0
-    """Width of the minimum filter, which removes misplaced sulci and edges; below 2 lattice voxels it does nothing."""
-    gaussian_mm: Millimetres = 7.0
-    """Full width at half maximum of the Gaussian filter; 0 for none."""
-    edge_mm: Millimetres = 15.0
-    """Window of the guided filter (He et al. 2013), which comes last: the blurred map takes the edges of the scan, so
-    that a finding ends where the intensity changes; 0 for none."""
-    native_edge_mm: Millimetres = 10.0
-    """Window of a second guided filter on the scan's own voxels, for edges finer than the lattice; 0 for none."""
     standardise: bool = False
     """Subtract the voxel-wise healthy mean of the score and divide by its standard deviation before filtering; needs a
     calibration made with it."""
     min_lesion_ml: float = Field(default=0.1, ge=0, allow_inf_nan=False)
-    """Volume (ml) below which a connected component is no finding."""
+    """Volume (ml) below which a connected component is not a finding."""
 
 
-class PublishedFilters(Options):
-    """The filters of 2021 are fixed; only the smallest finding may be chosen."""
+class ScoreOptions(Filters):
+    """Filters of the anomaly map, and the smallest size of a finding."""
+
+    rim_mm: Millimetres = 0.0
+    """Depth (mm) below the brain's surface that is ignored, because mask and restoration are never exact there
+    (Baur et al. 2021 erode the mask); 0 for none."""
+    minimum_mm: Millimetres = 9.0
+    """Width (mm) of the minimum filter, which removes misplaced sulci and edges; below 2 lattice voxels it does
+    nothing."""
+    gaussian_mm: Millimetres = 7.0
+    """Full width at half maximum (mm) of the Gaussian filter; 0 for none."""
+    edge_mm: Millimetres = 15.0
+    """Window (mm) of the guided filter (He et al. 2013), the last filter on the lattice. It gives the blurred map
+    the edges of the scan, so that a finding ends where the intensity changes; 0 for none."""
+    native_edge_mm: Millimetres = 10.0
+    """Window (mm) of a second guided filter on the scan's own voxels, for edges finer than the lattice; 0 for none."""
+
+
+class PublishedFilters(Filters):
+    """Filters of the published procedure: they are fixed, and only the smallest finding can be chosen."""
 
     tail: Literal["bright"] = "bright"
     """The published score has no direction; baselines beside it count bright departures."""
     standardise: Literal[False] = False
     """The published score is not standardised."""
-    min_lesion_ml: float = Field(default=0.1, ge=0, allow_inf_nan=False)
-    """Volume (ml) below which a connected component is no finding."""
 
 
 class RunOptions(Options):
-    """What a run depends on besides scans and method."""
+    """Options of a run: everything that its result depends on besides scans and method."""
 
     procedure: ProcedureName = "anofield"
     """Whole procedure: this package's own, or that of Naval Marimont & Tarroni 2021."""
@@ -102,18 +107,28 @@ class RunOptions(Options):
     """Score of the anomaly map and of the findings."""
     also: tuple[str, ...] = ()
     """Further scores, filtered in the same way and written as `score-<name>.nii.gz`."""
-    filters: ScoreOptions | PublishedFilters = Field(default_factory=ScoreOptions)
+    filters: Filters = Field(default_factory=Filters)
     """Filters of the scores."""
 
     @property
     def names(self) -> list[str]:
-        """All scores, the main one first, each once."""
+        """All scores without duplicates, the main one first."""
         return list(dict.fromkeys([self.score, *self.also]))
 
     @property
     def settings(self) -> Json:
         """The options that a calibration depends on, as plain values: everything but the choice of scores."""
-        return self.model_dump(mode="json", exclude={"score", "also"})
+        parts = self.model_dump(mode="json", exclude={"score", "also"})
+        return {name: parts[name] for name in sorted(parts, key="filters".__eq__)}  # `filters` comes last
+
+
+class BaselineOptions(RunOptions):
+    """Options for the run of a baseline: its only score, with the same filters as the field."""
+
+    procedure: Literal["anofield"] = "anofield"
+    """This package's own filters."""
+    filters: ScoreOptions = Field(default_factory=ScoreOptions)
+    """Filters of the score."""
 
 
 class DetectOptions(RunOptions):
@@ -137,7 +152,7 @@ class DetectOptions(RunOptions):
 
 
 class PublishedOptions(RunOptions):
-    """Options of the published procedure: everything else about it is fixed, so it cannot be half set."""
+    """Options of the published procedure, in which everything else is fixed."""
 
     procedure: Literal["ifl2021"] = "ifl2021"
     """The procedure of Naval Marimont & Tarroni 2021."""
@@ -146,7 +161,7 @@ class PublishedOptions(RunOptions):
     also: tuple[str, ...] = ()
     """Further scores, filtered in the same way and written as `score-<name>.nii.gz`."""
     seed: Seed = 0
-    """Seed of start and random points, together with the scan's content."""
+    """Seed of the first code and the random points, together with the scan's content."""
     filters: PublishedFilters = Field(default_factory=PublishedFilters)
     """The fixed filters of 2021, and the smallest finding."""
 
@@ -156,7 +171,7 @@ class PublishedOptions(RunOptions):
         return known_scores(value)
 
 
-SMALL_LESIONS = DetectOptions.model_construct(  # no filter that a lesion of 5 mm would not survive: see detection.md
+SMALL_LESIONS = DetectOptions.model_construct(  # only filters that keep a lesion of 5 mm: see detection.md
     procedure="anofield",
     score="deviation",
     also=("intensity",),
@@ -180,14 +195,15 @@ PRESETS: dict[str, FieldOptions] = {
 
 
 def known_scores(value: str | tuple[str, ...]) -> str | tuple[str, ...]:
-    """The names, if there is a score of each.
+    """Check that a score of each name exists; returns the names unchanged.
 
     Raises:
-        ValueError: There is none of a name.
+        ValueError: There is no score of a name.
     """
-    from anofield.detect.scores import SCORES
+    from anofield.detect.scores import score_names
 
+    known = score_names()
     for name in [value] if isinstance(value, str) else value:
-        if name not in SCORES:
-            raise ValueError(f"unknown score {name!r}; known: {', '.join(SCORES)}")
+        if name not in known:
+            raise ValueError(f"unknown score {name!r}; known: {', '.join(known)}")
     return value

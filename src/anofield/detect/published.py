@@ -1,7 +1,7 @@
-"""The published detection, to the letter: fit, decoding grid, score and filters of Naval Marimont & Tarroni 2021.
+"""The published detection without changes: fit, decoding grid, score and filters of Naval Marimont & Tarroni 2021.
 
-Defects are kept (no prior, no schedule, points and score on the background too, a decoding grid up to one voxel off the
-training lattice), so that everything else can be measured against it. Source: the published evaluation notebook.
+Its defects are kept (no prior, no schedule, points and score on the background too, a decoding grid up to one voxel off
+the training lattice), so that other procedures can be compared with it. Source: the published evaluation notebook.
 """
 
 from __future__ import annotations
@@ -15,14 +15,21 @@ from torch import Tensor
 from torch.nn import functional
 
 from anofield._random import seed_of
-from anofield.data.prepare import Prepared
+from anofield.data.prepared import Prepared
+from anofield.detect.fit import Fit
 from anofield.field.decoder import Field
+from anofield.field.model import TrainedField
 from anofield.field.points import axis_coordinates, coordinates_of
 from anofield.typing import FloatVolume
 
 
 class Phase(NamedTuple):
-    """One Adam with its own state."""
+    """One phase of the fit, with a new Adam optimiser.
+
+    Attributes:
+        iterations: Number of steps.
+        points: Random points per step.
+    """
 
     iterations: int
     points: int
@@ -30,21 +37,36 @@ class Phase(NamedTuple):
 
 SCHEDULE = (Phase(501, 10_000), Phase(101, 50_000))
 LEARNING_RATE = 1e-3
-MINIMUM, MEAN = 3, 15  # voxels of the filters
+MINIMUM, MEAN = 3, 15  # widths of the filters, voxels
 DECODE_POINTS = 16_384
 
 
-def fit(
+def fit(trained: TrainedField, prepared: Prepared, key: str, seed: int) -> Fit:
+    """The published fit; it does not measure contrast, outside, orientation and pose, so they are None."""
+    code, loss = fit_code(trained.field, prepared, key, seed, trained.device)
+    return Fit(
+        code=code,
+        loss=loss,
+        code_distance=float(trained.prior.distance(code[None])[0]),
+        contrast=None,
+        outside=None,
+        turned=None,
+        pose=None,
+        intensity=None,
+    )
+
+
+def fit_code(
     field: Field, prepared: Prepared, key: str, seed: int, device: torch.device, schedule: tuple[Phase, ...] = SCHEDULE
 ) -> tuple[Tensor, float]:
     """Fit a code from N(0, 1/length) by Adam on plain cross-entropy of random voxels of the whole lattice.
 
     Args:
-        field: Frozen.
+        field: The field, its weights frozen.
         prepared: The scan on its lattice.
-        key: Case id; with the seed it fixes start and points.
-        seed: See `key`.
-        device: Where the field lives.
+        key: Hash of the scan's content; with the seed it determines the first code and the points.
+        seed: Seed of the first code and the points.
+        device: Device of the field.
         schedule: Phases, one after the other.
 
     Returns:
@@ -93,6 +115,6 @@ def decode(field: Field, code: Tensor, prepared: Prepared, device: torch.device)
 
 
 def smooth(values: FloatVolume) -> FloatVolume:
-    """Minimum of 3³ voxels, where the border counts for nothing, then mean of 15³, where it counts as 0; (R, R, R)."""
+    """Minimum over 3³ voxels, ignoring those beyond the border, then mean over 15³, taking those as 0; (R, R, R)."""
     low = ndimage.minimum_filter(values, MINIMUM, mode="constant", cval=float(np.finfo(np.float32).max))
     return np.asarray(ndimage.uniform_filter(low, MEAN, mode="constant", cval=0.0), dtype=np.float32)

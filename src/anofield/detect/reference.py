@@ -1,13 +1,13 @@
-"""Voxel-wise healthy mean and SD of each score on the lattice: where healthy people differ, a score counts less.
+"""Voxel-wise healthy mean and SD of each score on the lattice: where healthy subjects differ, a score counts less.
 
-A dozen people say little about one voxel: the sums are blurred over neighbours and shrunk towards the whole brain's.
+A dozen subjects say little about one voxel, so sums are blurred over neighbours and shrunk towards the brain's average.
 """
 
 from __future__ import annotations
 
 import hashlib
 import io
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -18,25 +18,25 @@ from scipy import ndimage
 
 from anofield._files import write_bytes
 from anofield.data.lattice import FWHM, field_coordinates
-from anofield.data.prepare import Prepared
+from anofield.data.prepared import Prepared
 from anofield.detect.pose import Pose
 from anofield.errors import ExperimentError
 from anofield.typing import FloatVolume
 
-BLUR_MM = 5.0  # FWHM of the blur of the sums; of small lesions, AP 0.392 with 5 mm, 0.383 with 7, 0.366 with 10
-SHRINK_PEOPLE = 2.0  # people that the whole brain counts for at every voxel; 1, 4, 10: AP 0.395, 0.383, 0.349
+BLUR_MM = 5.0  # FWHM of the blur of the sums; AP of small lesions: 0.392 with 5 mm, 0.383 with 7, 0.366 with 10
+SHRINK_SUBJECTS = 2.0  # weight of the brain's average at every voxel, subjects; 1, 4, 10: AP 0.395, 0.383, 0.349
 Sums = dict[str, FloatVolume]  # "count", and per score "<name>/sum" and "<name>/square", each (R, R, R)
 
 
 @dataclass(frozen=True)
 class Standard:
-    """Mean and SD of one score over healthy people, (R, R, R), in the training's frame."""
+    """Mean and SD of one score over healthy subjects, (R, R, R), in the training's frame."""
 
     mean: FloatVolume
     sd: FloatVolume
 
     def applied(self, values: FloatVolume, prepared: Prepared, pose: Pose | None) -> FloatVolume:
-        """(value − mean)/SD at the brain voxels, looked up where the pose puts them; not below 0, 0 outside."""
+        """Scores as (value − mean)/SD, read at the positions given by the pose; at least 0, and 0 outside the brain."""
         at = _voxels(prepared, pose)
         mean, sd = (ndimage.map_coordinates(v, at, order=1, mode="nearest") for v in (self.mean, self.sd))
         found = np.zeros_like(values)
@@ -44,58 +44,64 @@ class Standard:
         return found
 
 
+@dataclass(frozen=True)
 class Moments:
-    """Sums over people, from which any one can be left out again."""
+    """Sums over subjects, from which any subject can be removed.
 
-    def __init__(self, names: list[str], resolution: int) -> None:
-        self.names, self.shape = names, (resolution,) * 3
-        keys = ["count", *(f"{name}/{power}" for name in names for power in ("sum", "square"))]
-        self.sums: Sums = {key: np.zeros(self.shape, dtype=np.float32) for key in keys}
-        self.people = 0
+    Attributes:
+        names: Names of the scores.
+        sums: Sums per score, each (R, R, R).
+        subjects: Number of subjects.
+    """
 
-    def add(self, values: Mapping[str, FloatVolume], prepared: Prepared, pose: Pose | None) -> None:
-        """Count one person."""
-        for key, volume in self._of(values, prepared, pose).items():
-            self.sums[key] += volume
-        self.people += 1
+    names: Sequence[str]
+    sums: Sums
+    subjects: int
 
-    def without(self, values: Mapping[str, FloatVolume], prepared: Prepared, pose: Pose | None) -> dict[str, Standard]:
-        """What the others say: a person must not be measured by itself. With one person alone, what that one says."""
-        if self.people < 2:
-            return self.standards(float(prepared.lattice.spacing.mean()))
-        own = self._of(values, prepared, pose)
-        rest = Moments.__new__(Moments)
-        rest.names, rest.shape, rest.people = self.names, self.shape, self.people - 1
-        rest.sums = {key: volume - own[key] for key, volume in self.sums.items()}
-        return rest.standards(float(prepared.lattice.spacing.mean()))
+    @classmethod
+    def none(cls, names: Sequence[str], like: Sums) -> Moments:
+        """Sums over no subject, in the shape of a contribution."""
+        return cls(names, {key: np.zeros_like(volume) for key, volume in like.items()}, 0)
+
+    def plus(self, sums: Sums) -> Moments:
+        """The sums with one more subject's contribution."""
+        return Moments(self.names, {key: volume + sums[key] for key, volume in self.sums.items()}, self.subjects + 1)
+
+    @staticmethod
+    def sums_of(names: Sequence[str], values: Mapping[str, FloatVolume], prepared: Prepared, pose: Pose | None) -> Sums:
+        """One subject's contribution, at the nearest lattice voxels of the training's frame."""
+        shape = prepared.lattice.shape
+        at = np.rint(_voxels(prepared, pose)).astype(np.intp).clip(0, shape[0] - 1)
+        flat, size = np.ravel_multi_index(tuple(at), shape), int(np.prod(shape))
+        count = np.bincount(flat, minlength=size)
+        sums = {"count": (count > 0).reshape(shape).astype(np.float32)}
+        for name in names:
+            mine = values[name][prepared.brain]
+            for power, weight in (("sum", mine), ("square", mine**2)):
+                total = np.bincount(flat, weights=weight, minlength=size) / np.maximum(count, 1)
+                sums[f"{name}/{power}"] = total.reshape(shape).astype(np.float32)
+        return sums
+
+    def without(self, sums: Sums) -> Moments:
+        """The sums without one subject, so that it is not compared with itself; unchanged if it is the only one."""
+        if self.subjects < 2:
+            return self
+        return Moments(self.names, {key: volume - sums[key] for key, volume in self.sums.items()}, self.subjects - 1)
 
     def standards(self, spacing: float) -> dict[str, Standard]:
-        """Blurred, shrunk mean and SD per score; lattice spacing in mm."""
+        """Blurred and shrunk mean and SD per score; `spacing` is the lattice spacing, mm."""
         blurred = {key: ndimage.gaussian_filter(volume, BLUR_MM / FWHM / spacing) for key, volume in self.sums.items()}
         return {name: self._standard(name, blurred) for name in self.names}
 
     def _standard(self, name: str, sums: Sums) -> Standard:
         count, total, square = sums["count"], sums[f"{name}/sum"], sums[f"{name}/square"]
-        people = max(float(count.sum(dtype=np.float64)), 1e-6)
-        middle = float(total.sum(dtype=np.float64)) / people
-        mean = (total + SHRINK_PEOPLE * middle) / (count + SHRINK_PEOPLE)
+        subjects = max(float(count.sum(dtype=np.float64)), 1e-6)
+        middle = float(total.sum(dtype=np.float64)) / subjects
+        mean = (total + SHRINK_SUBJECTS * middle) / (count + SHRINK_SUBJECTS)
         spread = np.maximum(square - 2 * mean * total + mean**2 * count, 0.0)
-        usual = float(spread.sum(dtype=np.float64)) / people
-        variance = (spread + SHRINK_PEOPLE * usual) / (count + SHRINK_PEOPLE)
+        usual = float(spread.sum(dtype=np.float64)) / subjects
+        variance = (spread + SHRINK_SUBJECTS * usual) / (count + SHRINK_SUBJECTS)
         return Standard(mean.astype(np.float32), np.sqrt(np.maximum(variance, 1e-12)).astype(np.float32))
-
-    def _of(self, values: Mapping[str, FloatVolume], prepared: Prepared, pose: Pose | None) -> Sums:
-        """One person's sums, at the nearest lattice voxels of the training's frame."""
-        at = np.rint(_voxels(prepared, pose)).astype(np.intp).clip(0, self.shape[0] - 1)
-        flat, size = np.ravel_multi_index(tuple(at), self.shape), int(np.prod(self.shape))
-        count = np.bincount(flat, minlength=size)
-        sums = {"count": (count > 0).reshape(self.shape).astype(np.float32)}
-        for name in self.names:
-            mine = values[name][prepared.brain]
-            for power, weight in (("sum", mine), ("square", mine**2)):
-                total = np.bincount(flat, weights=weight, minlength=size) / np.maximum(count, 1)
-                sums[f"{name}/{power}"] = total.reshape(self.shape).astype(np.float32)
-        return sums
 
 
 def write_reference(path: Path, standards: Mapping[str, Standard]) -> str:
@@ -112,7 +118,7 @@ def read_reference(where: Path, wanted: str) -> dict[str, Standard]:
     """The maps that a calibration names.
 
     Raises:
-        ExperimentError: They are gone, damaged, or of another calibration.
+        ExperimentError: The maps are missing, damaged, or belong to another calibration.
     """
     remedy = "run `anofield calibrate` again"
     try:

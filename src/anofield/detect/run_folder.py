@@ -1,54 +1,233 @@
-"""Which cases of a run folder are finished: `case.json` says so, and the files it was written with are there."""
+"""A run folder: types and readers of `run.json` and `case.json`, and the files of a case."""
 
 from __future__ import annotations
 
-import json
-from collections.abc import Callable, Sequence
+from collections.abc import Iterable
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any, Literal
 
-from anofield._progress import say
-from anofield._words import counted
-from anofield.data.cohort.case import Case
-from anofield.typing import Json
+from pydantic import BaseModel, ConfigDict, FiniteFloat
 
-CASE_FILE = "case.json"
+from anofield._files import read_json
+from anofield.data.recipe import Recipe
+from anofield.errors import CohortError
+from anofield.typing import PathLike
+
+RUN_FILE, CASE_FILE = "run.json", "case.json"
+# Files of a case, besides `score-<name>.nii.gz`.
 OUTPUTS = ("anomaly.nii.gz", "mask.nii.gz", "lesions.tsv", "restoration.nii.gz")
+AGAIN = "run `anofield detect` again: finished cases are kept"
 
 
-def read_case(folder: Path) -> Json | None:
-    """Content of a case's `case.json`; None if the case is not finished, or the file does not say which case it is."""
+class Record(BaseModel):
+    """Base class of the JSON files: frozen; unknown keys, which a newer version may add, are ignored."""
+
+    model_config = ConfigDict(frozen=True, extra="ignore", use_attribute_docstrings=True, protected_namespaces=())
+
+    format: Literal[1] = 1
+    """Version of the file's format."""
+
+
+class Threshold(BaseModel):
+    """A threshold and the meaning of it."""
+
+    model_config = ConfigDict(frozen=True, use_attribute_docstrings=True)
+
+    value: FiniteFloat
+    """Value of the threshold; voxels above it belong to findings."""
+    quantile: float
+    """Share of healthy brain voxels at or below the threshold."""
+    meaning: str
+    """One sentence that says what the threshold promises."""
+
+
+class Finding(BaseModel):
+    """One connected component above the threshold."""
+
+    model_config = ConfigDict(frozen=True, use_attribute_docstrings=True)
+
+    volume_ml: float
+    """Volume in ml."""
+    peak: float
+    """Largest value of the anomaly map inside it."""
+    mean: float
+    """Mean value of the anomaly map inside it."""
+    center_mm: tuple[float, float, float]
+    """Centre of mass, world RAS+ mm."""
+
+
+class FitInfo(BaseModel):
+    """Diagnostics of a fit; None for those that were not measured."""
+
+    model_config = ConfigDict(frozen=True, use_attribute_docstrings=True)
+
+    loss: float
+    """Mean cross-entropy, nats per point."""
+    code_distance: float
+    """Squared Mahalanobis distance per code entry from the training codes."""
+    contrast: float | None
+    """Correlation of observed and expected class over the brain."""
+    outside: float | None
+    """Mean probability that a brain voxel lies outside the brain."""
+    pose: dict[str, Any] | None
+    """Rotation (degrees), shift (half boxes) and size of the head relative to the training's."""
+    gain: float | None
+    """Factor on the scan's intensities; None if no intensity map was fitted."""
+    trusted: bool | None
+    """Whether the fit is similar to those of the calibration's healthy subjects; None if that was not judged."""
+    reasons: list[str]
+    """Reasons against trusting the fit."""
+
+
+class CaseInfo(Record):
+    """Content of `case.json`, which is written last: a case without it is not finished."""
+
+    id: str
+    """Case id, also the name of its folder."""
+    subject: str
+    """Subject of the scan."""
+    image: str
+    """Absolute path of the scan; empty for a scan that was passed in memory."""
+    mask: str | None
+    """Absolute path of the brain mask; None without one."""
+    label: str | None
+    """Absolute path of the lesion label that was found with the scan; None without one."""
+    score: str
+    """Score of the anomaly map."""
+    threshold: FiniteFloat | None
+    """Calibrated threshold; None without a calibration."""
+    shape: tuple[int, int, int]
+    """Voxels of the scan per axis."""
+    brain_ml: float
+    """Volume of the brain, ml."""
+    case_score: float
+    """How anomalous the whole scan is: mean of the most anomalous ml of its brain."""
+    lesions: int
+    """Number of findings."""
+    volume_ml: float
+    """Volume of all findings, ml."""
+    findings: list[Finding]
+    """The largest findings, at most 20."""
+    fit: FitInfo | None
+    """Diagnostics of the fit; None for a method that fits nothing."""
+    seconds: dict[str, float]
+    """Time per stage, s."""
+    source_hash: str
+    """SHA-256 of the scan's file, or of its content if it was passed in memory."""
+    key: str
+    """Hash of everything that the result depends on."""
+    files: list[str]
+    """Names of the files of the case, except `case.json`."""
+
+
+class RunInfo(Record):
+    """Content of `run.json`."""
+
+    anofield: str
+    """Version of this package."""
+    created: str
+    """Time at which the file was written, ISO 8601."""
+    command: str
+    """The command line as typed; in Python, the name of the program and its arguments."""
+    experiment: str
+    """Folder of the method."""
+    model_hash: str
+    """Hash of the method's weights."""
+    score: str
+    """Score of the anomaly maps."""
+    scores: list[str]
+    """All scores, the main one first."""
+    baselines: list[str]
+    """Scores that use only the scan and not the field."""
+    options: dict[str, Any]
+    """Options of the run."""
+    recipe: Recipe
+    """Recipe that scans were prepared with."""
+    threshold: Threshold | None
+    """Threshold of the main score; None without a calibration."""
+    thresholds: dict[str, FiniteFloat]
+    """Threshold of every score."""
+    device: str
+    """Device of the computation."""
+    precision: str
+    """Precision of the matrix products."""
+    versions: dict[str, str]
+    """Versions of the libraries that results depend on."""
+    cases: list[str]
+    """Ids of the finished cases."""
+    seconds: float
+    """Wall time of the last call, s."""
+
+    @property
+    def min_lesion_ml(self) -> float:
+        """Volume below which a component was not a finding, ml."""
+        return float(self.options["filters"]["min_lesion_ml"])
+
+
+@dataclass(frozen=True)
+class RunCase:
+    """One case of a run as later stages see it.
+
+    Attributes:
+        id: Case id.
+        folder: Folder of the case in the run.
+        label: Path of the lesion label; None if there is none.
+    """
+
+    id: str
+    folder: Path
+    label: Path | None = None
+
+    @property
+    def image(self) -> Path:
+        """Path of the anomaly map."""
+        return self.folder / "anomaly.nii.gz"
+
+
+def read_run(run: PathLike) -> RunInfo:
+    """Read `run.json`.
+
+    Raises:
+        CohortError: There is no such folder, the run is not finished, or the file is damaged.
+    """
+    folder = Path(run)
+    if not folder.is_dir():
+        raise CohortError("no such run folder", where=folder, remedy="give the output folder of `anofield detect`")
+    if not (folder / RUN_FILE).is_file():
+        raise CohortError("is not a finished run", where=folder, why=f"it has no {RUN_FILE}", remedy=AGAIN)
+    return read_json(folder / RUN_FILE, RunInfo, remedy=AGAIN, error=CohortError)
+
+
+def read_case(folder: Path) -> CaseInfo | None:
+    """Content of a case's `case.json`; None if the case is not finished or the file is damaged."""
     try:
-        content: Json = json.loads((folder / CASE_FILE).read_text())
-    except (OSError, ValueError):
+        return read_json(folder / CASE_FILE, CaseInfo, remedy=AGAIN, error=CohortError)
+    except CohortError:
         return None
-    kinds = {"id": str, "key": str, "files": list}
-    usable = isinstance(content, dict) and all(isinstance(content.get(name), kind) for name, kind in kinds.items())
-    return content if usable else None
+
+
+def finished_cases(run: PathLike, order: Iterable[str] = ()) -> list[tuple[RunCase, CaseInfo]]:
+    """The finished cases of a run folder, those named in `order` first and in that order, then by id.
+
+    Raises:
+        CohortError: A `case.json` is damaged.
+    """
+    place = {case_id: number for number, case_id in enumerate(order)}
+    folders = (file.parent for file in Path(run).glob(f"*/{CASE_FILE}") if not file.parent.name.startswith("."))
+    found = [(folder, read_json(folder / CASE_FILE, CaseInfo, remedy=AGAIN, error=CohortError)) for folder in folders]
+    found.sort(key=lambda pair: (place.get(pair[1].id, len(place)), pair[1].id))
+    return [(RunCase(info.id, folder, Path(info.label) if info.label else None), info) for folder, info in found]
 
 
 def outputs(folder: Path) -> list[str]:
-    """Names of the files of a detection in its folder, `case.json` aside."""
+    """Names of the files of a detection in its folder, except `case.json`."""
     scores = sorted(path.name for path in folder.glob("score-*.nii.gz"))
     return [name for name in OUTPUTS if (folder / name).exists()] + scores
 
 
-def whole(folder: Path, content: Json) -> bool:
-    """Whether no file that a case was written with is missing or empty; what they hold is not looked at."""
-    paths = [folder / str(name) for name in content["files"]]
+def whole(folder: Path, info: CaseInfo) -> bool:
+    """Whether all files that a case was written with exist and are not empty; their content is not read."""
+    least = OUTPUTS[:1] if info.threshold is None else OUTPUTS[:3]
+    paths = [folder / name for name in (*least, *info.files)]
     return all(path.is_file() and path.stat().st_size > 0 for path in paths)
-
-
-def finished_cases(out: Path, others: Sequence[Case], key_of: Callable[[Case], str]) -> set[str]:
-    """Ids of the cases that would not be done again; how many another procedure finished is said on stderr.
-
-    Args:
-        out: Folder of the run.
-        others: Cases that may be finished.
-        key_of: Hash of all that a case's result would depend on now, to be compared with the `key` of its `case.json`.
-    """
-    done = {case: content for case in others if (content := read_case(out / case.id)) is not None}
-    same = {case for case, content in done.items() if content["key"] == key_of(case)}
-    if strange := len(done) - len(same):
-        text = f"{counted(strange, 'finished case')} of another procedure, model, precision or scan"
-        say(f"{out}: {text} left out of run.json; detect with these options does them again")
-    return {case.id for case in same if whole(out / case.id, done[case])}

@@ -1,4 +1,4 @@
-"""A scan under its anomaly map in a notebook, by NiiVue (ipyniivue, extra `notebook`)."""
+"""View of a scan and its anomaly map in a notebook, with NiiVue (ipyniivue, extra `notebook`)."""
 
 from __future__ import annotations
 
@@ -17,21 +17,21 @@ from anofield.typing import FloatVolume, Json, Mask
 def view(
     scan: Scan, brain: Mask, maps: Mapping[str, FloatVolume], score: str | None = None, threshold: float | None = None
 ) -> Any:
-    """Open a NiiVue widget with the scan, a map over it and, if there is a threshold, what lies above it.
+    """Open a NiiVue widget with the scan, a map over it and, if there is a threshold, the voxels above it.
 
     Args:
-        scan: Gives the geometry.
+        scan: Scan to show.
         brain: Brain voxels, (i, j, k).
-        maps: Per score, (i, j, k).
-        score: Which map; None for the first.
-        threshold: The map is shown from here on; None for all of it and no mask.
+        maps: Map per score, (i, j, k).
+        score: Score whose map is shown; None for the first.
+        threshold: Lowest value of the map that is shown; None shows all values and no mask.
 
     Raises:
         UsageError: ipyniivue is not installed, or there is no such map.
     """
     name = score or next(iter(maps))
     if name not in maps:
-        raise UsageError(f"no map of the score {name!r}", remedy=f"choose one of {', '.join(maps)}")
+        raise UsageError(f"there is no map of the score {name!r}", remedy=f"choose one of {', '.join(maps)}")
     try:
         niivue = import_module("ipyniivue")
     except ImportError as error:
@@ -49,6 +49,6 @@ def view(
 
 
 def _volume(niivue: Any, name: str, data: FloatVolume, scan: Scan, look: Json) -> Any:
-    """A NIfTI file in memory."""
+    """A volume for NiiVue, as a NIfTI file in memory."""
     content = Nifti1Image(np.asarray(data, dtype=np.float32), scan.affine).to_bytes()
     return niivue.Volume(name=f"{name}.nii", data=content, **look)
