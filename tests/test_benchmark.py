@@ -13,7 +13,11 @@ from anofield.baselines.statistics import ZScore
 from anofield.benchmark import FEW, Sizes, bootstrap_mean, run_benchmark, summarise
 from anofield.detect import published as ifl2021
 from anofield.errors import AnofieldError, UsageError
+from anofield.evaluation.results import Results
 from anofield.study import Plan
+from made import case_row, results_content
+
+pytestmark = pytest.mark.slow
 
 SIZES = Sizes(
     Plan(n_train=3, n_calibration=1, n_test=2, scan_size=32, resolution=16, epochs=2, points=64, people=3, width=64,
@@ -60,14 +64,14 @@ def test_makes_one_row_per_method_and_goes_on(tmp_path: Path, capsys: pytest.Cap
 def test_the_published_procedure_is_given_as_few_people_as_the_row_beside_it(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(ifl2021.fit, "__defaults__", ((ifl2021.Phase(3, 64), ifl2021.Phase(2, 64)),))
+    monkeypatch.setattr(ifl2021.fit_code, "__defaults__", ((ifl2021.Phase(3, 64), ifl2021.Phase(2, 64)),))
     content, table = run_benchmark(tmp_path, SIZES, ["ifl2021", FEW], device="cpu")
     assert methods_of(content) == [FEW, "ifl2021"]
     runs = [{path.parent.name for path in (tmp_path / "methods" / name / "run").glob("*/case.json")}
             for name in methods_of(content)]  # fmt: skip
     assert runs[0] == runs[1]
     assert [row["n_cases"] for row in content["rows"]] == [1, 1]
-    assert "is given 1 person for calibration and 1 for the test" in table
+    assert "uses 1 person for calibration and 1 for the test" in table
 
 
 @pytest.mark.parametrize(
@@ -130,13 +134,13 @@ def test_refuses_unknown_methods_and_other_folders(tmp_path: Path) -> None:
 
 def test_takes_the_intervals_of_the_evaluation() -> None:
     scores = {"ap": 0.4, "auroc": 0.9, "dice_calibrated_mean": 0.5, "dice_oracle": 0.6}
-    results = {"score": "x", "scores": {"x": scores}, "cases": [{"dice": {"x": d}} for d in (0.4, 0.5, 0.6)]}
-    own = summarise(results)
+    rows = [case_row(str(dice), dice={"x": dice}) for dice in (0.4, 0.5, 0.6)]
+    own = summarise(Results.model_validate(results_content({"x": scores}, cases=rows)))
     assert own["ap"] == {"value": 0.4, "ci": None}
     low, high = own["dice"]["ci"]
     assert 0.4 <= low < 0.5 < high <= 0.6
-    card = {"x": {"ap": {"value": 0.41, "ci": [0.3, 0.5]}, "dice_calibrated": {"value": 0.5, "ci": [0.1, 0.2]}}}
-    given = summarise({**results, "card": card})
+    card = {"x": {"ap": {"value": 0.41, "ci": [0.3, 0.5]}, "dice_calibrated_mean": {"value": 0.5, "ci": [0.1, 0.2]}}}
+    given = summarise(Results.model_validate(results_content({"x": scores}, cases=rows, card=card)))
     assert given["ap"] == {"value": 0.41, "ci": [0.3, 0.5]}
     assert given["dice"]["ci"] == [0.1, 0.2]
     assert bootstrap_mean(np.array([0.3, np.nan]), 0) is None

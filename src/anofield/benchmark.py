@@ -1,7 +1,7 @@
-"""Every method on one phantom cohort: trained on the same store, calibrated on the same people, one table.
+"""Comparison of all methods on one phantom cohort: trained on one store, calibrated on the same people, one table.
 
-`benchmark.json` holds the sizes, `results.json` and `table.*` what was measured so far. `rows/<method>.json` is written
-when a method is done, so a benchmark that was stopped goes on where it was.
+`benchmark.json` holds the sizes, `results.json` and `table.*` hold the results so far. `rows/<method>.json` is written
+when a method is done, so a stopped benchmark is resumed.
 """
 
 from __future__ import annotations
@@ -10,41 +10,43 @@ import json
 import shutil
 import time
 import traceback
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
-from functools import cached_property, partial
+from functools import cached_property
 from pathlib import Path
 
 import numpy as np
 
 from anofield import study
-from anofield._files import write_json, write_text, writing
+from anofield._files import PARTIAL, write_json, write_text, writing
 from anofield._progress import say
 from anofield._words import counted
 from anofield.baselines.registry import BUILT_IN, find_baseline
-from anofield.baselines.run import TrainedBaseline, baseline_options, load_baseline, make_settings, train_baseline
+from anofield.baselines.run import baseline_options, make_settings, train_baseline
 from anofield.data.cohort.case import Case
 from anofield.data.store import Store
 from anofield.detect.calibrate import calibrate
-from anofield.detect.calibration import CALIBRATIONS
-from anofield.detect.method import RunOptions, Scorer
-from anofield.detect.run import DetectOptions, detect_cases, write_run
-from anofield.detect.run_folder import read_case
-from anofield.detect.thresholds import is_calibrated
+from anofield.detect.calibration import FOLDER as CALIBRATIONS
+from anofield.detect.calibration import is_calibrated
+from anofield.detect.method import Method
+from anofield.detect.model import load_model
+from anofield.detect.options import DetectOptions, FieldOptions, PublishedOptions, RunOptions
+from anofield.detect.run import detect_cases
 from anofield.errors import AnofieldError, UsageError
-from anofield.evaluate.evaluate import evaluate, plain
+from anofield.evaluation.evaluate import evaluate
+from anofield.evaluation.parts import null
+from anofield.evaluation.results import Results
 from anofield.field.experiment import Experiment
-from anofield.field.model import Model, load_model
 from anofield.typing import Json, PathLike
 
-RESAMPLES = 1000  # of the bootstrap, where the evaluation gives no interval
+RESAMPLES = 1000  # of the bootstrap of the mean Dice, if the evaluation gives no interval
 COLUMNS: dict[str, tuple[str, tuple[str, ...]]] = {  # column → heading, names of the metric in results.json
     "ap": ("AP", ("ap",)),
     "auroc": ("AUROC", ("auroc",)),
     "dice": ("Dice (healthy-calibrated)", ("dice_calibrated", "dice_calibrated_mean")),
     "dice_oracle": ("Dice (oracle: best threshold on the test labels)", ("dice_oracle_pooled", "dice_oracle")),
 }
-FEW = "anofield-few"  # the field on the people that the published procedure is given, so that the two can be compared
+FEW = "anofield-few"  # the field on as few people as the published procedure, so that the two can be compared
 FIELD = {"title": "implicit field", "paper": "Naval Marimont & Tarroni 2021 (arXiv 2106.05214)"}
 
 
@@ -53,9 +55,9 @@ class Sizes:
     """Sizes of a benchmark.
 
     Attributes:
-        cohort: Of the cohort and of the field's experiment.
-        steps: Of every baseline that is trained by steps.
-        few: People for calibration, and for the test, that the published procedure is given: it takes long.
+        cohort: Sizes of the cohort and of the field's experiment.
+        steps: Training steps of every baseline that is trained in steps.
+        few: Number of people for calibration, and for the test, of the published procedure, which is slow.
     """
 
     cohort: study.Plan
@@ -65,16 +67,16 @@ class Sizes:
 
 FULL = Sizes(study.FULL, steps=1500, few=4)
 QUICK = Sizes(study.QUICK, steps=1000, few=2)
-METHODS: dict[str, DetectOptions] = {  # the field's own rows, all with the one experiment that is trained for them
+METHODS: dict[str, FieldOptions] = {  # rows of the field, which share one trained experiment
     "anofield": DetectOptions(also=()),
-    "ifl2021": DetectOptions.published(),
+    "ifl2021": PublishedOptions(),
     FEW: DetectOptions(also=()),
 }
 SHORTENED = ("ifl2021", FEW)
 
 
 def method_names() -> list[str]:
-    """Every method, in the order in which they are run: what takes long comes last."""
+    """Names of all methods in the order in which they run; the slow ones come last."""
     return ["anofield", *BUILT_IN, FEW, "ifl2021"]
 
 
@@ -92,16 +94,16 @@ def run_benchmark(
     Args:
         out: Folder of the benchmark.
         sizes: `FULL` or `QUICK`.
-        methods: Of `method_names`; empty for all.
-        seed: Of the cohort and of every training.
-        device: Where to train and to score.
-        force: Start anew.
+        methods: Names from `method_names`; empty for all.
+        seed: Seed of the cohort and of every training.
+        device: Device for training and scoring.
+        force: Delete an existing benchmark in the folder and start again.
 
     Returns:
         Content of `results.json`, and the table in Markdown.
 
     Raises:
-        UsageError: An unknown method, or the folder holds something else.
+        UsageError: A method is unknown, or the folder holds other files, other sizes or another seed.
     """
     out = Path(out)
     unknown = [name for name in methods if name not in method_names()]
@@ -125,9 +127,9 @@ def run_benchmark(
 
 
 def _attempt(bench: Bench, name: str) -> str | None:
-    """Measure one method; what went wrong, for one that cannot run leaves the others their rows.
+    """Measure one method; returns the error text if it fails, so that the other methods still run.
 
-    A defect is told from an error that the user can mend, and its traceback kept in `methods/<method>/`.
+    An error that the user cannot fix is reported as a defect, and its traceback is kept in `methods/<method>/`.
     """
     start = time.monotonic()
     try:
@@ -146,7 +148,7 @@ def _attempt(bench: Bench, name: str) -> str | None:
 
 
 def _failures_before(out: Path) -> dict[str, str]:
-    """Failures that an earlier start recorded."""
+    """Failures that an earlier call recorded."""
     path = out / "results.json"
     return dict(json.loads(path.read_text())["failures"]) if path.is_file() else {}
 
@@ -163,13 +165,13 @@ def _write_results(bench: Bench, failures: dict[str, str]) -> tuple[Json, str]:
 
 @dataclass(frozen=True)
 class Bench:
-    """One cohort and what was made of it so far; each part is made when it is first asked for.
+    """A cohort with its store and its experiment; each is made at first use.
 
     Attributes:
         out: Folder of the benchmark.
-        sizes: Of cohort and training.
-        seed: Of both.
-        device: Where to train and to score.
+        sizes: Sizes of cohort and training.
+        seed: Seed of cohort and training.
+        device: Device for training and scoring.
     """
 
     out: Path
@@ -187,99 +189,86 @@ class Bench:
 
     @cached_property
     def store(self) -> Store:
-        """The training people, prepared."""
+        """Store of the training people."""
         return study.make_store(self.cohorts["train"], self.out / "train.zarr", self.sizes.cohort, self.seed)
 
     @cached_property
     def experiment(self) -> Path:
-        """The trained field."""
+        """Experiment directory of the trained field."""
         return study.make_experiment(self.out / "experiment", self.store, self.sizes.cohort, self.seed, self.device)
 
     def row_path(self, name: str) -> Path:
-        """Where the row of a method lies."""
+        """File of a method's row."""
         return self.out / "rows" / f"{name}.json"
 
     def folder(self, name: str) -> Path:
-        """Model, run and results of a method."""
+        """Folder with the model, run and results of a method."""
         return self.out / "methods" / name
 
     def row(self, name: str) -> Json:
         """Measure a method and write its row."""
         folder = self.folder(name)
-        open_, options = self._field(name, folder) if name in METHODS else self._baseline(name, folder)
-        results, seconds = self._measure(open_, options, folder, self.sizes.few if name in SHORTENED else None)
+        method, options, training_seconds = (self._field if name in METHODS else self._baseline)(name, folder)
+        results, seconds = self._measure(method, options, folder, self.sizes.few if name in SHORTENED else None)
         kind = find_baseline(name) if name in BUILT_IN else None
         titles = {"title": kind.title, "paper": kind.paper} if kind else FIELD
         row = {"method": name, **titles, **summarise(results, self.seed), "seconds_per_case": seconds,
-               "training_seconds": self._training_seconds(open_()), "n_cases": results["n_cases"]}  # fmt: skip
-        write_json(self.row_path(name), plain(row))
-        return plain(row)
+               "training_seconds": training_seconds, "n_cases": results.n_cases}  # fmt: skip
+        write_json(self.row_path(name), row)
+        return row
 
-    def _field(self, name: str, folder: Path) -> tuple[Callable[[], Model], RunOptions]:
-        """A copy of the experiment, for every way to detect has its own calibration."""
+    def _field(self, name: str, folder: Path) -> tuple[Method, RunOptions, float]:
+        """The field in a copy of the experiment with its own calibrations, its options and its training seconds."""
         copy = folder / "experiment"
         if not copy.is_dir():
-            half = folder / ".partial-experiment"
+            half = folder / f"{PARTIAL}experiment"
             with writing(copy):
                 shutil.rmtree(half, ignore_errors=True)
                 shutil.copytree(self.experiment, half, ignore=shutil.ignore_patterns(CALIBRATIONS))
                 half.replace(copy)
-        return partial(load_model, copy, device=self.device), METHODS[name]
+        timing = Experiment(copy).load().logs.timing
+        return load_model(copy, device=self.device, precision="float32"), METHODS[name], round(float(sum(timing)), 1)
 
-    def _baseline(self, name: str, folder: Path) -> tuple[Callable[[], Scorer], RunOptions]:
+    def _baseline(self, name: str, folder: Path) -> tuple[Method, RunOptions, float]:
+        """A baseline trained on the same people, its options and its training seconds."""
         fields = find_baseline(name).settings_type.model_fields
         steps = {"steps": self.sizes.steps} if "steps" in fields else {}
         settings = make_settings(name, {"seed": self.seed, **steps})
-        train_baseline(name, self.store, folder / "model", settings, device=self.device)
-        return partial(load_baseline, folder / "model", device=self.device), baseline_options(name)
+        trained = train_baseline(name, self.store, folder / "model", settings, device=self.device)
+        return trained, baseline_options(name), trained.info.seconds
 
-    def _measure(
-        self, open_: Callable[[], Model | Scorer], options: RunOptions, folder: Path, few: int | None
-    ) -> tuple[Json, float]:
-        """Calibrate unless that is done, detect and evaluate; the results and the mean seconds per case."""
-        opened = open_()
-        if not is_calibrated(opened, options):
-            calibrate(self.cohorts["calibration"][:few], opened, options)
-            opened = open_()
-        run, cases = folder / "run", self.cohorts["test"][:few]
-        outcomes = detect_cases(cases, opened, options, run)
-        study.all_done(outcomes)
-        write_run(run, opened, options, outcomes, 0.0, f"anofield benchmark --seed {self.seed}")
-        abouts = [read_case(run / case.id) or {} for case in cases]
-        seconds = float(np.mean([sum(about["seconds"].values()) for about in abouts]))
-        return evaluate(run, None, folder / "results"), round(seconds, 3)
-
-    def _training_seconds(self, opened: Model | Scorer) -> float:
-        """As a baseline recorded it; of the field, from the log of its epochs."""
-        if isinstance(opened, TrainedBaseline):
-            return opened.training_seconds
-        return round(float(sum(Experiment(opened.path).load().logs.timing)), 1)
+    def _measure(self, method: Method, options: RunOptions, folder: Path, few: int | None) -> tuple[Results, float]:
+        """Calibrate if needed, detect and evaluate; returns the results and the mean seconds per case."""
+        if not is_calibrated(method, options):
+            calibrate(self.cohorts["calibration"][:few], method, options)
+        run = detect_cases(self.cohorts["test"][:few], method, options, folder / "run")
+        study.refuse_failures(run.failures)
+        seconds = float(np.mean([sum(case.seconds.values()) for case in run.cases]))
+        return evaluate(run.path, None, folder / "results"), round(seconds, 3)
 
 
-def summarise(results: Json, seed: int = 0) -> Json:
-    """Value and 95 % interval of every column, of the main score of some results.
+def summarise(results: Results, seed: int = 0) -> Json:
+    """Value and 95 % interval of every column for the main score of some results.
 
-    Intervals are the evaluation's; where it gives none, those of the mean over cases are bootstrapped, and metrics
-    that are pooled over all voxels have none.
+    Intervals come from the evaluation. If it gives none, the interval of the mean Dice is bootstrapped over cases, and
+    metrics that are pooled over all voxels have none.
     """
-    name = results["score"]
-    card = (results.get("card") or {}).get(name, {})
-    per_case = np.array([row["dice"][name] for row in results["cases"] if np.isscalar(row["dice"].get(name))], float)
+    score = results[results.score]
+    per_case = np.array([row.dice[score.name] for row in results.rows if score.name in row.dice], float)
     found: Json = {}
     for column, (_, keys) in COLUMNS.items():
-        known = next((card[key] for key in keys if isinstance(card.get(key), dict)), None)
-        value = next((results["scores"][name][key] for key in keys if key in results["scores"][name]), float("nan"))
-        interval = known.get("ci") if known else None
-        if known and known.get("value") is not None:
-            value = known["value"]
+        known = next((score.card[key] for key in keys if key in score.card), None)
+        values = (getattr(score.figures, key, None) for key in keys)
+        value = known.value if known else next((value for value in values if value is not None), float("nan"))
+        interval = list(known.ci) if known and known.ci else None
         if interval is None and column == "dice":
             interval = bootstrap_mean(per_case, seed)
-        found[column] = {"value": value, "ci": interval}
+        found[column] = {"value": null(value), "ci": interval}
     return found
 
 
 def bootstrap_mean(values: np.ndarray, seed: int) -> list[float] | None:
-    """95 % percentile interval of the mean over cases; None for fewer than two."""
+    """95 % percentile interval of the mean over cases; None for fewer than two cases."""
     known = values[~np.isnan(values)]
     if known.size < 2:
         return None
@@ -289,7 +278,7 @@ def bootstrap_mean(values: np.ndarray, seed: int) -> list[float] | None:
 
 
 def format_markdown(rows: Sequence[Json], sizes: Sizes, failures: Mapping[str, str]) -> str:
-    """The table, the highest AP first, what failed last, and what it was measured on."""
+    """The table in Markdown: the highest AP first, failed methods last, then a note on the cohort."""
     plan = sizes.cohort
     headings = ["method", *(heading for heading, _ in COLUMNS.values()), "cases", "s per case", "training s"]
     lines = [f"| {' | '.join(headings)} |", "|" + " --- |" * len(headings)]
@@ -305,16 +294,16 @@ def format_markdown(rows: Sequence[Json], sizes: Sizes, failures: Mapping[str, s
     )
     if any(row["method"] in SHORTENED for row in rows):
         note += (
-            f" `ifl2021`, the published procedure on the network of `anofield`, is given "
+            f" `ifl2021`, the published procedure on the network of `anofield`, uses "
             f"{counted(sizes.few, 'person', 'people')} for calibration and {sizes.few} for the test: "
-            f"compare it with `{FEW}`, which is given the same."
+            f"compare it with `{FEW}`, which uses the same people."
         )
     reasons = [f"`{name}` failed: {' '.join(text.split())}" for name, text in failures.items()]
     return "\n\n".join(["\n".join(lines), note, *reasons])
 
 
 def format_tsv(rows: Sequence[Json], failures: Mapping[str, str]) -> str:
-    """The same with every number apart."""
+    """The table as tab-separated text, with one number per cell."""
     head = [part for column in COLUMNS for part in (column, f"{column}_low", f"{column}_high")]
     lines = ["\t".join(["method", *head, "n_cases", "seconds_per_case", "training_seconds", "paper", "failure"])]
     for row in rows:

@@ -1,4 +1,4 @@
-"""People, store and experiment of a study on the phantom: what the demo, the benchmark and the notebooks begin with."""
+"""Synthetic people, store and experiment of a phantom study, used by the demo, the benchmark and the notebooks."""
 
 from __future__ import annotations
 
@@ -12,15 +12,17 @@ from typing import Any
 
 from anofield._files import write_json
 from anofield._words import counted
+from anofield.data.centers import fit_cohort_centers
 from anofield.data.cohort.case import Case
 from anofield.data.cohort.find import find_cases
-from anofield.data.parallel import Outcome, failures_of, map_cases
-from anofield.data.prepare import fit_cohort_centers, recipe_for
+from anofield.data.parallel import Failure, failures_of, map_cases
+from anofield.data.recipe import recipe_for
 from anofield.data.store import Store, prepare_cohort
 from anofield.errors import AnofieldError, UsageError
-from anofield.field.experiment import Experiment, Specs
-from anofield.field.train import train
-from anofield.phantom.cohort import plan_cohort, write_case
+from anofield.field.experiment import Experiment
+from anofield.field.specs import Specs
+from anofield.field.train import TrainOptions, train
+from anofield.phantom.cohort import Cohort, plan_cohort, write_case
 from anofield.phantom.layouts import case_name, case_paths
 
 LAYOUT = "brats"
@@ -28,18 +30,25 @@ LAYOUT = "brats"
 
 @dataclass(frozen=True)
 class Plan:
-    """Sizes of a demo.
+    """Sizes of a phantom study.
 
     Attributes:
-        n_train, n_calibration, n_test: Healthy people for training and for calibration; people with lesions.
+        n_train: Number of healthy people for training.
+        n_calibration: Number of healthy people for calibration.
+        n_test: Number of people with lesions.
         scan_size: Voxels per axis of the synthetic scans.
-        resolution: R of the lattice.
-        epochs, points, people: Of training; points per person and people per step.
-        width, depth, octaves, code_length: Of the field.
+        resolution: Lattice voxels per axis.
+        epochs: Training epochs.
+        points: Training points per person and step.
+        people: People per training step.
+        width: Units per hidden layer of the field.
+        depth: Hidden layers of the field.
+        octaves: Octaves of the positional encoding.
+        code_length: Length of a code.
         classes: Number of intensity classes.
-        kinds: Lesion kinds of the test people, in turn.
+        kinds: Lesion kinds of the test people, used in turn.
         modality: Contrast of the scans.
-        normalise: Of the recipe; the ablation benchmark varies it.
+        normalise: Normalisation of the recipe; the ablation benchmark varies it.
     """
 
     n_train: int
@@ -65,7 +74,7 @@ QUICK = Plan(n_train=64, n_calibration=8, n_test=6, scan_size=64, resolution=48,
 
 
 def study_specs(plan: Plan, seed: int) -> Specs:
-    """Specs of the demo's experiment: a small decoder trained mostly inside the brain."""
+    """Specs of the experiment: a small decoder that is trained mostly inside the brain."""
     rates = [
         {"Type": "Cosine", "Initial": rate, "Final": rate / 50, "Length": plan.epochs} for rate in (2e-3, 5e-3)
     ]  # network, codes
@@ -97,10 +106,17 @@ def study_specs(plan: Plan, seed: int) -> Specs:
 
 
 def claim(out: Path, plan: Any, seed: int, force: bool, what: str = "demo") -> None:
-    """Take a folder for a demo or benchmark of these sizes (a dataclass), or find the same one in it.
+    """Reserve a folder for a demo or benchmark, unless it already holds the same one.
+
+    Args:
+        out: Folder to reserve.
+        plan: Sizes, a dataclass.
+        seed: Seed of the cohort and of the training.
+        force: Delete an existing demo or benchmark in the folder.
+        what: `demo` or `benchmark`.
 
     Raises:
-        UsageError: The folder holds something else, or other sizes or another seed.
+        UsageError: The folder holds other files, other sizes or another seed.
     """
     wanted = {"plan": asdict(plan), "seed": seed}
     mark = out / f"{what}.json"
@@ -118,7 +134,7 @@ def claim(out: Path, plan: Any, seed: int, force: bool, what: str = "demo") -> N
 
 
 def make_people(folder: Path, name: str, plan: Plan, seed: int) -> list[Case]:
-    """Write the missing scans of one part of the cohort (train, calibration, test); numbers never overlap."""
+    """Write the missing scans of one part of the cohort (train, calibration, test); the parts share no person."""
     first = {"train": 0, "calibration": plan.n_train, "test": plan.n_train + plan.n_calibration}[name]
     healthy = {"train": plan.n_train, "calibration": plan.n_calibration, "test": 0}[name]
     lesion = plan.n_test if name == "test" else 0
@@ -126,7 +142,7 @@ def make_people(folder: Path, name: str, plan: Plan, seed: int) -> list[Case]:
     work = partial(_write_person, folder=folder, plan=plan, seed=seed, people=people)
     images = {case_id: case_paths(LAYOUT, case_id, plan.modality, kind).image for case_id, (_, kind) in people.items()}
     asked = [Case(case_id, folder / image) for case_id, image in images.items()]
-    all_done(list(map_cases(work, asked, label=f"phantom {name}")))
+    refuse_failures(failures_of(list(map_cases(work, asked, label=f"phantom {name}"))))
     return find_cases(folder, dataset=LAYOUT, modality=plan.modality)
 
 
@@ -135,37 +151,38 @@ def _write_person(
 ) -> None:
     number, kind = people[case.id]
     if not (case.image.is_file() and case.image.with_name(f"{case.id}_seg.nii.gz").is_file()):
-        write_case(folder, LAYOUT, plan.scan_size, seed, number, kind, plan.modality)
+        cohort = Cohort(LAYOUT, size=plan.scan_size, seed=seed, modality=plan.modality)
+        write_case(folder, cohort, number, kind)
 
 
 def make_store(cases: list[Case], path: Path, plan: Plan, seed: int) -> Store:
-    """Prepare the training people, with class centres fitted on them."""
+    """Prepare the scans of the training people, with class centres fitted on them."""
     recipe = recipe_for("box", plan.resolution).model_copy(update={"normalise": plan.normalise})
     if path.exists():
         recipe = Store(path).recipe
     else:
         recipe = recipe.model_copy(update={"centers": fit_cohort_centers(cases, recipe, plan.classes, seed)})
     store, outcomes = prepare_cohort(cases, recipe, path)
-    all_done(outcomes)
+    refuse_failures(failures_of(outcomes))
     return store
 
 
 def make_experiment(path: Path, store: Store, plan: Plan, seed: int, device: str) -> Path:
-    """Train the field, or go on with it."""
+    """Train the field, or resume its training."""
     experiment = (
         Experiment(path) if (path / "specs.json").is_file() else Experiment.create(path, study_specs(plan, seed))
     )
-    train(experiment, store, resume="latest" if experiment.has_checkpoint() else None, device=device, precision="auto")
+    options = TrainOptions(device=device, precision="auto")
+    train(experiment, store, options, resume="latest" if experiment.has_checkpoint() else None)
     return path
 
 
-def all_done(outcomes: Sequence[Outcome[Any]]) -> None:
-    """Check that no case failed: a synthetic person never should.
+def refuse_failures(failures: Sequence[Failure]) -> None:
+    """Check that no case failed, which must not happen on synthetic scans.
 
     Raises:
-        AnofieldError: One did.
+        AnofieldError: A case failed.
     """
-    failures = failures_of(outcomes)
     if failures:
         raise AnofieldError(
             f"{counted(len(failures), 'case')} failed, the first: {failures[0].error}", remedy="report this"

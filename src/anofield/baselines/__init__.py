@@ -1,1 +1,1 @@
-"""What a result must beat: each baseline scores the lattice, and is filtered and thresholded as any other score."""
+"""Baselines that the field must beat: each scores the lattice and gets the same filters and threshold as the field."""

@@ -1,4 +1,4 @@
-"""Autoencoders on axial slices (Baur et al. 2021): what the network does not reproduce is the anomaly."""
+"""Autoencoders on axial slices (Baur et al. 2021): the anomaly map is the part of a slice that is not reproduced."""
 
 from __future__ import annotations
 
@@ -13,14 +13,14 @@ from anofield._progress import Progress
 from anofield.baselines import networks
 from anofield.baselines.base import Baseline, Scored, Settings, State, observed, tail_of
 from anofield.baselines.slices import Slicing, training_slices
-from anofield.data.prepare import Prepared
+from anofield.data.prepared import Prepared
 from anofield.data.store import Store
-from anofield.detect.scores import Tail
+from anofield.detect.options import Tail
 from anofield.errors import ExperimentError
 
 BAUR = "Baur et al. 2021, Medical Image Analysis 69:101952 (arXiv 2004.03271)"
-SCORE_BATCH = 64  # slices at a time
-LOSS_PARTS = 20  # parts of the training that a mean loss is kept of
+SCORE_BATCH = 64  # slices per batch when a scan is scored
+LOSS_PARTS = 20  # equal parts of the training; the mean loss of each is kept
 
 
 class SliceSettings(Settings):
@@ -29,7 +29,7 @@ class SliceSettings(Settings):
     Attributes:
         steps: Adam steps.
         batch: Slices per step.
-        learning_rate: Of the first step; it falls to 0 along half a cosine.
+        learning_rate: Learning rate of the first step; it falls to 0 along half a cosine.
         width: Channels of the first level.
         latent: Length of a dense code, or channels of a spatial one.
     """
@@ -42,13 +42,13 @@ class SliceSettings(Settings):
 
 
 class SpatialSettings(SliceSettings):
-    """The same, with an image of codes: with more channels it redraws lesions as well (how-to/baselines.md)."""
+    """Settings for an image of codes; with more than one channel it also reproduces lesions (how-to/baselines.md)."""
 
     latent: int = Field(default=1, ge=1)
 
 
 class NarrowSettings(SliceSettings):
-    """The same, for the residual blocks of `AutoencoderKL`, which cost more; noise bounds what the code holds."""
+    """Settings for `AutoencoderKL`: its residual blocks cost more, and noise limits the information in its code."""
 
     latent: int = Field(default=4, ge=1)
     width: int = Field(default=8, ge=1)
@@ -56,7 +56,7 @@ class NarrowSettings(SliceSettings):
 
 
 class SliceBaseline(Baseline):
-    """A network that is shown axial slices of healthy people and redraws them."""
+    """Base class of networks that are trained to reproduce axial slices of healthy subjects."""
 
     settings_type = SliceSettings
 
@@ -65,22 +65,22 @@ class SliceBaseline(Baseline):
 
     @abstractmethod
     def build(self, side: int) -> nn.Module:
-        """The network for slices of side², with fresh weights from torch's global generator."""
+        """Make the network for slices of side × side pixels, with random weights from torch's global generator."""
 
     @abstractmethod
     def loss(self, images: Tensor, generator: torch.Generator) -> Tensor:
-        """What training minimises, scalar; images (n, 1, side, side)."""
+        """Loss of the training, a scalar; images (n, 1, side, side)."""
 
     def redraw(self, images: Tensor) -> Tensor:
-        """The healthy version of some slices, (n, 1, side, side)."""
+        """Healthy version of some slices, (n, 1, side, side)."""
         with torch.no_grad():
             return torch.as_tensor(self.net.reconstruct(images))
 
     def train(self, store: Store) -> None:
-        """Adam on random slices; slices, noise and first weights are functions of the seed alone.
+        """Train with Adam on random slices; slices, noise and initial weights depend only on the seed.
 
         Raises:
-            ExperimentError: The loss is no number any more.
+            ExperimentError: The loss became infinite or NaN.
         """
         slices = training_slices(store, Slicing.of(self.recipe))
         self.net = self._fresh().train()
@@ -108,13 +108,13 @@ class SliceBaseline(Baseline):
         return {name: value.detach().cpu().clone() for name, value in self.net.state_dict().items()}
 
     def restore(self, state: State) -> None:
-        """Take up the weights."""
+        """Load the weights."""
         self.net = self._fresh()
         self.net.load_state_dict(state)
         self.net.eval().requires_grad_(False)
 
     def score(self, prepared: Prepared, key: str, tail: Tail) -> Scored:
-        """Slices minus their healthy version; empty slices are left alone."""
+        """Score a scan by its slices minus their healthy version; empty slices are skipped."""
         slicing = Slicing.of(self.recipe)
         values = observed(prepared.classes, prepared.brain, self.recipe)
         slices = slicing.cut(values)
@@ -126,14 +126,14 @@ class SliceBaseline(Baseline):
         return Scored(tail_of(values - restored, tail) * prepared.brain, restored)
 
     def _fresh(self) -> nn.Module:
-        """The network as the seed makes it, the global generator left as it was."""
+        """Make the network with weights from the seed; torch's global generator is not changed."""
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(self.settings.seed)
             return self.build(Slicing.of(self.recipe).side).to(self.device)
 
 
 class DenseAutoencoder(SliceBaseline):
-    """A vector as bottleneck."""
+    """Autoencoder with a vector as bottleneck."""
 
     title = "autoencoder, dense bottleneck"
     paper = BAUR
@@ -148,7 +148,7 @@ class DenseAutoencoder(SliceBaseline):
 
 
 class SpatialAutoencoder(DenseAutoencoder):
-    """An image of codes as bottleneck."""
+    """Autoencoder with an image of codes as bottleneck."""
 
     title = "autoencoder, spatial bottleneck"
     settings_type = SpatialSettings
@@ -159,7 +159,7 @@ class SpatialAutoencoder(DenseAutoencoder):
 
 
 class DenseVae(SliceBaseline):
-    """A vector as bottleneck, normally distributed."""
+    """Variational autoencoder with a vector as bottleneck."""
 
     title = "variational autoencoder, dense bottleneck"
     paper = BAUR
@@ -175,7 +175,7 @@ class DenseVae(SliceBaseline):
 
 
 class SpatialVae(DenseVae):
-    """An image of codes as bottleneck, normally distributed."""
+    """Variational autoencoder with an image of codes as bottleneck."""
 
     title = "variational autoencoder, spatial bottleneck"
     settings_type = NarrowSettings

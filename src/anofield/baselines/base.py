@@ -1,4 +1,4 @@
-"""What a baseline is: trained on a store of healthy people, it scores a prepared scan on the lattice."""
+"""Base class of the baselines: trained on a store of healthy subjects, a baseline scores a scan on the lattice."""
 
 from __future__ import annotations
 
@@ -11,21 +11,20 @@ import torch
 from pydantic import BaseModel, ConfigDict, Field
 from torch import Tensor
 
-from anofield.data.prepare import Prepared, Recipe, RecipeName
+from anofield.data.prepared import Prepared
+from anofield.data.recipe import Recipe
 from anofield.data.store import Store
-from anofield.detect.scores import Tail
+from anofield.detect.options import Tail
 from anofield.typing import Classes, FloatVolume, Mask
 
 State = dict[str, Tensor]
-LEFT_RIGHT: dict[RecipeName, int] = {"box": 0, "ifl2021-hcp": 2, "ifl2021-brats": 2}  # lattice axis; the box is RAS+,
-AXIAL: dict[RecipeName, int] = {"box": 2, "ifl2021-hcp": 0, "ifl2021-brats": 0}  # the published ones are transposed
 
 
 class Settings(BaseModel):
-    """What a user may set about the training of a baseline; a baseline adds its own.
+    """Settings of the training that all baselines have; a baseline may add its own.
 
     Attributes:
-        seed: Of everything random.
+        seed: Seed of all random numbers.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
@@ -35,10 +34,10 @@ class Settings(BaseModel):
 
 @dataclass(frozen=True)
 class Scored:
-    """What a baseline says about one scan.
+    """Result of a baseline for one scan.
 
     Attributes:
-        anomaly: Higher where it is less like the healthy people, (R, R, R) float32, any unit.
+        anomaly: Anomaly map, (R, R, R) float32, any unit; higher where the scan is less like healthy subjects.
         restoration: Healthy version of the scan in normalised intensity, (R, R, R) float32; None if there is none.
     """
 
@@ -47,18 +46,18 @@ class Scored:
 
 
 class Baseline(ABC):
-    """One method. A subclass names itself and its paper, trains, scores, and says what training left behind.
+    """A baseline. A subclass defines its title and paper, scores scans, and, if it learns, trains and keeps its state.
 
     Args:
-        recipe: How its scans are prepared.
-        settings: Of the class `settings_type`.
-        device: Where it computes.
+        recipe: Recipe that scans are prepared with.
+        settings: Settings of the class `settings_type`; None for the defaults.
+        device: Device of the computation; None for the CPU.
 
     Attributes:
-        title: The method in a few words.
-        paper: Where it comes from.
-        settings_type: Its settings.
-        losses: Of the training, averaged over about twenty equal parts of it; empty if it minimises nothing.
+        title: Name of the method in a few words.
+        paper: Publication of the method.
+        settings_type: Class of the settings.
+        losses: Training loss, averaged over about twenty equal parts of the training; empty if there is no loss.
     """
 
     title: ClassVar[str]
@@ -72,17 +71,17 @@ class Baseline(ABC):
         self.losses: list[float] = []
 
     def train(self, store: Store) -> None:  # noqa: B027 - some methods learn nothing
-        """Learn from the complete cases of a store, all of them healthy."""
+        """Train on the complete cases of a store of healthy subjects."""
 
     def state(self) -> State:
-        """What training left behind, tensors only."""
+        """Trained state, as tensors by name."""
         return {}
 
     def restore(self, state: State) -> None:  # noqa: B027 - some methods learn nothing
-        """Take up what `state` gave.
+        """Load a state that `state` returned.
 
         Raises:
-            KeyError, RuntimeError: It is the state of something else.
+            KeyError, RuntimeError: The state belongs to another baseline.
         """
 
     @abstractmethod
@@ -90,28 +89,28 @@ class Baseline(ABC):
         """Score one scan.
 
         Args:
-            prepared: On the lattice of the recipe.
-            key: Case id; with the seed, the source of anything random.
-            tail: Which departures count.
+            prepared: The scan on the lattice of the recipe.
+            key: Hash of the scan's content; with the seed, it determines all random numbers.
+            tail: Departures that count.
         """
 
 
 def observed(classes: Classes, brain: Mask, recipe: Recipe) -> FloatVolume:
-    """Intensity that a class stands for, (R, R, R) float32, 0 outside the brain.
+    """Intensities of the class centres, (R, R, R) float32, 0 outside the brain.
 
-    A store keeps classes and no intensities, so the baselines learn from, and look at, what the field does.
+    A store keeps classes and no intensities, so the baselines train on and score the same data as the field.
     """
     values = np.asarray(recipe.centers, dtype=np.float32)[classes]
     return np.where(brain, values, np.float32(0)).astype(np.float32)
 
 
 def observed_in(store: Store, index: int) -> FloatVolume:
-    """`observed` of a stored case."""
+    """Intensities of the class centres for a stored case, see `observed`."""
     return observed(store.classes(index), store.brain(index) > 0, store.recipe)
 
 
 def tail_of(residual: FloatVolume, tail: Tail) -> FloatVolume:
-    """The part of a residual (observed − expected) that counts, never negative."""
+    """Part of a residual (observed − expected) that lies in the chosen tail, never negative."""
     if tail == "both":
         return np.abs(residual)
     return np.maximum(residual if tail == "bright" else -residual, np.float32(0))

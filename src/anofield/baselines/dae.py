@@ -1,4 +1,4 @@
-"""Denoising autoencoder with coarse noise (Kascenas et al. 2022): it has learnt to take blobs out of healthy slices."""
+"""Denoising autoencoder with coarse noise (Kascenas et al. 2022): it learns to remove blobs from healthy slices."""
 
 from __future__ import annotations
 
@@ -10,15 +10,15 @@ from torch.nn import functional
 from anofield.baselines import networks
 from anofield.baselines.autoencoders import SliceBaseline, SliceSettings
 
-NOISE_GRID = 16  # noise values per axis of a slice, and
-NOISE_SD = 0.2  # their standard deviation: Kascenas et al. 2022
+NOISE_GRID = 16  # noise values per axis of a slice; Kascenas et al. 2022
+NOISE_SD = 0.2  # standard deviation of the noise, normalised intensity; Kascenas et al. 2022
 
 
 class DenoisingSettings(SliceSettings):
-    """Settings of the denoising autoencoder; `latent` is unused, for a U-Net has no bottleneck.
+    """Settings of the denoising autoencoder; `latent` is unused, because a U-Net has no bottleneck.
 
     Attributes:
-        noise_sd: Of the coarse noise, normalised intensity.
+        noise_sd: Standard deviation of the coarse noise, normalised intensity.
         noise_grid: Noise values per axis of a slice.
     """
 
@@ -50,7 +50,7 @@ class Denoising(SliceBaseline):
 
 
 def coarse_noise(images: Tensor, grid: int, sd: float, generator: torch.Generator) -> Tensor:
-    """Normal noise on a grid² per slice, brought to the slice's size linearly and moved round at random."""
+    """Normal noise on a grid² per slice, resized linearly to the slice and shifted cyclically by a random amount."""
     side = images.shape[-1]
     coarse = torch.randn((len(images), 1, grid, grid), generator=generator) * sd
     fine = functional.interpolate(coarse, size=(side, side), mode="bilinear", align_corners=False)

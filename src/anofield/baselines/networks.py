@@ -10,9 +10,9 @@ from torch import Tensor, nn
 
 from anofield.errors import MachineError
 
-SIGMA = 0.1  # of the Gaussian likelihood, normalised intensity: most of a brain's interquartile range, which is 0.12
+SIGMA = 0.1  # SD of the Gaussian likelihood, normalised intensity; a brain's interquartile range is 0.12
 BOTTLENECK_SIDE = 8  # pixels of the spatial code; Baur et al. 2021 go from 128 to 8
-ENDS = {"act": "LEAKYRELU", "norm": "BATCH"}  # of every layer; Baur et al. 2021
+ENDS = {"act": "LEAKYRELU", "norm": "BATCH"}  # activation and norm of every layer; Baur et al. 2021
 LOG_VARIANCE_LIMIT = 10.0  # keeps exp() finite in the first steps
 
 
@@ -53,7 +53,7 @@ class Variational(Protocol):
 
 
 def monai_nets() -> Any:
-    """`monai.networks.nets`.
+    """Import `monai.networks.nets`.
 
     Raises:
         MachineError: MONAI is not installed.
@@ -69,7 +69,7 @@ def monai_nets() -> Any:
 
 
 def levels_of(side: int) -> int:
-    """How often a slice is halved on the way to the bottleneck.
+    """Number of times that a slice is halved before the bottleneck.
 
     >>> [levels_of(side) for side in (32, 48, 64, 128)]
     [2, 3, 3, 4]
@@ -78,21 +78,22 @@ def levels_of(side: int) -> int:
 
 
 def layer_sizes(side: int, width: int) -> dict[str, tuple[int, ...]]:
-    """Channels and strides of an encoder: each level halves the side and doubles the channels, at most thrice."""
+    """Channels and strides of an encoder: each level halves the side and doubles the channels, at most three times."""
     levels = levels_of(side)
     return {"channels": tuple(width * 2 ** min(i, 3) for i in range(levels)), "strides": (2,) * levels}
 
 
 def half(width: int) -> int:
-    """Channels at the slice's own resolution, where a layer costs most."""
+    """Half the width, at least 1: channels at the resolution of the slice, where a layer costs most."""
     return max(width // 2, 1)
 
 
 class LastLayer(nn.Module):
-    """What follows the last upsampling: some channels → intensity in (0, 1).
+    """Layers after the last upsampling: some channels → intensity in (0, 1).
 
-    MONAI's decoders upsample straight to one channel: every pixel of a 2 × 2 block then has weights of its own, as few
-    as one per channel, which shows as a checkerboard. Baur et al. 2021 upsample to many channels and convolve, as here.
+    MONAI's decoders upsample directly to one channel. Each pixel of a 2 × 2 block then has its own weights, as few as
+    one per channel, and the output shows a checkerboard. This class upsamples to many channels and then convolves, as
+    Baur et al. 2021 do.
     """
 
     def __init__(self, channels: int) -> None:
@@ -107,7 +108,7 @@ class LastLayer(nn.Module):
 
 
 class SpatialAutoencoder(nn.Module):
-    """MONAI's `AutoEncoder` around a bottleneck of `latent` channels, which neither norm nor activation curtails."""
+    """MONAI's `AutoEncoder` around a bottleneck of `latent` channels without norm and activation."""
 
     def __init__(self, side: int, width: int, latent: int) -> None:
         super().__init__()
@@ -123,7 +124,7 @@ class SpatialAutoencoder(nn.Module):
 
 
 class DenseVae(nn.Module):
-    """MONAI's `VarAutoEncoder`: a vector code; as an autoencoder, its log-variances are left unused."""
+    """MONAI's `VarAutoEncoder` with a vector as code; used as a plain autoencoder, it ignores the log-variances."""
 
     def __init__(self, side: int, width: int, latent: int) -> None:
         super().__init__()
@@ -145,14 +146,14 @@ class DenseVae(nn.Module):
         return self.decode(self.encode(images).mean)
 
     def free_energy(self, images: Tensor, generator: torch.Generator | None) -> tuple[Tensor, Tensor]:
-        """See `Variational`."""
+        """Reconstruction error and divergence, see `Variational`."""
         posterior = self.encode(images)
         code = posterior.mean if generator is None else posterior.sample(noise_like(posterior.mean, generator))
         return misfit(images, self.decode(code)), posterior.divergence().flatten(1).sum(1)
 
 
 class SpatialVae(DenseVae):
-    """MONAI's `AutoencoderKL`: an image of codes."""
+    """MONAI's `AutoencoderKL` with an image of codes."""
 
     def __init__(self, side: int, width: int, latent: int) -> None:
         nn.Module.__init__(self)
@@ -173,10 +174,10 @@ class SpatialVae(DenseVae):
 
 
 class MixtureVae(nn.Module):
-    """Gaussian mixture VAE (Dilokthanakul et al. 2016), its code a vector or, as in Chen et al. 2020, an image.
+    """Gaussian mixture VAE (Dilokthanakul et al. 2016); the code is a vector or, as in Chen et al. 2020, an image.
 
     z | w, c ~ N(mean_c(w), variance_c(w)), w ~ N(0, 1), c uniform over `clusters`; every pixel of the code has its own
-    w and c, and a vector is an image of one pixel. MONAI has none; encoder and decoder are MONAI's.
+    w and c, and a vector is an image of one pixel. MONAI has no such network; encoder and decoder are MONAI's.
     """
 
     def __init__(self, side: int, width: int, latent: int, clusters: int, dense: bool) -> None:
@@ -203,7 +204,10 @@ class MixtureVae(nn.Module):
         return self.decode(self.encode(images)[0].mean)
 
     def free_energy(self, images: Tensor, generator: torch.Generator | None) -> tuple[Tensor, Tensor]:
-        """See `Variational`; Dilokthanakul et al. 2016, eq. 5, without their bound on the last term."""
+        """Reconstruction error and divergence, see `Variational`.
+
+        Source: Dilokthanakul et al. 2016, eq. 5, without their bound on the last term.
+        """
         posterior, of_w = self.encode(images)
         z, w = (g.mean if generator is None else g.sample(noise_like(g.mean, generator)) for g in (posterior, of_w))
         components = _split(self.prior(w).unflatten(1, (2 * self.latent, self.clusters)))  # (n, latent, cluster, s, s)
@@ -215,7 +219,7 @@ class MixtureVae(nn.Module):
 
 
 class UNet(nn.Module):
-    """MONAI's `BasicUNet`, with its skip connections: they are what keeps the denoised slice sharp."""
+    """MONAI's `BasicUNet`; its skip connections keep the denoised slice sharp."""
 
     def __init__(self, width: int) -> None:
         super().__init__()
@@ -224,7 +228,7 @@ class UNet(nn.Module):
         self.net = monai_nets().BasicUNet(2, 1, 1, features=features, norm=groups)
 
     def reconstruct(self, images: Tensor) -> Tensor:
-        """The image without what looks like noise, (n, 1, side, side)."""
+        """Denoised images, (n, 1, side, side)."""
         return torch.as_tensor(self.net(images))
 
 
@@ -234,7 +238,7 @@ def misfit(images: Tensor, decoded: Tensor) -> Tensor:
 
 
 def noise_like(value: Tensor, generator: torch.Generator) -> Tensor:
-    """Standard normal noise, drawn on the CPU so that every device sees the same."""
+    """Standard normal noise, drawn on the CPU so that it is the same for every device."""
     return torch.randn(value.shape, generator=generator).to(value)
 
 

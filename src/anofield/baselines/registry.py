@@ -1,4 +1,4 @@
-"""Which baselines there are: the ones of this package, and what others install under the entry point group."""
+"""Registry of the baselines of this package and of those that other packages install as entry points."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ BUILT_IN = {
 
 
 def known_baselines() -> dict[str, EntryPoint]:
-    """Every baseline by name; a name of this package cannot be taken by another."""
+    """Every baseline by name; another package cannot replace a baseline of this package."""
     found = {point.name: point for point in entry_points(group=GROUP)}
     own = {name: EntryPoint(name, f"{__package__}.{place}", GROUP) for name, place in BUILT_IN.items()}
     return {**own, **{name: point for name, point in found.items() if name not in own}}
@@ -37,7 +37,7 @@ def find_baseline(name: str) -> type[Baseline]:
     """The class of a baseline.
 
     Raises:
-        UsageError: There is no such baseline, or an installed one cannot be imported or is no `Baseline`.
+        UsageError: There is no such baseline, or an installed one cannot be imported or is not a `Baseline`.
     """
     known = known_baselines()
     if name not in known:
@@ -50,10 +50,10 @@ def find_baseline(name: str) -> type[Baseline]:
         raise UsageError(
             f"the baseline {name!r} cannot be imported ({error})",
             where=known[name].value,
-            remedy="mend or uninstall the package that provides it",
+            remedy="fix or uninstall the package that provides it",
         ) from error
     if not (isinstance(found, type) and issubclass(found, Baseline)):
         raise UsageError(
-            f"the baseline {name!r} is no subclass of anofield.baselines.base.Baseline", where=known[name].value
+            f"the baseline {name!r} is not a subclass of anofield.baselines.base.Baseline", where=known[name].value
         )
     return found

@@ -1,7 +1,7 @@
 """Restoration by gradient ascent on the evidence lower bound under a total-variation penalty (You et al. 2019).
 
-The slice is moved to where the model of healthy slices finds it probable, and kept from changing anything but
-connected regions; the anomaly is what had to change.
+Gradient steps change a slice until it is probable under the model of healthy slices, and the penalty favours changes
+of connected regions. The anomaly map is the change.
 """
 
 from __future__ import annotations
@@ -21,21 +21,23 @@ class RestorationSettings(SliceSettings):
 
     Attributes:
         iterations: Gradient steps per slice.
-        step: Share of the difference between slice and reconstruction that one step goes.
+        step: Length of a step, as a share of the difference between slice and reconstruction.
         variation: Weight of the total variation of the change, against ½ Σ(x − x̂)².
     """
 
-    iterations: int = Field(default=26, ge=1)  # × step = 2.6, the way that the published code goes down ½ Σ(x − x̂)²
+    iterations: int = Field(
+        default=26, ge=1
+    )  # × step = 2.6, the total step length of the published code on ½ Σ(x − x̂)²
     step: float = Field(default=0.1, gt=0)
-    variation: float = Field(default=0.1, ge=0)  # of 0.005 to 0.2 the one that changes healthy phantom people least
+    variation: float = Field(default=0.1, ge=0)  # among 0.005 to 0.2, changes healthy phantom people least
 
 
 class MixtureSettings(RestorationSettings):
-    """The same under a mixture prior.
+    """Settings of a restoration with a mixture prior.
 
     Attributes:
-        clusters: Of the mixture.
-        dense: A code that is a vector; else an image, which asks for a smaller `latent`.
+        clusters: Number of Gaussians in the mixture.
+        dense: Whether the code is a vector; an image of codes needs a smaller `latent`.
     """
 
     clusters: int = Field(default=6, ge=2)
@@ -43,7 +45,7 @@ class MixtureSettings(RestorationSettings):
 
 
 class VaeRestoration(DenseVae):
-    """The dense VAE, its slices restored instead of reconstructed."""
+    """Dense VAE that restores slices instead of reconstructing them."""
 
     title = "VAE, restoration with total variation"
     paper = "You, Tezcan, Chen & Konukoglu 2019, MIDL (PMLR 102:540)"
@@ -52,13 +54,13 @@ class VaeRestoration(DenseVae):
     settings: RestorationSettings
 
     def redraw(self, images: Tensor) -> Tensor:
-        """The restored slices; pixels outside the brain stay as they are."""
+        """Restored slices, (n, 1, side, side); pixels outside the brain are unchanged."""
         settings = self.settings
         return restore(self.net, images, settings.iterations, settings.step, settings.variation)
 
 
 class MixtureRestoration(VaeRestoration):
-    """A VAE whose prior is a mixture of Gaussians, its slices restored."""
+    """VAE with a mixture of Gaussians as prior, which restores slices."""
 
     title = "Gaussian mixture VAE, restoration with total variation"
     paper = "Chen, You, Tezcan & Konukoglu 2020, Medical Image Analysis 64:101713 (arXiv 2005.00031)"

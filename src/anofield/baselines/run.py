@@ -1,4 +1,4 @@
-"""A baseline's folder: `baseline.json`, `state.pth` and its calibrations; trained once, opened for every run."""
+"""Folder of a trained baseline: `baseline.json`, `state.pth` and its calibrations."""
 
 from __future__ import annotations
 
@@ -7,123 +7,173 @@ import json
 import pickle
 import shutil
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 from pydantic import ValidationError
 
-from anofield import __version__
-from anofield._files import file_hash, write_json, writing
+from anofield._files import PARTIAL, explain, file_hash, read_json, write_json, writing
 from anofield._progress import say
+from anofield._version import __version__
 from anofield.baselines.base import Baseline, Settings, State
 from anofield.baselines.registry import find_baseline
-from anofield.data.prepare import Prepared, Recipe
-from anofield.data.recipe import missing_keys
+from anofield.data.prepared import Prepared
+from anofield.data.recipe import Recipe, missing_keys
 from anofield.data.store import Store
-from anofield.detect.calibration import CALIBRATIONS, Calibrations, read_calibrations
-from anofield.detect.method import Analysis, RunOptions
-from anofield.detect.scores import ScoreOptions
+from anofield.detect.calibration import FOLDER
+from anofield.detect.fit import Fit
+from anofield.detect.method import Analysis
+from anofield.detect.options import BaselineOptions, RunOptions, ScoreOptions
+from anofield.detect.run_folder import Record
 from anofield.errors import ExperimentError, UsageError
+from anofield.field.device import pick_device
 from anofield.field.experiment import save_file
-from anofield.field.model import pick_device
-from anofield.typing import Json, PathLike
+from anofield.typing import PathLike
 
-FORMAT = 1
 ABOUT_FILE, STATE_FILE = "baseline.json", "state.pth"
+
+
+class BaselineInfo(Record):
+    """Content of `baseline.json`, which is written last: a baseline without it was not trained to the end."""
+
+    name: str
+    """Name in the registry."""
+    settings: dict[str, Any]
+    """Settings of the training."""
+    recipe: dict[str, Any]
+    """Recipe that scans are prepared with."""
+    cases: list[str]
+    """Ids of the training cases."""
+    title: str
+    """Name of the method in a few words."""
+    paper: str
+    """Publication of the method."""
+    losses: list[float]
+    """Mean loss of about twenty equal parts of the training."""
+    seconds: float
+    """Duration of the training, s."""
+    device: str
+    """Device that it was trained on."""
+    anofield: str
+    """Version of this package."""
+    torch: str
+    """Version of torch."""
 
 
 @dataclass(frozen=True)
 class TrainedBaseline:
-    """A baseline opened for detection; it is a `Scorer`.
+    """A trained baseline, opened for detection; implements `anofield.detect.method.Method`.
 
     Attributes:
-        name: In the registry.
-        method: With the state that training left.
-        path: Its folder.
-        training_ids: Cases that it was trained on.
-        calibrations: Thresholds per settings, empty if it is not calibrated.
-        hash: Of name, settings, recipe and state.
-        losses: Of the training, in about twenty equal parts.
-        training_seconds: How long it took.
+        method: The baseline with its trained state.
+        path: Folder of the baseline.
+        info: Content of `baseline.json`.
+        hash: Hash of name, settings, recipe and state.
     """
 
-    name: str
     method: Baseline
     path: Path
-    training_ids: Sequence[str]
-    calibrations: Calibrations
+    info: BaselineInfo
     hash: str
-    losses: Sequence[float]
-    training_seconds: float
+
+    @property
+    def name(self) -> str:
+        """Name in the registry."""
+        return self.info.name
 
     @property
     def recipe(self) -> Recipe:
-        """How scans are prepared for it: as its training cases were."""
+        """Recipe of the training cases, which scans are prepared with."""
         return self.method.recipe
 
     @property
+    def own_recipe(self) -> str:
+        """Name of the recipe that it was trained with."""
+        return self.recipe.name
+
+    @property
     def device(self) -> torch.device:
-        """Where it computes."""
+        """Device of the computation."""
         return self.method.device
 
-    def analyse(self, prepared: Prepared, key: str, options: RunOptions) -> Analysis:
-        """Score one scan; a baseline has one score, which bears its name."""
+    @property
+    def precision(self) -> str:
+        """Precision of the matrix products."""
+        return "float32"
+
+    @property
+    def training_ids(self) -> Sequence[str]:
+        """Ids of the cases that it was trained on."""
+        return self.info.cases
+
+    @property
+    def scores(self) -> Sequence[str]:
+        """Names of its scores: only one, which is the name of the baseline."""
+        return [self.name]
+
+    def __repr__(self) -> str:
+        return f"TrainedBaseline({self.path}: {self.name}, {len(self.info.cases)} subjects, {self.device})"
+
+    def analyse(self, prepared: Prepared, key: str, options: RunOptions, fit: Fit | None = None) -> Analysis:
+        """Score one scan on its lattice, see `anofield.detect.method.Method`."""
         start = time.perf_counter()
         scored = self.method.score(prepared, key, options.filters.tail)
         seconds = {"score": time.perf_counter() - start}
-        return Analysis({self.name: scored.anomaly}, scored.restoration, seconds)
+        return Analysis(
+            maps={self.name: scored.anomaly}, restoration=scored.restoration, corrected=prepared, seconds=seconds
+        )
 
 
-def baseline_options(name: str, filters: ScoreOptions | None = None) -> RunOptions:
-    """Options of a baseline's run: its one score, through the same filters as the field's."""
-    return RunOptions(score=name, filters=filters or ScoreOptions())
+def baseline_options(name: str, filters: ScoreOptions | None = None) -> BaselineOptions:
+    """Options for the run of a baseline: its only score, with the same filters as the field."""
+    return BaselineOptions(score=name, filters=filters or ScoreOptions())
 
 
-def make_settings(name: str, changes: Json) -> Settings:
-    """Settings of a baseline.
+def make_settings(name: str, changes: Mapping[str, Any]) -> Settings:
+    """Make the settings of a baseline.
+
+    Args:
+        name: Name in the registry.
+        changes: Values that differ from the defaults, by name.
 
     Raises:
-        UsageError: There is no such baseline or setting, or a value cannot be used.
+        UsageError: There is no such baseline or setting, or a value is invalid.
     """
     kind = find_baseline(name).settings_type
     try:
         return kind.model_validate(changes)
     except ValidationError as error:
-        first = error.errors()[0]
-        where = ".".join(str(part) for part in first["loc"])
         known = ", ".join(f"{key} ({field.default})" for key, field in kind.model_fields.items())
-        raise UsageError(
-            f"{name}: {where}: {first['msg'].lower()}", remedy=f"settings and defaults: {known}"
-        ) from error
+        raise UsageError(f"{name}: {explain(error)}", remedy=f"settings and defaults: {known}") from error
 
 
 def train_baseline(
     name: str, store: Store, folder: PathLike, settings: Settings, *, device: str = "auto", force: bool = False
 ) -> TrainedBaseline:
-    """Train a baseline into a folder, or open it if the same training was done there before.
+    """Train a baseline and save it in a folder; if the folder holds the same training, open it.
 
     Args:
-        name: In the registry.
-        store: Prepared healthy people.
-        folder: Of the baseline.
-        settings: From `make_settings`.
-        device: Where to train; `auto`, `cpu`, `cuda[:N]` or `mps`.
+        name: Name in the registry.
+        store: Prepared healthy subjects.
+        folder: Folder of the baseline.
+        settings: Settings from `make_settings`.
+        device: Device for training: `auto`, `cpu`, `cuda[:N]` or `mps`.
         force: Train again.
 
     Raises:
-        UsageError: The folder holds another training or something else.
-        ExperimentError: Too few cases, or the training diverged.
-        MachineError: MONAI is not installed, there is no such device, or the disk refuses.
+        UsageError: The folder holds another training or other files.
+        ExperimentError: There are too few cases, or the training diverged.
+        MachineError: MONAI is not installed, there is no such device, or the folder cannot be written.
     """
     folder, where = Path(folder), pick_device(device)
-    cases = [store.ids[index] for index in store.require_cases()]
-    wanted = {
+    wanted: dict[str, Any] = {
         "name": name,
         "settings": settings.model_dump(mode="json"),
-        "recipe": _plain(store.recipe),
-        "cases": cases,
+        "recipe": store.recipe.model_dump(mode="json"),
+        "cases": [store.ids[index] for index in store.require_cases()],
     }
     if not force and _is_trained(folder, wanted):
         say(f"{name}: already trained in {folder}")
@@ -135,20 +185,19 @@ def train_baseline(
     with writing(folder):
         folder.mkdir(parents=True, exist_ok=True)
         (folder / ABOUT_FILE).unlink(missing_ok=True)
-        shutil.rmtree(folder / CALIBRATIONS, ignore_errors=True)  # what is left holds for no other state
+        shutil.rmtree(folder / FOLDER, ignore_errors=True)  # the calibrations are valid only for the old state
     save_file(folder / STATE_FILE, dict(method.state()))
-    about = {
-        "format": FORMAT,
+    info = BaselineInfo(
         **wanted,
-        "title": method.title,
-        "paper": method.paper,
-        "losses": method.losses,
-        "seconds": round(seconds, 2),
-        "device": str(where),
-        "anofield": __version__,
-        "torch": torch.__version__,
-    }
-    write_json(folder / ABOUT_FILE, about)  # last: a baseline without it was not trained to the end
+        title=method.title,
+        paper=method.paper,
+        losses=method.losses,
+        seconds=round(seconds, 2),
+        device=str(where),
+        anofield=__version__,
+        torch=str(torch.__version__),
+    )
+    write_json(folder / ABOUT_FILE, info)
     return load_baseline(folder, device=device)
 
 
@@ -156,54 +205,42 @@ def load_baseline(folder: PathLike, *, device: str = "auto") -> TrainedBaseline:
     """Open a trained baseline.
 
     Raises:
-        ExperimentError: It is missing, damaged, or its state is of another method.
-        UsageError: Its name is not known here.
-        MachineError: No such device, or MONAI is not installed.
+        ExperimentError: The baseline is missing or damaged, or its state belongs to another method.
+        UsageError: No installed baseline has its name.
+        MachineError: There is no such device, or MONAI is not installed.
     """
     folder = Path(folder)
-    about = _read_about(folder)
-    name = about["name"]
-    where = pick_device(device)
-    recipe = Recipe.model_validate(about["recipe"])
-    method = find_baseline(name)(recipe, make_settings(name, about["settings"]), where)
+    info = _read_info(folder)
+    recipe = Recipe.model_validate(info.recipe)
+    method = find_baseline(info.name)(recipe, make_settings(info.name, info.settings), pick_device(device))
     _restore(method, _read_state(folder / STATE_FILE), folder)
-    return TrainedBaseline(
-        name=name,
-        method=method,
-        path=folder,
-        training_ids=about["cases"],
-        calibrations=read_calibrations(folder),
-        hash=_hash(about, folder / STATE_FILE),
-        losses=about["losses"],
-        training_seconds=about["seconds"],
-    )
+    return TrainedBaseline(method, folder, info, _hash(info, folder / STATE_FILE))
 
 
-def identity(folder: Path) -> tuple[str, str]:
-    """Name of the recipe and hash of a trained baseline, without opening it.
+def identity(folder: Path) -> str:
+    """Hash of a trained baseline, without opening it.
 
     Raises:
-        ExperimentError: There is none, or it is damaged.
+        ExperimentError: The baseline is missing or damaged.
     """
-    about = _read_about(folder)
-    return about["recipe"]["name"], _hash(about, folder / STATE_FILE)
+    return _hash(_read_info(folder), folder / STATE_FILE)
 
 
-def _is_trained(folder: Path, wanted: Json) -> bool:
-    """Whether a folder holds this very training.
+def _is_trained(folder: Path, wanted: Mapping[str, Any]) -> bool:
+    """Whether a folder holds exactly this training.
 
     Raises:
-        UsageError: It holds another one, or files of something else.
+        UsageError: The folder holds another training or other files.
     """
     if not folder.is_dir() or not any(folder.iterdir()):
         return False
     if not (folder / ABOUT_FILE).is_file():
-        names = {path.name for path in folder.iterdir() if not path.name.startswith(".partial-")}
+        names = {path.name for path in folder.iterdir() if not path.name.startswith(PARTIAL)}
         if names <= {STATE_FILE}:
             return False  # a training that was stopped while it was written
         raise UsageError("the folder holds no baseline", where=folder, remedy="choose another -o")
-    about = _read_about(folder)
-    differing = [key for key, value in wanted.items() if about[key] != value]
+    info = _read_info(folder)
+    differing = [key for key, value in wanted.items() if getattr(info, key) != value]
     if differing:
         raise UsageError(
             f"a baseline with another {', '.join(differing)} is already there",
@@ -213,26 +250,17 @@ def _is_trained(folder: Path, wanted: Json) -> bool:
     return True
 
 
-def _read_about(folder: Path) -> Json:
-    try:
-        about: Json = json.loads((folder / ABOUT_FILE).read_text())
-        recipe, keys = about["recipe"], ("name", "settings", "cases", "losses", "seconds", "format")
-        missing = [key for key in keys if key not in about]
-        Recipe.model_validate(recipe)
-        missing += [f"recipe.{key}" for key in missing_keys(recipe)]
-    except FileNotFoundError as error:
+def _read_info(folder: Path) -> BaselineInfo:
+    if not (folder / ABOUT_FILE).is_file():
         raise ExperimentError(
             "holds no trained baseline", where=folder, remedy="train one with `anofield baseline NAME train`"
-        ) from error
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        missing = [str(error).splitlines()[0]]
-    if missing or about["format"] != FORMAT:
-        raise ExperimentError(
-            f"its {ABOUT_FILE} is damaged or of another version ({', '.join(missing) or 'format'})",
-            where=folder,
-            remedy="train the baseline again with --force",
         )
-    return about
+    remedy = "train the baseline again with --force"
+    info = read_json(folder / ABOUT_FILE, BaselineInfo, remedy=remedy, error=ExperimentError)
+    if lacking := missing_keys(info.recipe):
+        what = f"is damaged (its recipe lacks {', '.join(lacking)})"
+        raise ExperimentError(what, where=folder / ABOUT_FILE, remedy=remedy)
+    return info
 
 
 def _restore(method: Baseline, state: State, folder: Path) -> None:
@@ -248,7 +276,7 @@ def _restore(method: Baseline, state: State, folder: Path) -> None:
 
 
 def _read_state(path: Path) -> State:
-    """Tensors by name; nothing else is read from the file, which may come from anywhere."""
+    """Read tensors by name; other content is refused, because the file may not be trustworthy."""
     try:
         state: State = torch.load(path, map_location="cpu", weights_only=True)
     except (OSError, EOFError, RuntimeError, ValueError, KeyError, pickle.UnpicklingError) as error:
@@ -258,10 +286,6 @@ def _read_state(path: Path) -> State:
     return state
 
 
-def _hash(about: Json, state: Path) -> str:
-    parts = [json.dumps([about["name"], about["settings"], about["recipe"]], sort_keys=True), file_hash(state)]
+def _hash(info: BaselineInfo, state: Path) -> str:
+    parts = [json.dumps([info.name, info.settings, info.recipe], sort_keys=True), file_hash(state)]
     return hashlib.sha256("\n".join(parts).encode()).hexdigest()
-
-
-def _plain(recipe: Recipe) -> Json:
-    return recipe.model_dump(mode="json")

@@ -1,4 +1,4 @@
-"""Axial slices of lattice volumes as square images, and back: what the published autoencoders look at."""
+"""Lattice volumes to square axial slices and back; the published autoencoders work on such slices."""
 
 from __future__ import annotations
 
@@ -10,9 +10,10 @@ from torch import Tensor
 from torch.nn import functional
 
 from anofield._progress import track
-from anofield.baselines.base import AXIAL, observed_in
-from anofield.data.prepare import Recipe
-from anofield.data.store import Store, lattice_side
+from anofield.baselines.base import observed_in
+from anofield.data.published import lattice_side
+from anofield.data.recipe import Recipe
+from anofield.data.store import Store
 from anofield.typing import FloatVolume
 
 SIDE_LIMIT = 128  # pixels; Baur et al. 2021 and Kascenas et al. 2022 work on slices of 128²
@@ -21,11 +22,11 @@ MULTIPLE = 16  # the networks halve a slice up to four times
 
 @dataclass(frozen=True)
 class Slicing:
-    """How a lattice is cut.
+    """Cuts lattice volumes into axial slices and puts the slices together again.
 
     Attributes:
-        axis: The lattice axis that runs from foot to head.
-        resolution: R of the lattice.
+        axis: Lattice axis from foot to head.
+        resolution: Lattice voxels per axis, R.
     """
 
     axis: int
@@ -33,8 +34,8 @@ class Slicing:
 
     @classmethod
     def of(cls, recipe: Recipe) -> Slicing:
-        """Of the lattice of a recipe."""
-        return cls(AXIAL[recipe.name], lattice_side(recipe))
+        """Slicing of the lattice of a recipe."""
+        return cls(recipe.kind.axial, lattice_side(recipe))
 
     @property
     def side(self) -> int:
@@ -65,9 +66,10 @@ class Slicing:
 
 
 def training_slices(store: Store, slicing: Slicing) -> Tensor:
-    """Slices of all complete cases that hold brain, (slice, 1, side, side) float16 to spare memory.
+    """Slices with brain of all complete cases, (slice, 1, side, side) float16 to save memory.
 
-    The few pixels of the topmost slices count as well: what was never seen is redrawn as nothing, and would glow.
+    Slices with only a few brain pixels are included: a network that never saw them would reproduce them as empty, and
+    they would score high.
     """
     done = store.require_cases()
     parts = []

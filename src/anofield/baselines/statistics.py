@@ -11,26 +11,26 @@ from pydantic import Field
 
 from anofield._progress import track
 from anofield.baselines.base import Baseline, Scored, Settings, State, observed, observed_in, tail_of
-from anofield.data.prepare import Prepared
+from anofield.data.prepared import Prepared
 from anofield.data.store import Store
-from anofield.detect.scores import Tail
+from anofield.detect.options import Tail
 from anofield.typing import FloatVolume
 
-MIN_PEOPLE = 3  # fewer brains at a voxel say nothing of its spread: the average over all brain voxels stands in
-SD_FLOOR = 0.02  # normalised intensity, a sixth of a brain's interquartile range: what never varied may yet
+MIN_PEOPLE = 3  # with fewer subjects at a voxel its spread is unknown: the value over all brain voxels is used
+SD_FLOOR = 0.02  # normalised intensity, a sixth of a brain's interquartile range; limits scores where SD is tiny
 
 
 class ZScore(Baseline):
-    """How many standard deviations a voxel lies from the mean of healthy people at its place."""
+    """Distance of each voxel from the healthy mean at its position, in healthy standard deviations."""
 
     title = "voxel-wise z-score atlas"
-    paper = "Stamatakis & Tyler 2005, Brain and Language 94:167 (each person against a control group)"
+    paper = "Stamatakis & Tyler 2005, Brain and Language 94:167 (each subject against a control group)"
 
     mean: FloatVolume
     sd: FloatVolume
 
     def train(self, store: Store) -> None:
-        """Mean and standard deviation over the people who have brain at a voxel."""
+        """Compute mean and standard deviation at each voxel, over the subjects with brain there."""
         shape = (store.resolution,) * 3
         count, total, square = (np.zeros(shape) for _ in range(3))
         done = store.require_cases(2)
@@ -46,11 +46,11 @@ class ZScore(Baseline):
         return {"mean": torch.from_numpy(self.mean), "sd": torch.from_numpy(self.sd)}
 
     def restore(self, state: State) -> None:
-        """Take up the two volumes."""
+        """Load the two volumes."""
         self.mean, self.sd = state["mean"].numpy(), state["sd"].numpy()
 
     def score(self, prepared: Prepared, key: str, tail: Tail) -> Scored:
-        """(x − mean)/SD; the restoration is the mean."""
+        """Score a scan by (x − mean)/SD; the restoration is the mean."""
         values = observed(prepared.classes, prepared.brain, self.recipe)
         deviation = ((values - self.mean) / np.maximum(self.sd, SD_FLOOR)).astype(np.float32)
         return Scored(tail_of(deviation, tail), self.mean)
@@ -60,26 +60,26 @@ class PcaSettings(Settings):
     """Settings of the principal component fit.
 
     Attributes:
-        components: At most; one less than people at most.
+        components: Largest number of components; at most one less than the number of subjects is used.
     """
 
     components: int = Field(default=16, ge=1)
 
 
 class Pca(Baseline):
-    """What the principal components of healthy volumes cannot explain."""
+    """Part of a scan that the principal components of healthy volumes do not explain."""
 
     title = "residual of principal components"
     paper = "Erus, Zacharaki & Davatzikos 2014, Medical Image Analysis 18:542"
     settings_type = PcaSettings
 
     settings: PcaSettings
-    inside: NDArray[np.bool_]  # (R, R, R), voxels where anybody has brain
+    inside: NDArray[np.bool_]  # (R, R, R), voxels where any subject has brain
     mean: NDArray[np.float32]  # (voxel,)
     components: NDArray[np.float32]  # (component, voxel), orthonormal
 
     def train(self, store: Store) -> None:
-        """Incremental components (Ross et al. 2008), so that the cohort need not fit into memory."""
+        """Compute the components incrementally (Ross et al. 2008), so that the cohort need not fit into memory."""
         from sklearn.decomposition import IncrementalPCA
 
         done = store.require_cases(2)
@@ -99,11 +99,11 @@ class Pca(Baseline):
         return {name: torch.from_numpy(array) for name, array in arrays.items()}
 
     def restore(self, state: State) -> None:
-        """Take up the arrays."""
+        """Load the arrays."""
         self.inside, self.mean, self.components = (state[n].numpy() for n in ("inside", "mean", "components"))
 
     def score(self, prepared: Prepared, key: str, tail: Tail) -> Scored:
-        """Scan minus its projection on mean + components; the restoration is the projection."""
+        """Score a scan by its difference from its projection on the components; the restoration is the projection."""
         values = observed(prepared.classes, prepared.brain, self.recipe)
         centred = values[self.inside] - self.mean
         projected = np.zeros_like(values)
@@ -114,7 +114,7 @@ class Pca(Baseline):
 def _moments(
     count: NDArray[np.float64], total: NDArray[np.float64], square: NDArray[np.float64]
 ) -> tuple[FloatVolume, FloatVolume]:
-    """Mean and standard deviation (n − 1) per voxel; where few people have brain, those over all brain voxels."""
+    """Mean and standard deviation (n − 1) per voxel; where few subjects have brain, those over all brain voxels."""
     n, every, squares = count.sum(), total.sum(), square.sum()
     known = count >= MIN_PEOPLE
     safe = np.where(known, count, 2.0)
@@ -124,7 +124,7 @@ def _moments(
 
 
 def _parts(items: list[int], size: int, least: int) -> Iterator[list[int]]:
-    """Consecutive parts of about `size`; a last one that would hold fewer than `least` joins the one before."""
+    """Consecutive parts of `size` items; if the last would have fewer than `least`, it is joined to the one before."""
     while items:
         cut = size if len(items) - size >= least else len(items)
         yield items[:cut]

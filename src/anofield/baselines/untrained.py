@@ -1,4 +1,4 @@
-"""Baselines that learn nothing: intensity, histogram-equalised intensity, left-right asymmetry, chance."""
+"""Baselines without training: intensity, histogram-equalised intensity, left-right asymmetry, chance."""
 
 from __future__ import annotations
 
@@ -6,13 +6,13 @@ import numpy as np
 from scipy import stats
 
 from anofield._random import seed_of
-from anofield.baselines.base import LEFT_RIGHT, Baseline, Scored, observed, tail_of
-from anofield.data.prepare import Prepared
-from anofield.detect.intensity import intensity_score
-from anofield.detect.scores import Tail
+from anofield.baselines.base import Baseline, Scored, observed, tail_of
+from anofield.data.prepared import Prepared
+from anofield.detect.options import Tail
+from anofield.detect.scores import intensity_score
 from anofield.typing import FloatVolume, Mask
 
-SHIFT_SHARE = 8  # the plane of symmetry is looked for within R / SHIFT_SHARE voxels of the box's middle
+SHIFT_SHARE = 8  # the mirror image is shifted by up to R / SHIFT_SHARE voxels to find the plane of symmetry
 
 
 class Intensity(Baseline):
@@ -22,7 +22,7 @@ class Intensity(Baseline):
     paper = "Meissen, Kaissis & Rueckert 2021, BrainLes (arXiv 2109.06023)"
 
     def score(self, prepared: Prepared, key: str, tail: Tail) -> Scored:
-        """Intensity, turned round for dark lesions, distance from the median for both."""
+        """Score a scan by its intensity; for dark lesions inverted, for both tails the distance from the median."""
         return Scored(intensity_score(prepared, tail))
 
 
@@ -33,7 +33,10 @@ class Equalised(Baseline):
     paper = "Meissen, Kaissis & Rueckert 2021, BrainLes (arXiv 2109.06023)"
 
     def score(self, prepared: Prepared, key: str, tail: Tail) -> Scored:
-        """Share of the brain that is not brighter, in (0, 1]; ties share a rank; distance from ½ for both tails."""
+        """Share of the brain that is not brighter, in (0, 1]; ties share a rank.
+
+        For dark lesions it is 1 − share, for both tails the distance of the share from ½.
+        """
         values = prepared.intensity[prepared.brain]
         rank = stats.rankdata(values, method="average") / max(values.size, 1)
         if tail != "bright":
@@ -44,13 +47,13 @@ class Equalised(Baseline):
 
 
 class Random(Baseline):
-    """Uniform noise: what every metric says of a method that knows nothing."""
+    """Uniform noise: shows the value of every metric for a method without any information."""
 
     title = "random"
     paper = "chance"
 
     def score(self, prepared: Prepared, key: str, tail: Tail) -> Scored:
-        """Independent numbers in [0, 1), a function of the seed and the case alone."""
+        """Independent random numbers in [0, 1) that depend only on the seed and the scan."""
         generator = np.random.default_rng(seed_of(self.settings.seed, key))
         return Scored(generator.random(prepared.lattice.shape, dtype=np.float32))
 
@@ -58,17 +61,17 @@ class Random(Baseline):
 class Asymmetry(Baseline):
     """Difference from the mirror image, after Erihov et al. 2015 in its simplest form.
 
-    The plane of symmetry is perpendicular to the left-right axis of the lattice, whose centre is the brain's; where it
-    lies along the axis is found by the best correlation of the brain with its mirror image, to half a voxel. A head
-    that is turned in the scanner is not turned back.
+    The plane of symmetry is perpendicular to the left-right axis of the lattice and near the lattice's centre, which is
+    the brain's. Its position, to half a voxel, is the one with the best correlation between the brain and its mirror
+    image. A rotated head is not corrected.
     """
 
     title = "left-right asymmetry"
     paper = "Erihov et al. 2015, MICCAI (A cross saliency approach to asymmetry-based tumor detection)"
 
     def score(self, prepared: Prepared, key: str, tail: Tail) -> Scored:
-        """Intensity minus that of the mirrored voxel; 0 where the mirrored voxel is no brain."""
-        axis = LEFT_RIGHT[self.recipe.name]
+        """Score a scan by its intensity minus that of the mirrored voxel; 0 where the mirrored voxel is not brain."""
+        axis = self.recipe.kind.left_right
         values = observed(prepared.classes, prepared.brain, self.recipe)
         shift = symmetry_shift(values, axis)
         mirrored = mirror(values, axis, shift)
@@ -78,7 +81,7 @@ class Asymmetry(Baseline):
 
 
 def mirror(values: FloatVolume, axis: int, shift: int) -> FloatVolume:
-    """A volume turned round along an axis, then moved `shift` voxels along it; 0 comes in from outside."""
+    """A volume flipped along an axis, then shifted by `shift` voxels along it and filled with 0."""
     turned = np.moveaxis(np.flip(values, axis), axis, 0)
     moved = np.zeros_like(turned)
     count = len(turned)
@@ -87,14 +90,14 @@ def mirror(values: FloatVolume, axis: int, shift: int) -> FloatVolume:
 
 
 def symmetry_shift(values: FloatVolume, axis: int) -> int:
-    """The shift for `mirror` that correlates a volume best with its mirror image; the smallest of equals."""
+    """Shift with which `mirror` gives the image that correlates best with the volume; the smallest if several do."""
     reach = values.shape[axis] // SHIFT_SHARE
     candidates = sorted(range(-reach, reach + 1), key=abs)
     return max(candidates, key=lambda shift: _correlation(values, mirror(values, axis, shift)))
 
 
 def _correlation(one: FloatVolume, other: FloatVolume) -> float:
-    """Pearson's, over the voxels where either is above 0; the outline counts as well as what is inside."""
+    """Pearson correlation over the voxels where either volume is above 0, so that the outline counts too."""
     near: Mask = (one > 0) | (other > 0)
     a, b = one[near].astype(np.float64), other[near].astype(np.float64)
     a, b = a - a.mean(), b - b.mean()
