@@ -3,7 +3,7 @@
 A lesion is a 26-connected component of the label. It is found if detections cover at least `OVERLAP` of it
 (the sensitivity rule of the MICCAI 2016 multiple sclerosis challenge: Commowick et al. 2018, α = 10 %).
 A finding is a 26-connected component of the detection; it is false if it touches no labelled voxel. Components below a
-minimum volume are neither lesions nor findings, so a finding on a lesion too small to count is not held against it.
+minimum volume are neither lesions nor findings, but a finding that touches a lesion below that volume is not false.
 """
 
 from __future__ import annotations
@@ -13,22 +13,21 @@ from itertools import pairwise
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy import ndimage
 
+from anofield.detect.findings import components as connected
 from anofield.typing import Mask, Volume
 
-NEIGHBOURS = np.ones((3, 3, 3), dtype=bool)  # 26
 OVERLAP = 0.1  # Commowick et al., Scientific Reports 8:13650, 2018
 SIZES_ML = (0.0, 0.1, 1.0, 10.0, 100.0, float("inf"))  # decades: a punctate lesion to a large glioma with oedema
 
 
 @dataclass(frozen=True)
 class Components:
-    """26-connected components of a mask, those below the minimum volume left out.
+    """26-connected components of a mask, without those below the minimum volume.
 
     Attributes:
-        labels: 0 outside, 1 … n inside, (i, j, k).
-        volumes_ml: Volume of each, (n,).
+        labels: Number of the component of each voxel, 1 … n, and 0 outside, (i, j, k).
+        volumes_ml: Volume of each component, (n,).
     """
 
     labels: Volume
@@ -37,12 +36,12 @@ class Components:
 
 @dataclass(frozen=True)
 class Match:
-    """What a detection made of the lesions of one scan.
+    """The findings of one scan compared with its lesions.
 
     Attributes:
         volumes_ml, covered: Volume of each lesion and the share of it that findings cover, (lesion,).
         found: Whether `covered` reaches the overlap rule, (lesion,).
-        findings, false: Number of findings, and of those that touch no labelled voxel.
+        findings, false: Number of findings, and number of those that touch no labelled voxel.
         false_ml: Volume of the false findings.
     """
 
@@ -56,7 +55,7 @@ class Match:
 
 def components(mask: Mask, voxel_ml: float, min_ml: float) -> Components:
     """26-connected components of at least `min_ml`."""
-    labels, count = ndimage.label(mask, structure=NEIGHBOURS)
+    labels, count = connected(mask)
     sizes = np.bincount(labels.reshape(-1), minlength=count + 1) * np.float64(voxel_ml)
     sizes[0] = 0.0
     kept = (sizes >= min_ml) & (np.arange(count + 1) > 0)
@@ -68,8 +67,8 @@ def match(truth: Mask, lesions: Components, findings: Components, overlap: float
     """Compare findings with lesions.
 
     Args:
-        truth: Labelled voxels, those of lesions too small to count included, (i, j, k).
-        lesions: `components(truth, …)`.
+        truth: Labelled voxels, including those of lesions below the minimum volume, (i, j, k).
+        lesions: Components of `truth`.
         findings: Components of the detection on the same voxels.
         overlap: Share of a lesion that must be covered, above 0.
     """
@@ -83,7 +82,7 @@ def match(truth: Mask, lesions: Components, findings: Components, overlap: float
 
 
 def size_bin(volumes_ml: NDArray[np.float64]) -> NDArray[np.intp]:
-    """Which of `SIZES_ML` each volume falls into: from the lower edge, below the upper."""
+    """Number of the size class of each volume; a class includes its lower limit and excludes its upper one."""
     return np.searchsorted(SIZES_ML, volumes_ml, side="right") - 1
 
 

@@ -10,8 +10,8 @@ import pytest
 from scipy import ndimage
 
 from anofield.errors import MachineError
-from anofield.evaluate import surface
-from anofield.evaluate.surface import surface_distances
+from anofield.evaluation import surface
+from anofield.evaluation.surface import surface_distances
 
 
 def cube(start: int, side: int = 6, shape: tuple[int, int, int] = (24, 16, 16)) -> np.ndarray:
@@ -40,6 +40,7 @@ def test_empty_masks_have_no_distance() -> None:
     assert surface_distances(cube(4), none, (1.0, 1.0, 1.0)) == (math.inf, math.inf)
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not surface.available(), reason="needs MONAI (extra: metrics)")
 class TestWithMonai:
     @pytest.mark.parametrize("spacing", [(1.0, 1.0, 1.0), (2.5, 1.0, 0.8)])

@@ -14,17 +14,40 @@ KEEP = 1 << 25  # voxels kept exactly, 4 bytes each: 8 scans of 160³
 FINE_BITS = 10  # bins hold scores that agree to 1 part in 8192 (0.012 %); two rows of 4 million counters, 64 MB
 COARSE_BITS = 15  # bins of one case for the bootstrap: 0.4 % wide
 
-ZERO = np.uint32(1 << 31)  # key of 0, a frequent score: background, and whatever a filter clipped
+ZERO = np.uint32(1 << 31)  # key of 0, a frequent score: background, and values that a filter clipped
 BELOW_ZERO = np.nextafter(np.float32(0), np.float32(-1))
 
 Bounds = tuple[float, float]
+
+
+@dataclass(frozen=True)
+class VoxelKeys:
+    """Scores of the voxels of one case as `ordered_keys`.
+
+    Attributes:
+        healthy: Keys of the healthy voxels, (n,).
+        anomalous: Keys of the anomalous voxels, (m,).
+    """
+
+    healthy: NDArray[np.uint32]
+    anomalous: NDArray[np.uint32]
+
+    @classmethod
+    def of(cls, scores: NDArray[np.float32], truth: NDArray[np.bool_]) -> VoxelKeys:
+        """Keys of the scores (n,), separately for healthy and anomalous voxels."""
+        keys = ordered_keys(scores)
+        return cls(keys[~truth], keys[truth])
+
+    def curve(self) -> Curve:
+        """The exact curve; sorts the keys in place."""
+        return curve_of_keys(self.anomalous, self.healthy)
 
 
 class PooledScores:
     """Scores of healthy and anomalous voxels, added case by case.
 
     Args:
-        keep: Voxels up to which nothing is rounded; beyond, memory stays at 64 MB.
+        keep: Number of voxels up to which no score is rounded; for more voxels, memory stays at 64 MB.
 
     >>> pooled = PooledScores()
     >>> pooled.add(np.array([0.0, 1.0, 2.0, 3.0], np.float32), np.array([False, False, True, True]))
@@ -47,24 +70,27 @@ class PooledScores:
         """Count some voxels.
 
         Args:
-            scores: (n,), finite.
-            truth: (n,), whether each is anomalous.
+            scores: Finite scores, (n,).
+            truth: Whether each voxel is anomalous, (n,).
         """
-        keys = ordered_keys(scores)
-        self._keys[0].append(keys[~truth])
-        self._keys[1].append(keys[truth])
+        self.add_keys(VoxelKeys.of(scores, truth))
+
+    def add_keys(self, keys: VoxelKeys) -> None:
+        """Count the voxels of a case; the order of the cases does not matter, because counts are added."""
+        self._keys[0].append(keys.healthy)
+        self._keys[1].append(keys.anomalous)
         if self._bins is not None or sum(len(part) for kept in self._keys for part in kept) > self.keep:
             self._round()
 
     def curve(self) -> Curve:
-        """Counts above the thresholds that matter: the corners while exact, the edges of the filled bins after."""
+        """Counts above the relevant thresholds: the corners of an exact curve, else the edges of the filled bins."""
         if self._bins is not None:
             return self._bins.curve()
         healthy, anomalous = (_joined(kept) for kept in self._keys)
         return curve_of_keys(anomalous, healthy)
 
     def quantiles(self, shares: Sequence[float]) -> list[float]:
-        """Per share q the smallest threshold that at most 1 − q of the healthy voxels exceeds (to the fine bins)."""
+        """Per share q the smallest threshold that at most 1 − q of the healthy voxels exceeds (up to the fine bins)."""
         counts = self._bins
         if counts is None:
             counts = ScoreHistogram(FINE_BITS)
@@ -73,10 +99,10 @@ class PooledScores:
         return [counts.quantile(share) for share in shares]
 
     def bounds(self, curve: Curve) -> dict[str, Bounds]:
-        """Where `ap` and `auroc` of the unrounded scores lie; the value twice while exact.
+        """Limits of `ap` and `auroc` of the unrounded scores; both are the value itself if nothing was rounded.
 
         Args:
-            curve: What `curve` gave.
+            curve: Result of `curve`.
         """
         if self.exact:
             ap, auroc = curve.average_precision(), curve.roc_auc()
@@ -94,13 +120,13 @@ class PooledScores:
 
 
 def auroc_bounds(curve: Curve, tied: NDArray[np.bool_]) -> Bounds:
-    """Where the ROC area lies, whatever the order of the scores inside each bin.
+    """Limits of the area under the ROC, for any order of the scores inside each bin.
 
     A bin's p anomalous and n healthy voxels form p n pairs, which the trapezoid counts by half.
 
     Args:
-        curve: Of bins.
-        tied: Bins that hold a single score, so that nothing is unknown about them, (bin,).
+        curve: Curve of bins.
+        tied: Bins that hold a single score and therefore no unknown order, (bin,).
     """
     if not (curve.positives and curve.negatives):
         return float("nan"), float("nan")
@@ -110,13 +136,13 @@ def auroc_bounds(curve: Curve, tied: NDArray[np.bool_]) -> Bounds:
 
 
 def average_precision_bounds(curve: Curve, tied: NDArray[np.bool_]) -> Bounds:
-    """Where the average precision lies, whatever the order of the scores inside each bin.
+    """Limits of the average precision, for any order of the scores inside each bin.
 
     At the score of an anomalous voxel, the anomalous voxels counted are at least itself and those of higher bins, at
     most those of its own bin too; the healthy ones are at least those of higher bins, at most those of its own too.
 
     Args:
-        curve: Of bins.
+        curve: Curve of bins.
         tied: Bins that hold a single score, (bin,).
     """
     if not curve.positives:
@@ -135,7 +161,7 @@ class CaseCounts:
 
     Attributes:
         bins: Filled bins, ascending, (b,).
-        negatives, positives: Healthy and anomalous voxels in each, (b,).
+        negatives, positives: Healthy and anomalous voxels in each bin, (b,).
     """
 
     bins: NDArray[np.int32]
@@ -144,7 +170,7 @@ class CaseCounts:
 
 
 def count_case(scores: NDArray[np.float32], truth: NDArray[np.bool_]) -> CaseCounts:
-    """Coarse counts of the scores (n,) of one case, apart for healthy and anomalous voxels."""
+    """Coarse counts of the scores (n,) of one case, separately for healthy and anomalous voxels."""
     keys = ordered_keys(scores) >> np.uint32(COARSE_BITS)
     size = 1 << (32 - COARSE_BITS)
     positives = np.bincount(keys[truth], minlength=size)

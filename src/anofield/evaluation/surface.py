@@ -6,6 +6,7 @@ import warnings
 
 import numpy as np
 
+from anofield.data.lattice import surroundings
 from anofield.errors import MachineError
 from anofield.typing import Mask
 
@@ -23,11 +24,11 @@ def surface_distances(found: Mask, truth: Mask, spacing: tuple[float, float, flo
     HD95 is the larger of the two directed 95th percentiles; ASSD the mean over the surface voxels of both.
 
     Args:
-        found, truth: On the same voxels.
-        spacing: Voxel edge lengths in mm; the axes are taken to be perpendicular.
+        found, truth: Masks on the same voxels.
+        spacing: Voxel edge lengths in mm; the axes are assumed to be perpendicular.
 
     Returns:
-        NaN twice if both masks are empty (nothing to measure), infinity twice if one of them is.
+        HD95 and ASSD; both are NaN if both masks are empty, and infinite if one of them is.
 
     Raises:
         MachineError: MONAI is not installed.
@@ -41,16 +42,10 @@ def surface_distances(found: Mask, truth: Mask, spacing: tuple[float, float, flo
         from monai.metrics.surface_distance import compute_average_surface_distance
     except ImportError as error:
         raise MachineError("MONAI is not installed", remedy="pip install 'anofield[metrics]'") from error
-    box = _box(found | truth)
+    box = surroundings(found | truth, (1, 1, 1))  # every surface voxel has a neighbour
     one, other = (torch.from_numpy(mask[box].astype(np.float32))[None, None] for mask in (found, truth))
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore", FutureWarning)  # MONAI 1.6 warns of its own call of a renamed argument
+        warnings.simplefilter("ignore", FutureWarning)  # MONAI 1.6 warns about its own use of a renamed argument
         far = compute_hausdorff_distance(one, other, True, percentile=95, spacing=spacing)
         apart = compute_average_surface_distance(one, other, True, symmetric=True, spacing=spacing)
     return float(far), float(apart)
-
-
-def _box(mask: Mask) -> tuple[slice, ...]:
-    """Smallest box around a mask, one voxel wider where there is room, so that every surface voxel has a neighbour."""
-    filled = (np.flatnonzero(mask.any(axis=tuple(a for a in range(3) if a != axis))) for axis in range(3))
-    return tuple(slice(max(0, int(at[0]) - 1), int(at[-1]) + 2) for at in filled)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import math
 import shutil
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -15,13 +14,16 @@ import pytest
 from sklearn.metrics import average_precision_score, roc_auc_score, roc_curve
 
 from anofield.data.cohort.case import Case
-from anofield.detect.calibration import Calibrations
-from anofield.detect.run import detect_cases, write_run
-from anofield.detect.thresholds import calibrated_values
+from anofield.detect.calibration import FOLDER, look_up
+from anofield.detect.model import load_model
+from anofield.detect.run import detect_cases
 from anofield.errors import CohortError
-from anofield.evaluate.evaluate import dice, evaluate, format_table, plain
-from anofield.report import write_report
+from anofield.evaluation.case import dice
+from anofield.evaluation.evaluate import evaluate
+from anofield.evaluation.table import format_table
+from anofield.reports.report import write_report
 from helpers import QUICK, World, small_world
+from images import load_image
 
 
 @pytest.fixture(scope="session")
@@ -29,10 +31,8 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> World:
     return small_world(tmp_path_factory.getbasetemp() / "world")
 
 
-def make_run(world: World, out: Path, cases: list[Case], calibrated: bool = True) -> Path:
-    model = world.model if calibrated else replace(world.model, calibrations=Calibrations())
-    write_run(out, model, QUICK, detect_cases(cases, model, QUICK, out), 1.0, "test")
-    return out
+def make_run(world: World, out: Path, cases: list[Case]) -> Path:
+    return detect_cases(cases, world.model, QUICK, out).path
 
 
 @pytest.fixture(scope="session")
@@ -51,7 +51,7 @@ def results(run: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, An
 def voxels(case: Case, run: Path, name: str) -> tuple[np.ndarray, np.ndarray]:
     """Scores and truth inside the brain, from the files."""
     score = run / case.id / ("anomaly.nii.gz" if name == "deviation" else f"score-{name}.nii.gz")
-    image, truth, values = (np.asarray(nib.load(path).dataobj) for path in (case.image, case.label, score))
+    image, truth, values = (np.asarray(load_image(path).dataobj) for path in (case.image, case.label, score))
     return values[image != 0], truth[image != 0] > 0
 
 
@@ -74,7 +74,9 @@ def test_pooled_metrics_equal_scikit_learns_on_the_files(
 @pytest.mark.parametrize("name", ["deviation", "crps", "intensity"])
 def test_case_metrics_equal_numpys_on_the_files(world: World, run: Path, results: dict[str, Any], name: str) -> None:
     rows, dices = {row["id"]: row for row in results["cases"]}, []
-    threshold = calibrated_values(world.model, QUICK)["thresholds"][name]
+    calibrated = look_up(world.model, QUICK)
+    assert calibrated is not None
+    threshold = calibrated.thresholds[name]
     for case in world.glioma:
         scores, truth = voxels(case, run, name)
         above = scores > threshold
@@ -96,7 +98,7 @@ def test_a_person_without_lesion_counts_as_background_only(world: World, results
 def test_a_run_of_healthy_people_only_has_no_numbers_and_no_crash(world: World, tmp_path: Path) -> None:
     run = make_run(world, tmp_path / "run", world.healthy)
     results = evaluate(run, None, tmp_path / "results")
-    assert all(math.isnan(results["scores"]["deviation"][key]) for key in ("ap", "auroc", "dice_oracle", "fpr95"))
+    assert all(math.isnan(results.scores["deviation"].get(key)) for key in ("ap", "auroc", "dice_oracle", "fpr95"))
     written = json.loads((tmp_path / "results" / "results.json").read_text())
     assert written["scores"]["deviation"]["ap"] is None
     assert "–" in format_table(results)
@@ -105,11 +107,13 @@ def test_a_run_of_healthy_people_only_has_no_numbers_and_no_crash(world: World, 
 
 
 def test_without_calibration_only_the_calibrated_columns_are_empty(world: World, tmp_path: Path) -> None:
-    run = make_run(world, tmp_path / "run", world.glioma, calibrated=False)
-    row = evaluate(run, None, tmp_path / "results")["scores"]["deviation"]
-    assert math.isnan(row["dice_calibrated_mean"])
-    assert math.isnan(row["threshold"])
-    assert 0 < row["ap"] <= 1
+    bare = shutil.copytree(world.experiment, tmp_path / "bare", ignore=shutil.ignore_patterns(FOLDER))
+    model = load_model(bare, device="cpu", precision="float32")
+    run = detect_cases(world.glioma, model, QUICK, tmp_path / "run").path
+    row = evaluate(run, None, tmp_path / "results").scores["deviation"]
+    assert math.isnan(row.get("dice_calibrated_mean"))
+    assert math.isnan(row.get("threshold"))
+    assert 0 < row.ap <= 1
 
 
 def test_labels_may_be_given_as_a_tree_a_folder_or_a_glob(
@@ -118,9 +122,12 @@ def test_labels_may_be_given_as_a_tree_a_folder_or_a_glob(
     loose = tmp_path / "labels"
     loose.mkdir()
     for case in world.glioma:
+        assert case.label is not None
         shutil.copy(case.label, loose / f"{case.id}_seg.nii.gz")
-    for number, labels in enumerate((world.root / "glioma", loose, f"{loose}/*_seg.nii.gz")):
-        found = evaluate(run, labels, tmp_path / str(number))
+    forms: tuple[Path | str, ...] = (world.root / "glioma", loose, f"{loose}/*_seg.nii.gz")
+    for number, labels in enumerate(forms):
+        evaluate(run, labels, tmp_path / str(number))
+        found = json.loads((tmp_path / str(number) / "results.json").read_text())
         assert {row["id"] for row in found["cases"]} == {case.id for case in world.glioma}
         assert found["cases"] == [row for row in results["cases"] if row["id"] != world.healthy[0].id]
 
@@ -128,10 +135,10 @@ def test_labels_may_be_given_as_a_tree_a_folder_or_a_glob(
 def test_a_map_of_zeros_is_evaluated(world: World, run: Path, tmp_path: Path) -> None:
     copy, case = shutil.copytree(run, tmp_path / "run"), world.glioma[0]
     path = copy / case.id / "anomaly.nii.gz"
-    image = nib.load(path)
+    image = load_image(path)
     nib.save(nib.Nifti1Image(np.zeros(image.shape, np.float32), None, image.header), path)
-    rows = {row["id"]: row for row in evaluate(copy, None, tmp_path / "results")["cases"]}
-    assert rows[case.id]["dice"]["deviation"] == 0.0
+    rows = {row.id: row for row in evaluate(copy, None, tmp_path / "results").rows}
+    assert rows[case.id].dice["deviation"] == 0.0
 
 
 class TestRefusals:
@@ -157,7 +164,7 @@ class TestRefusals:
     def test_of_a_run_that_lacks_a_key(self, run: Path, tmp_path: Path, key: str) -> None:
         about = json.loads((run / "run.json").read_text())
         (tmp_path / "run.json").write_text(json.dumps({name: value for name, value in about.items() if name != key}))
-        with pytest.raises(CohortError, match=rf"run.json: is damaged. Missing or of another type: {key}. Remedy"):
+        with pytest.raises(CohortError, match=rf"run.json: is damaged \(it lacks '{key}'\). Remedy"):
             evaluate(tmp_path, None, tmp_path / "results")
 
     @pytest.mark.parametrize("damage", ["unfinished", "other voxels", "truncated"])
@@ -167,17 +174,17 @@ class TestRefusals:
         if damage == "unfinished":
             (copy / case.id / "case.json").unlink()
         elif damage == "other voxels":
-            nib.save(nib.load(path).slicer[:-2], path.with_name("cut.nii.gz"))
+            nib.save(load_image(path).slicer[:-2], path.with_name("cut.nii.gz"))
             path.with_name("cut.nii.gz").replace(path)
         else:
             path.write_bytes(path.read_bytes()[:2000])
         results = evaluate(copy, world.root / "glioma", tmp_path / "results")
-        assert [failure["id"] for failure in results["failures"]] == [case.id]
-        assert "Remedy" in results["failures"][0]["error"]
+        assert [failure.id for failure in results.failures] == [case.id]
+        assert "Remedy" in results.failures[0].error
         without = tmp_path / "without"
         shutil.copytree(run, without)
         about = json.loads((without / "run.json").read_text())
         about["cases"].remove(case.id)
         (without / "run.json").write_text(json.dumps(about))
         alone = evaluate(without, world.root / "glioma", tmp_path / "results2")
-        assert plain(results["scores"]) == plain(alone["scores"])
+        assert results.model_dump(mode="json")["scores"] == alone.model_dump(mode="json")["scores"]

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from scipy import ndimage
 
-from anofield.evaluate.lesions import SIZES_ML, Match, components, match, size_bin, size_names
+from anofield.evaluation.lesions import SIZES_ML, Match, components, match, size_bin, size_names
 
 VOXEL_ML = 0.05
 
@@ -45,6 +45,7 @@ def matched(truth: np.ndarray, found: np.ndarray, min_ml: float = 0.0, overlap: 
     return match(truth, components(truth, VOXEL_ML, min_ml), components(found, VOXEL_ML, min_ml), overlap)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("seed", range(6))
 @pytest.mark.parametrize(("min_ml", "overlap"), [(0.0, 0.1), (0.2, 0.1), (0.2, 0.6)])
 def test_counts_equal_looking_at_every_component(seed: int, min_ml: float, overlap: float) -> None:

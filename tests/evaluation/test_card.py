@@ -19,12 +19,17 @@ from typer.testing import CliRunner
 from anofield.cli import app
 from anofield.data.cohort.case import Case
 from anofield.detect.calibrate import QUANTILE
-from anofield.detect.run import detect_cases, write_run
+from anofield.detect.run import detect_cases
 from anofield.errors import CohortError, UsageError
-from anofield.evaluate.evaluate import Options, compare, evaluate, format_comparison, format_table
-from anofield.evaluate.lesions import OVERLAP
-from anofield.evaluate.surface import available
+from anofield.evaluation.compare import compare
+from anofield.evaluation.evaluate import evaluate
+from anofield.evaluation.lesions import OVERLAP
+from anofield.evaluation.options import Options
+from anofield.evaluation.results import read_results
+from anofield.evaluation.surface import available
+from anofield.evaluation.table import format_comparison, format_table
 from helpers import QUICK, World, small_world
+from images import load_image
 
 FEW = Options(resamples=60)
 SCORES = ["deviation", "crps", "intensity"]
@@ -43,8 +48,7 @@ def run(world: World, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def make_run(world: World, out: Path, cases: list[Case], **changes: Any) -> Path:
     model, options = world.model, QUICK.model_copy(update=changes)
-    write_run(out, model, options, detect_cases(cases, model, options, out), 1.0, "test")
-    return out
+    return detect_cases(cases, model, options, out).path
 
 
 @pytest.fixture(scope="session")
@@ -68,13 +72,13 @@ def part_of(run: Path, out: Path, cases: list[Case], **facts: Any) -> Path:
 def arrays(case: Case, run: Path, name: str = "deviation") -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Scan, truth and score of a case from its files."""
     score = run / case.id / ("anomaly.nii.gz" if name == "deviation" else f"score-{name}.nii.gz")
-    image, truth, values = (np.asarray(nib.load(path).dataobj) for path in (case.image, case.label, score))
+    image, truth, values = (np.asarray(load_image(path).dataobj) for path in (case.image, case.label, score))
     return image, truth > 0, values
 
 
 def edit(path: Path, change: Callable[[np.ndarray], np.ndarray], affine: np.ndarray | None = None) -> None:
     """Rewrite an image with other voxels, or at another place."""
-    image = nib.load(path)
+    image = load_image(path)
     header, data = image.header, change(np.asarray(image.dataobj))
     nib.save(nib.Nifti1Image(data, image.affine if affine is None else affine, header), path.with_name("new.nii.gz"))
     path.with_name("new.nii.gz").replace(path)
@@ -118,7 +122,7 @@ class TestCard:
         total = np.zeros(4)
         for case in (*world.glioma, world.healthy[0]):
             image, truth, _ = arrays(case, run)
-            mask = np.asarray(nib.load(run / case.id / "mask.nii.gz").dataobj) > 0
+            mask = np.asarray(load_image(run / case.id / "mask.nii.gz").dataobj) > 0
             lesions, n = ndimage.label(truth & (image != 0), cube)
             findings, m = ndimage.label(mask, cube)
             found = sum(mask[lesions == i].mean() >= OVERLAP for i in range(1, n + 1))
@@ -144,7 +148,7 @@ class TestCard:
         self, world: World, run: Path, results: dict[str, Any]
     ) -> None:
         image, _, values = arrays(world.healthy[0], run)
-        ml = abs(np.linalg.det(nib.load(world.healthy[0].image).affine[:3, :3])) / 1000
+        ml = abs(np.linalg.det(load_image(world.healthy[0].image).affine[:3, :3])) / 1000
         healthy = results["healthy"]
         above = (values[image != 0] > results["scores"]["deviation"]["threshold"]).sum() * ml
         assert healthy["scans"] == 1
@@ -156,11 +160,11 @@ class TestCard:
     ) -> None:
         beside = make_run(world, tmp_path / "healthy", world.healthy[1:])
         found = evaluate(run, None, tmp_path / "out", Options(resamples=20, healthy=beside))
-        assert found["healthy"]["scans"] == 2
-        assert found["n_cases"] == len(found["cases"]) == 3
+        assert found.healthy is not None and found.healthy.scans == 2
+        assert found.n_cases == len(found.rows) == 3
         for name in SCORES:
-            assert found["scores"][name]["ap"] == results["scores"][name]["ap"]
-            assert found["card"][name]["false_per_scan_calibrated"]["value"] == pytest.approx(
+            assert found.scores[name].ap == results["scores"][name]["ap"]
+            assert found[name].false_per_scan_calibrated.value == pytest.approx(
                 results["card"][name]["false_per_scan_calibrated"]["value"]
             )
 
@@ -168,37 +172,28 @@ class TestCard:
         one, same, other = (
             evaluate(run, None, tmp_path / str(i), Options(resamples=40, seed=seed)) for i, seed in enumerate((0, 0, 1))
         )
-        assert one["card"]["deviation"]["ap"] == same["card"]["deviation"]["ap"]
-        assert one["card"]["deviation"]["ap"]["ci"] != other["card"]["deviation"]["ap"]["ci"]
-        assert one["scores"]["deviation"]["ap"] == other["scores"]["deviation"]["ap"]
+        assert one["deviation"].ap == same["deviation"].ap
+        assert one["deviation"].ap.interval != other["deviation"].ap.interval
+        assert one.scores["deviation"].ap == other.scores["deviation"].ap
 
     @pytest.mark.skipif(not available(), reason="needs MONAI (extra: metrics)")
     def test_scans_without_any_finding_are_counted_not_averaged(self, run: Path, tmp_path: Path, world: World) -> None:
         copy = shutil.copytree(run, tmp_path / "run")
         edit(copy / world.glioma[0].id / "anomaly.nii.gz", np.zeros_like)
         found = evaluate(copy, None, tmp_path / "out", FEW)
-        row = found["surface"]["deviation"]["calibrated"]
-        assert row["nothing_found"] == 1
-        assert row["measured"] == 1
-        assert np.isfinite(found["card"]["deviation"]["hd95_calibrated"]["value"])
+        assert found.surface is not None
+        row = found.surface["deviation"]["calibrated"]
+        assert row.nothing_found == 1
+        assert row.measured == 1
+        assert np.isfinite(found["deviation"].hd95_calibrated.value)
 
-    def test_the_table_is_at_most_120_columns_wide_and_names_the_oracle(self, results: dict[str, Any]) -> None:
-        content = json.loads(json.dumps(results), parse_constant=float)
-        text = format_table(_with_nan(content))
+    def test_the_table_is_at_most_120_columns_wide_and_names_the_oracle(self, run: Path, tmp_path: Path) -> None:
+        text = format_table(evaluate(run, None, tmp_path, FEW))
+        assert text == format_table(read_results(tmp_path))
         assert max(map(len, text.splitlines())) <= 120
         assert "oracle (test labels)" in text
         for line in text.splitlines():
             assert "oracle" not in line or "test labels" in line
-
-
-def _with_nan(value: Any) -> Any:
-    """null back to NaN, except where an interval is missing."""
-    if isinstance(value, dict):
-        return {
-            key: item if key in ("ci", "preset", "threshold") and item is None else _with_nan(item)
-            for key, item in value.items()
-        }
-    return float("nan") if value is None else value
 
 
 class TestPublishedFigures:
@@ -206,9 +201,9 @@ class TestPublishedFigures:
         found = evaluate(run, None, tmp_path / "out", Options(space="all", resamples=20))
         cases = [arrays(case, run) for case in (*world.glioma, world.healthy[0])]
         scores, truth = (np.concatenate([case[i].reshape(-1) for case in cases]) for i in (2, 1))
-        row = found["scores"]["deviation"]
-        assert row["ap"] == pytest.approx(average_precision_score(truth, scores), abs=1e-12)
-        assert row["auroc"] == pytest.approx(roc_auc_score(truth, scores), abs=1e-12)
+        row = found.scores["deviation"]
+        assert row.ap == pytest.approx(average_precision_score(truth, scores), abs=1e-12)
+        assert row.auroc == pytest.approx(roc_auc_score(truth, scores), abs=1e-12)
 
     @pytest.mark.parametrize("name", SCORES)
     def test_the_preset_computes_what_the_notebook_computed(
@@ -217,31 +212,32 @@ class TestPublishedFigures:
         found = evaluate(run, None, tmp_path / "out", Options(preset="ifl2021"))
         cases = [arrays(case, run, name) for case in (*world.glioma, world.healthy[0])]
         scores, truth = (np.concatenate([case[i].reshape(-1) for case in cases]) for i in (2, 1))
-        row = found["scores"][name]
+        row = found.scores[name]
         precision, recall, thresholds = precision_recall_curve(truth, scores)
         with np.errstate(invalid="ignore"):
             best = np.nan_to_num(2 * precision * recall / (precision + recall))
         at = thresholds[best[:-1].argmax()]
         fpr, tpr, _ = roc_curve(truth, scores, drop_intermediate=False)
         dices = [2 * (mask & (v >= at)).sum() / (mask.sum() + (v >= at).sum()) for _, mask, v in cases[:2]]
-        assert row["ap"] == pytest.approx(average_precision_score(truth, scores), abs=1e-12)
-        assert row["fpr95"] == pytest.approx(fpr[tpr > 0.95].min(), abs=1e-12)
-        assert row["dice_oracle"] == pytest.approx(best.max(), abs=1e-12)
-        assert row["threshold_oracle"] == at
-        assert (row["dice_oracle_mean"], row["dice_oracle_sd"]) == pytest.approx((np.mean(dices), np.std(dices)))
-        assert "card" not in found
+        assert row.ap == pytest.approx(average_precision_score(truth, scores), abs=1e-12)
+        assert row.fpr95 == pytest.approx(fpr[tpr > 0.95].min(), abs=1e-12)
+        assert row.dice_oracle == pytest.approx(best.max(), abs=1e-12)
+        assert row.threshold_oracle == at
+        assert (row.dice_oracle_mean, row.dice_oracle_sd) == pytest.approx((np.mean(dices), np.std(dices)))
+        written = json.loads((tmp_path / "out" / "results.json").read_text())
+        assert found.card is None and "card" not in written and "threshold" not in written["scores"][name]
 
 
 class TestValidationThreshold:
     def test_is_the_best_of_the_other_cohort(self, world: World, run: Path, tmp_path: Path) -> None:
         parts = [make_run(world, tmp_path / case.id, [case]) for case in world.glioma]
-        chosen = evaluate(parts[0], None, tmp_path / "validation", FEW)["scores"]["deviation"]["threshold_oracle"]
+        chosen = evaluate(parts[0], None, tmp_path / "validation", FEW).scores["deviation"].threshold_oracle
         found = evaluate(parts[1], None, tmp_path / "o", Options(resamples=9, threshold_from=tmp_path / "validation"))
-        row, (image, truth, values) = found["scores"]["deviation"], arrays(world.glioma[1], parts[1])
+        row, (image, truth, values) = found.scores["deviation"], arrays(world.glioma[1], parts[1])
         above = (values > chosen) & (image != 0)
-        assert row["threshold_validation"] == chosen
-        assert row["dice_validation_mean"] == pytest.approx(2 * (above & truth).sum() / (above.sum() + truth.sum()))
-        assert row["dice_oracle"] >= row["dice_validation_mean"]
+        assert row.threshold_validation == chosen
+        assert row.dice_validation_mean == pytest.approx(2 * (above & truth).sum() / (above.sum() + truth.sum()))
+        assert row.dice_oracle >= row.get("dice_validation_mean")
         with pytest.raises(UsageError, match="with the test"):
             evaluate(run, None, tmp_path / "x", Options(threshold_from=tmp_path / "validation"))
 
@@ -255,24 +251,24 @@ class TestValidationThreshold:
 class TestCompare:
     def test_a_run_equals_itself(self, run: Path, tmp_path: Path) -> None:
         found = compare(run, run, None, tmp_path, FEW)
-        for key, row in found["differences"].items():
-            if found["a"]["values"][key] == found["a"]["values"][key]:
+        for key, row in found.differences.items():
+            if found.a.values[key] == found.a.values[key]:
                 lone = key.startswith(("healthy_ml", "scan_auroc"))  # there is one healthy scan
-                assert row["value"] == 0.0
-                assert row["ci"] == (None if lone else [0.0, 0.0]), key
-                assert math.isnan(row["p"]) if lone else row["p"] == 1.0, key
+                assert row.value == 0.0
+                assert row.ci == (None if lone else (0.0, 0.0)), key
+                assert math.isnan(row.p) if lone else row.p == 1.0, key
         assert json.loads((tmp_path / "comparison.json").read_text())["n_cases"] == 3
         assert "AP, voxels pooled" in format_comparison(found)
 
     def test_differences_change_sign_with_the_order(self, world: World, run: Path, tmp_path: Path) -> None:
         other = make_run(world, tmp_path / "other", [*world.glioma, world.healthy[0]], score="intensity", also=())
         one, back = compare(run, other, None, tmp_path / "1", FEW), compare(other, run, None, tmp_path / "2", FEW)
-        assert one["a"]["score"] == "deviation"
-        assert one["b"]["score"] == "intensity"
+        assert one.a.score == "deviation"
+        assert one.b.score == "intensity"
         for key in ("ap", "auroc", "dice_calibrated_mean", "lesion_f1_calibrated"):
-            assert one["differences"][key]["value"] == pytest.approx(-back["differences"][key]["value"])
-            assert one["differences"][key]["ci"] == pytest.approx([-v for v in back["differences"][key]["ci"][::-1]])
-        assert one["differences"]["ap"]["value"] > 0
+            assert one.differences[key].value == pytest.approx(-back.differences[key].value)
+            assert one.differences[key].ci == pytest.approx(tuple(-v for v in (back.differences[key].ci or ())[::-1]))
+        assert one.differences["ap"].value > 0
 
     def test_other_cases_or_labels_are_refused(self, world: World, run: Path, tmp_path: Path) -> None:
         fewer = make_run(world, tmp_path / "fewer", world.glioma)
@@ -285,7 +281,7 @@ class TestCompare:
         (copy / case.id / "case.json").write_text(json.dumps({**facts, "label": str(label)}))
         compare(fewer, copy, None, tmp_path / "out", FEW)  # another file with the same content
         edit(label, np.zeros_like)
-        with pytest.raises(UsageError, match="other labels"):
+        with pytest.raises(UsageError, match="different labels"):
             compare(fewer, copy, None, tmp_path / "out", FEW)
 
 
@@ -295,37 +291,38 @@ class TestOneSubject:
     def test_alone_has_neither_interval_nor_band(self, world: World, run: Path, tmp_path: Path) -> None:
         lone = part_of(run, tmp_path / "run", [world.glioma[0]])
         found = evaluate(lone, None, tmp_path / "out", FEW)
-        assert found["card"]["deviation"]["ap"]["value"] > 0
-        for rows in (*found["card"].values(), *found["margins"].values()):
-            assert {row["ci"] for row in rows.values()} == {None}
-        assert found["bands"] == {name: {} for name in SCORES}
+        assert found["deviation"].ap.value > 0
+        tables: list[dict[str, Any]] = [*(found.card or {}).values(), *(found.margins or {}).values()]
+        for rows in tables:
+            assert {row.ci for row in rows.values()} == {None}
+        assert found.bands == {name: {} for name in SCORES}
         assert "[0" not in format_table(found) and "[< 2 subjects]" in format_table(found)
 
     def test_with_a_lesion_among_healthy_ones_has_none_but_for_what_all_share(
         self, world: World, run: Path, tmp_path: Path
     ) -> None:
         lone = part_of(run, tmp_path / "run", [world.glioma[0], world.healthy[0]])
-        card = evaluate(lone, None, tmp_path / "out", FEW)["card"]["deviation"]
-        with_interval = {key for key, row in card.items() if row["ci"] is not None}
+        card = evaluate(lone, None, tmp_path / "out", FEW)["deviation"].card
+        with_interval = {key for key, row in card.items() if row.ci is not None}
         assert with_interval == {key for key in card if key.startswith("false_per_scan")}
 
     def test_two_scans_of_one_person_are_one_subject(self, world: World, run: Path, tmp_path: Path) -> None:
         both = part_of(run, tmp_path / "run", world.glioma, subject="one")
         found = evaluate(both, None, tmp_path / "out", FEW)
-        assert found["rules"]["subjects"] == 1
-        assert {row["ci"] for row in found["card"]["deviation"].values()} == {None}
+        assert found.rules.subjects == 1
+        assert {row.ci for row in found["deviation"].card.values()} == {None}
 
     def test_is_compared_without_interval_and_p(self, world: World, run: Path, tmp_path: Path) -> None:
         lone = part_of(run, tmp_path / "run", [world.glioma[0]])
         other = make_run(world, tmp_path / "other", [world.glioma[0]], score="intensity", also=())
         found = compare(lone, other, None, tmp_path / "out", FEW)
-        assert found["differences"]["ap"]["value"] != 0
-        for row in found["differences"].values():
-            assert row["ci"] is None and math.isnan(row["p"])
+        assert found.differences["ap"].value != 0
+        for row in found.differences.values():
+            assert row.ci is None and math.isnan(row.p)
         assert " –" in format_comparison(found) and "[< 2 subjects]" in format_comparison(found)
         command = ["evaluate", "--compare", str(lone), str(other), "-o", str(tmp_path / "out")]
         printed = CliRunner().invoke(app, command).output
-        assert "1 case, " in printed and "No intervals, which need two subjects." in printed
+        assert "1 case, " in printed and "No intervals: they need two subjects or more." in printed
 
 
 class TestRefusals:
@@ -350,16 +347,16 @@ class TestRefusals:
         elif damage == "shape":
             edit(label, lambda data: data[:-1])
         elif damage == "affine":
-            edit(label, lambda data: data, affine=moved @ nib.load(label).affine)
+            edit(label, lambda data: data, affine=moved @ load_image(label).affine)
         elif damage == "nan label":
-            nib.save(nib.Nifti1Image(holed(np.asarray(nib.load(label).dataobj)), nib.load(label).affine), label)
+            nib.save(nib.Nifti1Image(holed(np.asarray(load_image(label).dataobj)), load_image(label).affine), label)
         else:
             edit(copy / case.id / "anomaly.nii.gz", holed)
         found = evaluate(copy, str(labels / "*_seg.nii.gz"), tmp_path / "out", FEW)
-        assert [row["id"] for row in found["cases"]] == [world.glioma[1].id]
+        assert [row.id for row in found.rows] == [world.glioma[1].id]
         if damage != "missing":  # a dangling link may be no label at all
-            assert [failure["id"] for failure in found["failures"]] == [case.id]
-            assert "Remedy" in found["failures"][0]["error"]
+            assert [failure.id for failure in found.failures] == [case.id]
+            assert "Remedy" in found.failures[0].error
 
     def test_of_a_healthy_run_that_does_not_fit(self, world: World, run: Path, tmp_path: Path) -> None:
         with pytest.raises(UsageError, match="shares 3 cases"):
@@ -389,7 +386,7 @@ class TestRefusals:
             ("seed", {"seed": 1}),
         ],
     )
-    def test_of_what_the_preset_would_not_heed(self, flag: str, given: dict[str, Any]) -> None:
+    def test_of_what_the_preset_would_ignore(self, flag: str, given: dict[str, Any]) -> None:
         with pytest.raises(UsageError, match=f"--preset ifl2021 with --{flag}"):
             Options(preset="ifl2021", **given)
         Options(preset="ifl2021", space="all", dataset="brats")

@@ -12,7 +12,7 @@ from sklearn.metrics import average_precision_score, precision_recall_curve, roc
 
 from anofield.bootstrap import voxel_metrics
 from anofield.curves import exact_curve
-from anofield.evaluate.pooled import PooledScores, count_case, stack_counts
+from anofield.evaluation.pooled import PooledScores, count_case, stack_counts
 
 ANY = st.floats(-(2.0**100), 2.0**100, width=32)
 TIED = st.integers(-4, 4).map(float)
@@ -30,6 +30,7 @@ def pooled_of(scores: np.ndarray, truth: np.ndarray, keep: int, pieces: int = 3)
     return pooled
 
 
+@pytest.mark.slow
 @given(PAIRS)
 @settings(max_examples=150, deadline=None)
 def test_what_is_kept_equals_scikit_learn_ties_included(pairs: list[tuple[float, bool]]) -> None:
@@ -50,6 +51,7 @@ def test_what_is_kept_equals_scikit_learn_ties_included(pairs: list[tuple[float,
     assert pooled.bounds(curve)["ap"] == pytest.approx((curve.average_precision(),) * 2, nan_ok=True)
 
 
+@pytest.mark.slow
 @given(PAIRS)
 @settings(max_examples=60, deadline=None)
 def test_every_corner_gives_its_counts(pairs: list[tuple[float, bool]]) -> None:
@@ -62,6 +64,7 @@ def test_every_corner_gives_its_counts(pairs: list[tuple[float, bool]]) -> None:
     assert (found.true_positives[-1], found.false_positives[-1]) == (truth.sum(), (~truth).sum())
 
 
+@pytest.mark.slow
 @given(PAIRS, st.floats(1.0, 1.001))
 @settings(max_examples=20, deadline=None)  # each fills two rows of 4 million counters
 def test_what_is_rounded_lies_within_its_bounds(pairs: list[tuple[float, bool]], spread: float) -> None:
@@ -76,6 +79,7 @@ def test_what_is_rounded_lies_within_its_bounds(pairs: list[tuple[float, bool]],
         assert low - 1e-12 <= exact <= high + 1e-12
 
 
+@pytest.mark.slow
 def test_rounding_millions_of_scores_moves_the_metrics_by_less_than_a_ten_thousandth() -> None:
     generator = np.random.default_rng(0)
     truth = generator.random(400_000) < 0.02
@@ -88,6 +92,7 @@ def test_rounding_millions_of_scores_moves_the_metrics_by_less_than_a_ten_thousa
         assert getattr(rounded.curve(), metric)() == pytest.approx(exact, abs=1e-4)
 
 
+@pytest.mark.slow
 def test_memory_is_given_back_when_scores_are_rounded() -> None:
     pooled = PooledScores(keep=100)
     for seed in range(5):
@@ -98,6 +103,7 @@ def test_memory_is_given_back_when_scores_are_rounded() -> None:
     assert pooled.curve().positives + pooled.curve().negatives == 300
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("keep", [10, 10_000])
 def test_the_quantile_of_healthy_voxels_is_exceeded_by_few_enough(keep: int) -> None:
     scores = np.random.default_rng(0).normal(size=5000).astype(np.float32)

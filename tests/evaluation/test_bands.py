@@ -10,8 +10,8 @@ import pytest
 from sklearn.metrics import precision_recall_curve, roc_curve
 
 from anofield import bootstrap
-from anofield.evaluate.bands import RATES, RECALLS, curve_bands
-from anofield.evaluate.pooled import count_case
+from anofield.evaluation.bands import RATES, RECALLS, curve_bands
+from anofield.evaluation.pooled import count_case
 
 CASES, VOXELS = 6, 400
 
@@ -47,10 +47,10 @@ def test_a_single_resample_is_the_curve_of_the_repeated_voxels(drawn: list[int])
     scores, truth = (np.concatenate(parts) for parts in zip(*repeated, strict=True))
     precision, recall, _ = precision_recall_curve(truth, scores)
     rising = np.searchsorted(recall[::-1][1:], RECALLS[1:])
-    np.testing.assert_allclose(bands["precision_recall"]["low"][1:], precision[::-1][1:][rising], atol=1e-5)
+    np.testing.assert_allclose(bands["precision_recall"].low[1:], precision[::-1][1:][rising], atol=1e-5)
     fpr, tpr, _ = roc_curve(truth, scores, drop_intermediate=False)
-    np.testing.assert_allclose(bands["roc"]["high"], np.interp(RATES, fpr, tpr), atol=1e-5)
-    assert bands["roc"]["low"] == bands["roc"]["high"]
+    np.testing.assert_allclose(bands["roc"].high, np.interp(RATES, fpr, tpr), atol=1e-5)
+    assert bands["roc"].low == bands["roc"].high
 
 
 def test_scans_of_one_subject_have_no_band_and_more_subjects_a_narrower_one() -> None:
@@ -59,8 +59,8 @@ def test_scans_of_one_subject_have_no_band_and_more_subjects_a_narrower_one() ->
         found = curve_bands(evidence(seeds, subjects=subjects), "s", weights).get("precision_recall")
         if found is None:
             return 0.0
-        assert (np.array(found["low"]) <= found["high"]).all()
-        return float(np.mean(np.array(found["high"]) - found["low"]))
+        assert (np.array(found.low) <= found.high).all()
+        return float(np.mean(np.array(found.high) - found.low))
 
     one = width(["a"] * CASES, list(range(CASES)))
     few = width([str(n) for n in range(CASES)], list(range(CASES)))
@@ -72,9 +72,9 @@ def test_the_froc_band_goes_along_the_points_as_they_are_drawn() -> None:
     counts = [[(0, 0), (1, 2), (2, 4)], [(1, 0), (1, 0), (2, 8)]]  # (found, false) at falling thresholds
     both = evidence([1, 2], counts)
     found = curve_bands(both, "s", np.array([[1.0, 1.0]]))["froc"]
-    assert found["x"] == [0, 1, 6] and found["low"] == found["high"] == [0.25, 0.5, 1.0]
+    assert found.x == [0, 1, 6] and found.low == found.high == [0.25, 0.5, 1.0]
     first = curve_bands(both, "s", np.array([[2.0, 0.0]]))["froc"]
-    assert first["low"] == [0, 0.25, 1.0]  # at 1 half way between its own points at 0 and 2, level beyond 4
+    assert first.low == [0, 0.25, 1.0]  # at 1 half way between its own points at 0 and 2, level beyond 4
 
 
 def test_what_is_undefined_has_no_band() -> None:

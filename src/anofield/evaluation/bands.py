@@ -7,30 +7,32 @@ from numpy.typing import NDArray
 
 from anofield import bootstrap
 from anofield.bootstrap import Weights
-from anofield.evaluate.card import Evidence, froc_samples, rests_on
-from anofield.evaluate.pooled import stack_counts
-from anofield.typing import Json
+from anofield.evaluation.evidence import Evidence
+from anofield.evaluation.metrics import froc_samples, rests_on
+from anofield.evaluation.parts import Band
+from anofield.evaluation.pooled import stack_counts
 
-RECALLS = np.linspace(0, 1, 101)  # at which a band is measured; more cannot be seen
+RECALLS = np.linspace(0, 1, 101)  # at which a band is measured; more would not be visible
 RATES = RECALLS**2  # false-positive rates, dense near 0, where the curve is steep
 
 Rows = NDArray[np.float64]  # (resample, place)
 
 
-def curve_bands(evidence: Evidence, name: str, weights: Weights) -> Json:
-    """Bands of a score's curves, each as `x`, `low` and `high`; those of undefined curves are left out.
+def curve_bands(evidence: Evidence, name: str, weights: Weights) -> dict[str, Band]:
+    """Bands of a score's curves; undefined curves are left out.
 
-    Cases are pooled in the bins of 0.4 % that are kept of each, for some resamples at a time, so that memory does not
-    grow with voxels. Bands of few subjects are too narrow, as all such intervals, and of fewer than two there are none.
+    Cases are pooled from their coarse counts (bins of 0.4 %), some resamples at a time, so that memory does not grow
+    with the number of voxels. Bands of few subjects are too narrow, like all such intervals; fewer than two subjects
+    give no band.
 
     Args:
-        evidence: What the curves were measured on.
+        evidence: Evidence of the run.
         name: The score.
-        weights: How often each case was drawn, (resample, case).
+        weights: Number of times that each case was drawn, (resample, case).
 
     Returns:
         `precision_recall` (precision at a recall), `roc` (sensitivity at a false-positive rate) and `froc` (lesion
-        recall at so many false findings per scan).
+        recall at a number of false findings per scan).
     """
     if rests_on(evidence, name, "ap") < bootstrap.LEAST_SUBJECTS:
         return {}
@@ -43,17 +45,17 @@ def curve_bands(evidence: Evidence, name: str, weights: Weights) -> Json:
         "roc": band(RATES, sensitivity),
         "froc": _froc_band(evidence, name, own),
     }
-    return {key: found for key, found in bands.items() if found}
+    return {key: found for key, found in bands.items() if found is not None}
 
 
-def band(places: NDArray[np.float64], samples: Rows) -> Json:
-    """Interval at each place over the resamples in which the curve is defined; empty if it never is."""
+def band(places: NDArray[np.float64], samples: Rows) -> Band | None:
+    """Interval at each place over the resamples with a defined curve; None if there are none."""
     known = samples[np.isfinite(samples).all(axis=1)]
     if not known.size:
-        return {}
+        return None
     tail = 50 * (1 - bootstrap.LEVEL)
     low, high = np.percentile(known, (tail, 100 - tail), axis=0)
-    return {"x": places.round(5).tolist(), "low": low.round(5).tolist(), "high": high.round(5).tolist()}
+    return Band(x=places.round(5).tolist(), low=low.round(5).tolist(), high=high.round(5).tolist())
 
 
 def _heights(pooled: NDArray[np.float64]) -> tuple[Rows, Rows]:
@@ -70,17 +72,17 @@ def _heights(pooled: NDArray[np.float64]) -> tuple[Rows, Rows]:
     return precision, sensitivity
 
 
-def _froc_band(evidence: Evidence, name: str, own: Weights) -> Json:
+def _froc_band(evidence: Evidence, name: str, own: Weights) -> Band | None:
     """Band of the FROC at the false findings per scan of its own points."""
     if not evidence.froc.get(name):
-        return {}
+        return None
     recall, false = froc_samples(evidence, name, own)
     places = np.unique(froc_samples(evidence, name, np.ones((1, own.shape[1])))[1])
     heights = [_along(places, x, y) for x, y in zip(false, recall, strict=True)]
-    return band(places, np.stack(heights)) if np.isfinite(places).all() else {}
+    return band(places, np.stack(heights)) if np.isfinite(places).all() else None
 
 
 def _along(places: NDArray[np.float64], x: NDArray[np.float64], y: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Height of the line through the points (x, y), as it is drawn, at the places; level beyond its ends."""
+    """Height of the line through the points (x, y) at the places; constant beyond its ends."""
     order = np.lexsort((y, x))
     return np.asarray(np.interp(places, x[order], y[order]))

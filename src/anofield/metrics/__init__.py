@@ -1,1 +1,0 @@
-"""Metrics of anomaly maps: voxels, lesions, surfaces, whole scans, and how sure their figures are."""
