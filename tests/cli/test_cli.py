@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import json
 import os
 import signal
@@ -14,18 +15,19 @@ from typing import Any
 import numpy as np
 import pytest
 
-from anofield import __version__
-from anofield.cli import app, prepare
+from anofield._version import __version__
+from anofield.cli import loaded, prepare
+from anofield.cli._verbs import VERBS, load
 from anofield.data.classes import PAPER_CENTERS
 from anofield.data.nt import write_centers_pickle
 from anofield.data.store import Store
 from anofield.errors import Interrupted
-from anofield.phantom.cohort import write_case
+from anofield.phantom.cohort import Cohort, write_case
 
 Run = Callable[..., Any]
-VERBS = [str(verb.name) for verb in app.registered_commands]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("verb", VERBS)
 @pytest.mark.parametrize("option", ["--help", "-h"])
 def test_every_verb_explains_itself(verb: str, option: str, anofield: Run) -> None:
@@ -39,6 +41,43 @@ def test_help_lists_every_verb_and_the_exit_codes(anofield: Run) -> None:
     assert ended.code == 0
     assert all(verb in ended.out for verb in VERBS)
     assert "Exit codes" in ended.out and "130/143" in ended.out
+
+
+def test_the_help_of_the_program_has_the_first_line_of_every_verb() -> None:
+    verbs = loaded().commands
+    assert {name: inspect.cleandoc(verb.help).splitlines()[0] for name, verb in verbs.items()} == VERBS
+    assert all(verb.name == name for name, verb in verbs.items())
+
+
+@pytest.mark.parametrize("verb", ["prepare", "calibrate", "detect", "evaluate"])
+def test_cases_can_be_shared_among_processes(verb: str) -> None:
+    options = {option.name: option for option in load(verb).params}
+    assert (options["workers"].default, options["scheduler"].default) == (1, None)
+
+
+NO_VERB = """
+import sys
+from anofield.cli import main
+sys.argv = ["anofield", "--help"]
+try:
+    main()
+except SystemExit as stop:
+    assert not stop.code
+heavy = {"torch", "numpy", "pydantic", *(f"anofield.cli.{verb}" for verb in %r)} & set(sys.modules)
+assert not heavy, heavy
+"""
+
+
+@pytest.mark.slow
+def test_the_help_of_the_program_imports_no_verb() -> None:
+    code = NO_VERB % sorted(VERBS)
+    ended = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert ended.returncode == 0, ended.stderr
+
+
+def test_a_verb_with_a_typing_error_is_suggested(anofield: Run) -> None:
+    ended = anofield("prapare")
+    assert ended.code == 2 and "Did you mean 'prepare'?" in ended.err
 
 
 LIGHT = """
@@ -57,9 +96,10 @@ assert "torch" not in sys.modules
 """
 
 
+@pytest.mark.slow
 def test_help_and_the_modules_before_the_field_do_not_import_torch() -> None:
     ended = subprocess.run(
-        [sys.executable, "-c", LIGHT.format(verbs=VERBS)], capture_output=True, text=True, check=False
+        [sys.executable, "-c", LIGHT.format(verbs=list(VERBS))], capture_output=True, text=True, check=False
     )
     assert ended.returncode == 0, ended.stderr
 
@@ -73,7 +113,7 @@ def test_info_is_json_when_asked(anofield: Run) -> None:
     ended = anofield("info", "--json")
     content = json.loads(ended.out)
     assert ended.code == 0
-    assert content["anofield"] == __version__ and content["verbs"] == VERBS
+    assert content["anofield"] == __version__ and content["verbs"] == list(VERBS)
     assert content["devices"][0].startswith("cpu") and content["packages"]["torch"]
     assert __version__ in anofield("info").out
 
@@ -116,7 +156,7 @@ def test_a_signal_ends_with_its_own_code_and_says_how_to_go_on(
     monkeypatch.setattr("anofield.data.cohort.find.find_cases", lambda *a, **k: os.kill(os.getpid(), number))
     ended = anofield("prepare", "-i", tmp_path, "-o", tmp_path / "s.zarr")
     assert ended.code == 128 + number == Interrupted(number).exit_code
-    assert "goes on where it stopped" in ended.err and "Traceback" not in ended.err
+    assert "resumes where it stopped" in ended.err and "Traceback" not in ended.err
 
 
 def test_a_defect_is_1_and_shows_where(anofield: Run, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
@@ -134,6 +174,7 @@ def test_too_little_memory_is_6(anofield: Run, monkeypatch: pytest.MonkeyPatch, 
     assert ended.code == 6 and "12 GiB" in ended.err and "Remedy" in ended.err and "Traceback" not in ended.err
 
 
+@pytest.mark.slow
 def test_phantom_then_prepare_is_a_store_with_labels(anofield: Run, tmp_path: Path) -> None:
     ended = anofield("phantom", "-o", tmp_path / "p", "--healthy", 1, "--lesion", 1, "--size", 32, "--layout", "brats")
     assert ended.code == 0
@@ -144,20 +185,22 @@ def test_phantom_then_prepare_is_a_store_with_labels(anofield: Run, tmp_path: Pa
     result = json.loads(ended.out)
     assert ended.code == 0 and result["done"] == 2 and result["resolution"] == 16 and result["failures"] == []
     store = Store(tmp_path / "s.zarr")
-    assert [bool(store.label(row).any()) for row in (0, 1)] == [False, True]
+    labels = [store.label(row) for row in (0, 1)]
+    assert [label is not None and bool(label.any()) for label in labels] == [False, True]
     assert json.loads(anofield(*command).out) == result
 
 
 def test_the_names_of_recipes_are_those_of_the_library() -> None:
     from typing import get_args
 
-    from anofield.data.prepare import RecipeName
+    from anofield.data.recipe import RecipeName
 
-    assert [name.value for name in prepare.RecipeName] == list(get_args(RecipeName))
+    assert get_args(prepare.RecipeName) == get_args(RecipeName)
 
 
+@pytest.mark.slow
 def test_the_option_names_of_2021_prepare_as_published(anofield: Run, tmp_path: Path) -> None:
-    write_case(tmp_path / "brats", "brats", "native", 3, 0, "glioma", "T2w")
+    write_case(tmp_path / "brats", Cohort("brats", seed=3), 0, "glioma")
     write_centers_pickle(tmp_path / "pix.cp", PAPER_CENTERS)
     words = [
         "--dataset",

@@ -7,29 +7,13 @@ import signal
 import sys
 import traceback
 from types import FrameType
-from typing import Annotated, NoReturn
+from typing import Annotated, Any, NoReturn
 
 import typer
+from typer.main import get_command
 
-from anofield import __version__
-from anofield.cli import (
-    baseline,
-    benchmark,
-    calibrate,
-    check,
-    demo,
-    detect,
-    evaluate,
-    export,
-    import_,
-    info,
-    mood,
-    phantom,
-    prepare,
-    report,
-    sample,
-    train,
-)
+from anofield._version import __version__
+from anofield.cli._verbs import VERBS, Verbs, load
 from anofield.errors import AnofieldError, Interrupted
 
 EPILOG = (
@@ -38,17 +22,14 @@ EPILOG = (
 )
 
 app = typer.Typer(
+    cls=Verbs,
     name="anofield",
-    help="Learn healthy brain anatomy from scans, and show voxel by voxel where a new scan departs from it.",
+    help="Learn healthy brain anatomy from scans, and show voxel by voxel where a new scan differs from it.",
     epilog=EPILOG,
     no_args_is_help=True,
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-VERBS = (demo, phantom, check, prepare, train, sample, calibrate, detect, evaluate, report, import_, export, mood, info)
-for verb in (*VERBS, benchmark):
-    app.command(name=verb.__name__.rpartition(".")[2].rstrip("_"))(verb.command)
-app.add_typer(baseline.app, name="baseline")
 
 
 def _version(wanted: bool) -> None:
@@ -69,29 +50,33 @@ def _root(
 
 
 def main() -> NoReturn:
-    """Run the command line; every `AnofieldError` ends with its own exit code and no traceback."""
+    """Run the command line; every `AnofieldError` ends with the exit code of its kind and without a traceback."""
     _on_signals()
     try:
         app()
-    except Interrupted as stop:
-        _tell(stop)
-        sys.exit(stop.exit_code)
-    except AnofieldError as error:
+    except (AnofieldError, Interrupted) as error:
         _tell(error)
         sys.exit(error.exit_code)
     except MemoryError as error:
         _tell(f"out of memory ({error}). Remedy: a smaller --res, or fewer workers.")
         sys.exit(6)
-    except Exception as error:  # noqa: BLE001 - the last word of the program
+    except Exception as error:  # noqa: BLE001 - the last handler of the program
         os.environ["ANOFIELD_DEBUG"] = "1"
         _tell(f"this is a defect of anofield {__version__}, please report it: {type(error).__name__}: {error}")
         sys.exit(1)
     sys.exit(0)
 
 
+def loaded() -> Any:
+    """The whole command line with every verb imported, for code that reads its options."""
+    root: Any = get_command(app)
+    root.commands = {name: load(name) for name in VERBS}
+    return root
+
+
 def _on_signals() -> None:
     def stop(number: int, frame: FrameType | None) -> None:
-        raise Interrupted(number, "Finished cases are kept; the same command goes on where it stopped.")
+        raise Interrupted(number, "Finished cases are kept; the same command resumes where it stopped.")
 
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, stop)

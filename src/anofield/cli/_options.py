@@ -1,80 +1,157 @@
-"""Options that several verbs share, and how verbs end."""
+"""Options that several verbs share, single or in groups, and the output and exit codes of verbs."""
 
 from __future__ import annotations
 
 import json
 import sys
 from collections.abc import Sequence
-from enum import StrEnum
+from dataclasses import dataclass
 from importlib.metadata import entry_points
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeAlias
 
 import typer
 
 from anofield._progress import say
 from anofield._words import counted
-from anofield.errors import CohortError
+from anofield.errors import CohortError, UsageError
 
 if TYPE_CHECKING:
-    from anofield.data.parallel import Failure
+    from anofield.data.cohort.case import Case
+    from anofield.data.parallel import Failure, Spread
+    from anofield.detect.model import Model
 
-OWN_SCORES = ("deviation", "crps", "cross-entropy", "tail-probability", "intensity")  # to name them without torch
+OWN_SCORES = (
+    "deviation",
+    "crps",
+    "cross-entropy",
+    "tail-probability",
+    "intensity",
+)  # to name them without torch
 
 
 def score_names() -> list[str]:
-    """Scores of this package, then those that others install; `DetectOptions` has the last word on a name."""
+    """Scores of this package, then those of other packages; `DetectOptions` makes the final check of a name."""
     return list(dict.fromkeys([*OWN_SCORES, *(point.name for point in entry_points(group="anofield.scores"))]))
 
 
+Dataset: TypeAlias = Literal["auto", "hcp", "brats", "bids", "folder"]
+
 Json = Annotated[bool, typer.Option("--json", help="Print the result as JSON on stdout.")]
 Device = Annotated[str, typer.Option("--device", "-d", help="auto, cpu, cuda[:N] or mps.")]
-Force = Annotated[bool, typer.Option("--force", help="Do again what is already done.")]
-Workers = Annotated[int, typer.Option("--workers", min=1, help="Local worker processes (extra: cluster).")]
+Force = Annotated[bool, typer.Option("--force", help="Repeat finished work.")]
+Workers = Annotated[int, typer.Option("--workers", min=1, help="Local worker processes.")]
+Scheduler = Annotated[str | None, typer.Option("--scheduler", help="Running Dask scheduler (extra: cluster).")]
 Experiment = Annotated[Path, typer.Option("--model", "-m", help="Experiment directory.")]
-
-
-class Dataset(StrEnum):
-    """How a cohort is laid out on disk."""
-
-    auto = "auto"
-    hcp = "hcp"
-    brats = "brats"
-    bids = "bids"
-    folder = "folder"
-
-
-class Precision(StrEnum):
-    """Of the matrix products."""
-
-    auto = "auto"
-    float32 = "float32"
-    bfloat16 = "bfloat16"
-
-
-class Tail(StrEnum):
-    """Which departures the deviation counts."""
-
-    bright = "bright"
-    dark = "dark"
-    both = "both"
-
-
-ScoreOption = Annotated[
-    str | None,
-    typer.Option("--score", help=f"Score of the anomaly map, by default deviation: {', '.join(score_names())}."),
+RunFolder = Annotated[Path, typer.Option("--output", "-o", help="Folder of the run.")]
+Epoch = Annotated[str, typer.Option("--epoch", help="Checkpoint: latest or a number.")]
+Quick = Annotated[bool, typer.Option("--quick", help="Smaller and rougher, to check that everything works.")]
+Quantile = Annotated[float, typer.Option("--quantile", help="Share of healthy brain voxels below the threshold.")]
+Precision = Annotated[
+    Literal["auto", "float32", "bfloat16"],
+    typer.Option("--precision", help="Number format of matrix products; auto: bfloat16 where it is fast."),
 ]
-TailOption = Annotated[Tail | None, typer.Option("--tail", help="Departures that deviation counts; default bright.")]
 DatasetOption = Annotated[Dataset, typer.Option("--dataset", case_sensitive=False, help="Layout of the input tree.")]
-ModalityOption = Annotated[str, typer.Option("--modality", help="T2w, T1w, FLAIR, T1c; BIDS: any suffix.")]
-Filter = Annotated[str, typer.Option("--filter", help="BIDS entities, for example acq=highres,run=1.")]
-Label = Annotated[str | None, typer.Option("--label", help="Lesion truth: pattern with {id}, or a folder.")]
-Mask = Annotated[str | None, typer.Option("--mask", help="Brain masks: pattern with {id}, or a folder.")]
-Scheduler = Annotated[str | None, typer.Option("--scheduler", help="Address of a running Dask scheduler.")]
+SCANS = "Scan, folder, quoted glob or manifest (.tsv)."
+
+
+@dataclass(frozen=True)
+class Input:
+    """Scans of a cohort, and the place of their brain masks."""
+
+    source: Annotated[str, typer.Option("--input", "-i", help=SCANS)]
+    dataset: DatasetOption = "auto"
+    modality: Annotated[str, typer.Option("--modality", help="T2w, T1w, FLAIR, T1c; BIDS: any suffix.")] = "T2w"
+    filter_: Annotated[str, typer.Option("--filter", help="BIDS entities, for example acq=highres,run=1.")] = ""
+    mask: Annotated[str | None, typer.Option("--mask", help="Brain masks: pattern with {id}, or a folder.")] = None
+
+    def cases(self) -> list[Case]:
+        """The cases that these options name."""
+        return self._find()
+
+    def _find(self, label: str | None = None) -> list[Case]:
+        from anofield.data.cohort.bids import parse_entities
+        from anofield.data.cohort.find import find_cases
+
+        entities = parse_entities(self.filter_)
+        how = {"dataset": self.dataset, "modality": self.modality}
+        return find_cases(self.source, **how, entities=entities, label=label, mask=self.mask)
+
+
+@dataclass(frozen=True)
+class HealthyInput(Input):
+    """Scans to calibrate on."""
+
+    source: Annotated[str, typer.Option("--input", "-i", help="Healthy scans that were not trained on.")]
+
+
+@dataclass(frozen=True)
+class LabelledInput(Input):
+    """Scans of a cohort, and the places of their brain masks and lesion labels."""
+
+    label: Annotated[str | None, typer.Option("--label", help="Lesion labels: pattern with {id}, or a folder.")] = None
+
+    def cases(self) -> list[Case]:
+        """The cases that these options name."""
+        return self._find(self.label)
+
+
+@dataclass(frozen=True)
+class Work:
+    """Processes that share the cases of a run."""
+
+    workers: Workers = 1
+    scheduler: Scheduler = None
+
+    def spread(self) -> Spread:
+        """Where the work on cases runs."""
+        from anofield.data.parallel import Spread
+
+        return Spread(self.workers, self.scheduler)
+
+
+@dataclass(frozen=True)
+class Trained:
+    """A trained model, and the device that it uses."""
+
+    model: Experiment
+    device: Device = "auto"
+    precision: Precision = "auto"
+
+    def load(self, **how: Any) -> Model:
+        """Open the model; further arguments are those of `load_model`."""
+        from anofield.detect.model import load_model
+
+        return load_model(self.model, device=self.device, precision=self.precision, **how)
+
+
+def listed(text: str) -> tuple[str, ...]:
+    """The names in a text, separated by commas.
+
+    >>> listed("crps, intensity"), listed("")
+    (('crps', 'intensity'), ())
+    """
+    return tuple(name.strip() for name in text.split(",") if name.strip())
+
+
+def resolution_of(text: str) -> int | None:
+    """Lattice voxels per axis; None for `full`.
+
+    Raises:
+        UsageError: The text is neither a whole number nor `full`.
+    """
+    if text != "full" and not text.isdecimal():
+        raise UsageError(f"--res {text}", remedy="give a whole number of voxels per axis, or full")
+    return None if text == "full" else int(text)
+
+
+def print_result(result: Any, text: str, *, as_json: bool) -> None:
+    """Print a result on stdout, as JSON or as text."""
+    sys.stdout.write((json.dumps(result, indent=2) if as_json else text) + "\n")
 
 
 def finish(result: Any, failures: Sequence[Failure], done: int, *, as_json: bool, text: str = "") -> None:
-    """Print the result, name the failures on stderr and end with 0, 3 (some failed) or 4 (none was usable).
+    """Print the result, name the failures on stderr and end with 0, 3 (some failed) or 4 (none could be used).
 
     Raises:
         CohortError: No case succeeded.
@@ -82,8 +159,9 @@ def finish(result: Any, failures: Sequence[Failure], done: int, *, as_json: bool
     for failure in failures:
         say(f"failed {failure.id}: {failure.error}")
     if failures and not done:
-        raise CohortError(f"none of {counted(len(failures), 'case')} could be used", remedy="mend the errors above")
-    sys.stdout.write((json.dumps(result, indent=2) if as_json else text) + "\n" if as_json or text else "")
+        raise CohortError(f"none of {counted(len(failures), 'case')} could be used", remedy="fix the errors above")
+    if as_json or text:
+        print_result(result, text, as_json=as_json)
     if failures:
         say(f"{counted(done, 'case')} done, {len(failures)} failed (named above)")
         raise typer.Exit(3)

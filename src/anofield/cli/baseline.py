@@ -1,50 +1,64 @@
-"""`anofield baseline NAME train|calibrate|detect`: methods to compare with, through the same stores and runs."""
+"""`anofield baseline NAME train|calibrate|detect`: other methods on the same stores and with the same runs."""
 
 from __future__ import annotations
 
-import json
 import sys
-import time
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from anofield._words import counted
-from anofield.cli._detection import (
-    EdgeMm,
-    GaussianMm,
-    MinimumMm,
-    NativeEdgeMm,
-    RimMm,
-    Standardise,
-    run_cases,
-    switches_of,
-)
+from anofield.cli._detection import Filters, filters_from
 from anofield.cli._options import (
-    Dataset,
-    DatasetOption,
     Device,
-    Filter,
     Force,
+    HealthyInput,
     Json,
-    Label,
-    Mask,
-    ModalityOption,
-    Scheduler,
-    Tail,
-    Workers,
+    LabelledInput,
+    Quantile,
+    RunFolder,
+    Work,
     finish,
-)  # fmt: skip
+    print_result,
+)
+from anofield.cli._parameters import expanded
+from anofield.cli._tables import table
+from anofield.errors import UsageError
 
 if TYPE_CHECKING:
     from anofield.baselines.run import TrainedBaseline
-    from anofield.detect.method import RunOptions
+    from anofield.detect.options import BaselineOptions
 
-app = typer.Typer(help="Train, calibrate and run a method to compare with; `anofield baseline list` names them.")
+app = typer.Typer(
+    name="baseline",
+    help="Train, calibrate and run a baseline; `anofield baseline list` lists all baselines.",
+    add_completion=False,
+)
 
-Folder = Annotated[Path, typer.Option("--model", "-m", help="Folder of the trained baseline.")]
-TailOption = Annotated[Tail, typer.Option("--tail", help="Departures that count.")]
+
+@dataclass(frozen=True)
+class Chosen:
+    """A trained baseline, and the device that it uses."""
+
+    model: Annotated[Path, typer.Option("--model", "-m", help="Folder of the trained baseline.")]
+    device: Device = "auto"
+
+    def load(self, name: str, filters: dict[str, Any]) -> tuple[TrainedBaseline, BaselineOptions]:
+        """The baseline of this name, and the options of its run.
+
+        Raises:
+            UsageError: The folder holds another baseline.
+        """
+        from anofield.baselines.run import baseline_options, load_baseline
+
+        opened = load_baseline(self.model, device=self.device)
+        if opened.name != name:
+            raise UsageError(
+                f"holds the baseline {opened.name}, not {name}", where=self.model, remedy=f"name {opened.name}"
+            )
+        return opened, baseline_options(name, filters_from(filters))
 
 
 @app.callback(invoke_without_command=True)
@@ -55,140 +69,94 @@ def _named(context: typer.Context, name: Annotated[str, typer.Argument(help="Nam
     from anofield.baselines.registry import known_baselines
 
     names = list(known_baselines()) if name == "list" else [name]
-    sys.stdout.write("\n".join(_described(name) for name in names) + "\n")
+    sys.stdout.write(table([row for name in names for row in _described(name)]) + "\n")
 
 
 @app.command("train")
 def _train(
     context: typer.Context,
-    store: Annotated[Path, typer.Option("--data", help="Store of prepared healthy people.")],
+    store: Annotated[Path, typer.Option("--data", help="Store of prepared healthy subjects.")],
     output: Annotated[Path, typer.Option("--output", "-o", help="Folder of the baseline.")],
-    seed: Annotated[int, typer.Option("--seed", min=0, help="Of everything random.")] = 0,
-    setting: Annotated[list[str] | None, typer.Option("--set", help="key=value; `anofield baseline NAME`.")] = None,
+    seed: Annotated[int, typer.Option("--seed", min=0, help="Seed of all random numbers.")] = 0,
+    setting: Annotated[
+        list[str] | None, typer.Option("--set", help="KEY=VALUE; `anofield baseline NAME` lists the keys.")
+    ] = None,
     device: Device = "auto",
     force: Force = False,
     json_: Json = False,
 ) -> None:
-    """Train on the healthy people of a store."""
+    """Train on the healthy subjects of a store."""
     from anofield.baselines.run import make_settings, train_baseline
     from anofield.data.store import Store
 
     settings = make_settings(context.obj, {"seed": seed, **_changes(setting or [])})
     made = train_baseline(context.obj, Store(store), output, settings, device=device, force=force)
-    about = {"name": made.name, "folder": str(output), "cases": len(made.training_ids), "losses": list(made.losses),
-             "seconds": made.training_seconds, "hash": made.hash}  # fmt: skip
-    people = counted(len(made.training_ids), "person", "people")
-    text = f"{made.name}: {people}, {made.training_seconds:.1f} s, written to {output}"
-    sys.stdout.write((json.dumps(about, indent=2) if json_ else text) + "\n")
+    about = {"name": made.name, "folder": str(output), "cases": len(made.training_ids), "losses": made.info.losses,
+             "seconds": made.info.seconds, "hash": made.hash}  # fmt: skip
+    subjects = counted(len(made.training_ids), "subject")
+    print_result(about, f"{made.name}: {subjects}, {made.info.seconds:.1f} s, written to {output}", as_json=json_)
 
 
 @app.command("calibrate")
+@expanded
 def _calibrate(
+    *,
     context: typer.Context,
-    model: Folder,
-    source: Annotated[str, typer.Option("--input", "-i", help="Healthy scans that were not trained on.")],
-    dataset: DatasetOption = Dataset.auto,
-    modality: ModalityOption = "T2w",
-    filter_: Filter = "",
-    mask: Mask = None,
-    quantile: Annotated[float, typer.Option("--quantile", help="Share of healthy brain below the threshold.")] = 0.999,
-    tail: TailOption = Tail.bright,
-    rim_mm: RimMm = None,
-    minimum_mm: MinimumMm = None,
-    gaussian_mm: GaussianMm = None,
-    edge_mm: EdgeMm = None,
-    native_edge_mm: NativeEdgeMm = None,
-    standardise: Standardise = None,
-    device: Device = "auto",
+    chosen: Chosen,
+    scans: HealthyInput,
+    quantile: Quantile = 0.999,
+    filters: Filters,
+    work: Work,
     json_: Json = False,
 ) -> None:
     """Set the threshold so that a known share of healthy brain lies above it."""
-    switches = switches_of(locals())
-    from anofield.data.cohort.bids import parse_entities
-    from anofield.data.cohort.find import find_cases
     from anofield.data.parallel import failures_of
     from anofield.detect.calibrate import calibrate
 
-    opened, options = _open(context.obj, model, device, **switches)
-    entities = parse_entities(filter_)
-    cases = find_cases(source, dataset=dataset.value, modality=modality, entities=entities, mask=mask)
-    content, outcomes = calibrate(cases, opened, options, quantile=quantile)
-    text = f"Threshold {content['thresholds'][context.obj]:.4f}. Meaning: {content['meaning']}."
-    finish(content, failures_of(outcomes), len(content["cases"]), as_json=json_, text=text)
+    method, options = chosen.load(context.obj, filters)
+    info, outcomes = calibrate(scans.cases(), method, options, quantile=quantile, spread=work.spread())
+    text = f"Threshold {info.thresholds[context.obj]:.4f}. Meaning: {info.meaning}."
+    finish(info.model_dump(mode="json"), failures_of(outcomes), len(info.cases), as_json=json_, text=text)
 
 
 @app.command("detect")
+@expanded
 def _detect(
+    *,
     context: typer.Context,
-    source: Annotated[str, typer.Option("--input", "-i", help="Scan, folder, quoted glob or manifest (.tsv).")],
-    model: Folder,
-    output: Annotated[Path, typer.Option("--output", "-o", help="Folder of the run.")],
-    dataset: DatasetOption = Dataset.auto,
-    modality: ModalityOption = "T2w",
-    filter_: Filter = "",
-    label: Label = None,
-    mask: Mask = None,
-    tail: TailOption = Tail.bright,
-    rim_mm: RimMm = None,
-    minimum_mm: MinimumMm = None,
-    gaussian_mm: GaussianMm = None,
-    edge_mm: EdgeMm = None,
-    native_edge_mm: NativeEdgeMm = None,
-    standardise: Standardise = None,
-    device: Device = "auto",
-    workers: Workers = 1,
-    scheduler: Scheduler = None,
+    scans: LabelledInput,
+    chosen: Chosen,
+    output: RunFolder,
+    filters: Filters,
+    work: Work,
     force: Force = False,
     json_: Json = False,
 ) -> None:
-    """Write a run like that of `anofield detect`; finished cases are skipped, failing ones do not stop the rest."""
-    switches = switches_of(locals())
-    from anofield.data.cohort.bids import parse_entities
-    from anofield.data.cohort.find import find_cases
+    """Write a run like that of `anofield detect`; finished cases are skipped, failing ones are recorded."""
+    from anofield.detect.run import detect_cases
 
-    start = time.monotonic()
-    opened, options = _open(context.obj, model, device, **switches)
-    entities = parse_entities(filter_)
-    cases = find_cases(source, dataset=dataset.value, modality=modality, entities=entities, label=label, mask=mask)
-    run, found, failures = run_cases(cases, opened, options, output, start=start, force=force, workers=workers,
-                                     scheduler=scheduler)  # fmt: skip
-    text = f"{counted(len(found), 'case')} written to {output}"
-    finish({**run, "results": found}, failures, len(found), as_json=json_, text=text)
-
-
-def _open(name: str, folder: Path, device: str, **filters: Any) -> tuple[TrainedBaseline, RunOptions]:
-    """The baseline and the options of its run.
-
-    Raises:
-        UsageError: The folder holds another baseline.
-    """
-    from anofield.baselines.run import baseline_options, load_baseline
-    from anofield.cli._detection import Preset, options_from
-    from anofield.errors import UsageError
-
-    opened = load_baseline(folder, device=device)
-    if opened.name != name:
-        raise UsageError(f"holds the baseline {opened.name}, not {name}", where=folder, remedy="give its own name")
-    return opened, baseline_options(name, options_from(Preset.default, None, "none", **filters).filters)
+    method, options = chosen.load(context.obj, filters)
+    run = detect_cases(scans.cases(), method, options, output, force=force, spread=work.spread())
+    text = f"{counted(len(run.cases), 'case')} written to {output}"
+    finish(run.plain(), run.failures, len(run.cases), as_json=json_, text=text)
 
 
 def _changes(words: list[str]) -> dict[str, Any]:
-    """`key=value` pairs.
+    """Parse `KEY=VALUE` pairs.
 
     Raises:
-        UsageError: One is no pair.
+        UsageError: A word is not a `KEY=VALUE` pair.
     """
-    from anofield.errors import UsageError
-
     for word in words:
         if "=" not in word:
-            raise UsageError(f"--set {word}", remedy="give key=value, for example --set steps=500")
+            raise UsageError(f"--set {word}", remedy="give KEY=VALUE, for example --set steps=500")
     return dict(word.split("=", 1) for word in words)
 
 
-def _described(name: str) -> str:
+def _described(name: str) -> list[tuple[str, str]]:
+    """Title, paper and options of a baseline, one row each; the first begins with its name."""
     from anofield.baselines.registry import find_baseline
 
     found = find_baseline(name)
     settings = ", ".join(f"{key}={field.default}" for key, field in found.settings_type.model_fields.items())
-    return f"{name:12} {found.title}\n{'':12} {found.paper}\n{'':12} {settings}"
+    return [(name, found.title), ("", found.paper), ("", settings)]

@@ -3,97 +3,56 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Annotated
-
-import typer
+from typing import TYPE_CHECKING
 
 from anofield._words import counted
-from anofield.cli._detection import (
-    EdgeMm,
-    ElasticMm,
-    GaussianMm,
-    IntensityOption,
-    MinimumMm,
-    NativeEdgeMm,
-    PoseOption,
-    PrecisionOption,
-    Preset,
-    PresetOption,
-    RecipeOption,
-    RimMm,
-    Seed,
-    Standardise,
-    load_scores,
-    options_from,
-    switches_of,
-)
-from anofield.cli._options import (
-    Dataset,
-    DatasetOption,
-    Device,
-    Experiment,
-    Filter,
-    Json,
-    Mask,
-    ModalityOption,
-    Precision,
-    TailOption,
-    finish,
-)  # fmt: skip
+from anofield.cli._detection import Filters, Fit, PresetOption, RecipeOption, options_from
+from anofield.cli._options import HealthyInput, Json, Quantile, Trained, Work, finish
+from anofield.cli._parameters import expanded
+from anofield.cli._tables import table
+
+if TYPE_CHECKING:
+    from anofield.detect.calibration import CalibrationInfo
 
 
+@expanded
 def command(
-    model: Experiment,
-    source: Annotated[str, typer.Option("--input", "-i", help="Healthy scans that were not trained on.")],
-    dataset: DatasetOption = Dataset.auto,
-    modality: ModalityOption = "T2w",
-    filter_: Filter = "",
-    mask: Mask = None,
+    *,
+    trained: Trained,
+    scans: HealthyInput,
     recipe: RecipeOption = None,
-    preset: PresetOption = Preset.default,
-    quantile: Annotated[float, typer.Option("--quantile", help="Share of healthy brain below the threshold.")] = 0.999,
-    tail: TailOption = None,
-    rim_mm: RimMm = None,
-    minimum_mm: MinimumMm = None,
-    gaussian_mm: GaussianMm = None,
-    edge_mm: EdgeMm = None,
-    native_edge_mm: NativeEdgeMm = None,
-    standardise: Standardise = None,
-    pose: PoseOption = None,
-    intensity_map: IntensityOption = None,
-    elastic_mm: ElasticMm = None,
-    seed: Seed = 0,
-    device: Device = "auto",
-    precision: PrecisionOption = Precision.auto,
+    preset: PresetOption = "default",
+    quantile: Quantile = 0.999,
+    filters: Filters,
+    fit: Fit,
+    work: Work,
     json_: Json = False,
 ) -> None:
     """Set each score's threshold so that a known share of healthy brain lies above it."""
-    switches = switches_of(locals())
-    from anofield.data.cohort.bids import parse_entities
-    from anofield.data.cohort.find import find_cases
     from anofield.data.parallel import failures_of
     from anofield.detect.calibrate import calibrate
-    from anofield.detect.calibration import calibration_path
-    from anofield.detect.thresholds import calibrated_settings
-    from anofield.field.model import load_model
+    from anofield.detect.calibration import settings_of
+    from anofield.detect.scores import load_scores
 
-    options = options_from(preset, None, "none", **switches)
-    load_scores()
-    loaded = load_model(model, device=device, precision=precision.value, recipe=recipe)
-    entities = parse_entities(filter_)
-    cases = find_cases(source, dataset=dataset.value, modality=modality, entities=entities, mask=mask)
-    content, outcomes = calibrate(cases, loaded, options, quantile=quantile)
-    thresholds = "\n".join(f"  {name:14} {value:.4f}" for name, value in content["thresholds"].items())
-    scans = counted(len(content["cases"]), "healthy scan")
-    text = f"Thresholds from {scans}:\n{thresholds}\nMeaning: {content['meaning']}"
-    text += _spread(content["kept"]["interval"], len(content["cases"]))
-    text += f"\nWritten to {calibration_path(loaded.path, calibrated_settings(options, loaded))}."
-    finish(content, failures_of(outcomes), len(content["cases"]), as_json=json_, text=text)
+    options, model = options_from(preset, fit=fit, filters=filters), trained.load(recipe=recipe)
+    load_scores(model.scores)
+    info, outcomes = calibrate(scans.cases(), model, options, quantile=quantile, spread=work.spread())
+    text = f"{_text(info)}\nWritten to {settings_of(model, options).path(model.path)}."
+    finish(info.model_dump(mode="json"), failures_of(outcomes), len(info.cases), as_json=json_, text=text)
 
 
-def _spread(interval: Sequence[float] | None, people: int) -> str:
-    """How sure the promise is."""
+def _text(info: CalibrationInfo) -> str:
+    count = len(info.cases)
+    thresholds = table([(name, f"{value:.4f}") for name, value in info.thresholds.items()], indent=2)
+    spread = _spread(info.kept.interval, count)
+    return f"Thresholds from {counted(count, 'healthy scan')}:\n{thresholds}\nMeaning: {info.meaning}{spread}"
+
+
+def _spread(interval: Sequence[float] | None, subjects: int) -> str:
+    """How well the threshold holds for new subjects, in words."""
     if interval is None:
-        return ".\nOne person says nothing about others: calibrate on more."
+        return ".\nOne subject says nothing about others: calibrate on more."
     low, high = (100 * share for share in interval)
-    return f";\nin new people, judged from these {people}, {low:.2g} to {high:.2g} % (95 % interval of the mean)."
+    return (
+        f";\nin new subjects, estimated from these {subjects}, {low:.2g} to {high:.2g} % (95 % interval of the mean)."
+    )

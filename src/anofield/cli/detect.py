@@ -1,126 +1,86 @@
-"""`anofield detect`: scan → anomaly map, restoration, mask, lesion table."""
+"""`anofield detect`: scan → anomaly map, restoration, mask, table of findings."""
 
 from __future__ import annotations
 
-import time
-from enum import StrEnum
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
 from anofield._words import counted
-from anofield.cli._detection import (
-    EdgeMm,
-    ElasticMm,
-    GaussianMm,
-    IntensityOption,
-    MinimumMm,
-    NativeEdgeMm,
-    PoseOption,
-    PrecisionOption,
-    Preset,
-    PresetOption,
-    RecipeOption,
-    RimMm,
-    Seed,
-    Standardise,
-    options_from,
-    run_cases,
-    switches_of,
-)
+from anofield.cli._detection import Filters, Fit, PresetOption, RecipeOption, options_from
 from anofield.cli._options import (
-    Dataset,
-    DatasetOption,
-    Device,
-    Experiment,
-    Filter,
+    Epoch,
     Force,
     Json,
-    Label,
-    Mask,
-    ModalityOption,
-    Precision,
-    Scheduler,
-    ScoreOption,
-    TailOption,
-    Workers,
+    LabelledInput,
+    RunFolder,
+    Trained,
+    Work,
     finish,
-)  # fmt: skip
+    listed,
+    score_names,
+)
+from anofield.cli._parameters import expanded
+from anofield.cli._tables import table
+
+if TYPE_CHECKING:
+    from anofield.detect.run_folder import CaseInfo
+
+ScoreOption = Annotated[
+    str | None,
+    typer.Option("--score", help=f"Score of the anomaly map: {', '.join(score_names())}; default: deviation."),
+]
+Also = Annotated[str, typer.Option("--also", help="Further scores, separated by commas, or none.")]
+Part = Annotated[str | None, typer.Option("--part", help="K/N: the K-th of N parts of the cases, for job arrays.")]
+Naming = Annotated[
+    Literal["plain", "bids"], typer.Option("--naming", help="Names of the results; bids: a BIDS derivative dataset.")
+]
 
 
-class Naming(StrEnum):
-    """How results are named."""
-
-    plain = "plain"
-    bids = "bids"
-
-
+@expanded
 def command(
-    source: Annotated[str, typer.Option("--input", "-i", help="Scan, folder, quoted glob or manifest (.tsv).")],
-    model: Experiment,
-    output: Annotated[Path, typer.Option("--output", "-o", help="Folder of the run.")],
-    dataset: DatasetOption = Dataset.auto,
-    modality: ModalityOption = "T2w",
-    filter_: Filter = "",
-    label: Label = None,
-    mask: Mask = None,
+    *,
+    scans: LabelledInput,
+    trained: Trained,
+    output: RunFolder,
     recipe: RecipeOption = None,
-    preset: PresetOption = Preset.default,
+    preset: PresetOption = "default",
     score: ScoreOption = None,
-    also: Annotated[str, typer.Option("--also", help="Further scores, comma separated; none.")] = "intensity",
-    tail: TailOption = None,
-    rim_mm: RimMm = None,
-    minimum_mm: MinimumMm = None,
-    gaussian_mm: GaussianMm = None,
-    edge_mm: EdgeMm = None,
-    native_edge_mm: NativeEdgeMm = None,
-    standardise: Standardise = None,
-    pose: PoseOption = None,
-    intensity_map: IntensityOption = None,
-    elastic_mm: ElasticMm = None,
-    seed: Seed = 0,
-    epoch: Annotated[str, typer.Option("--epoch", help="Checkpoint: latest or a number.")] = "latest",
-    device: Device = "auto",
-    precision: PrecisionOption = Precision.auto,
-    part: Annotated[
-        str | None, typer.Option("--part", help="K/N: the K-th of N parts of the cases, for job arrays.")
-    ] = None,
-    naming: Annotated[Naming, typer.Option("--naming", help="bids: a BIDS derivative dataset.")] = Naming.plain,
-    workers: Workers = 1,
-    scheduler: Scheduler = None,
+    also: Also = "intensity",
+    filters: Filters,
+    fit: Fit,
+    epoch: Epoch = "latest",
+    part: Part = None,
+    naming: Naming = "plain",
+    work: Work,
     force: Force = False,
     json_: Json = False,
 ) -> None:
-    """Show where scans depart from healthy anatomy; finished cases are skipped, failing ones do not stop the rest."""
-    switches = switches_of(locals())
-    from anofield.data.cohort.bids import parse_entities
+    """Show where scans differ from healthy anatomy; finished cases are skipped, failing ones are recorded."""
     from anofield.data.cohort.case import part_of
-    from anofield.data.cohort.find import find_cases
     from anofield.detect.bids import RUN_FOLDER, write_derivatives
-    from anofield.field.model import load_model
+    from anofield.detect.run import detect_cases
 
-    start = time.monotonic()
-    options = options_from(preset, score, also, **switches)
-    loaded = load_model(model, epoch=epoch, device=device, precision=precision.value, recipe=recipe)
-    entities = parse_entities(filter_)
-    cases = find_cases(source, dataset=dataset.value, modality=modality, entities=entities, label=label, mask=mask)
-    folder = output / RUN_FOLDER if naming is Naming.bids else output
-    run, found, failures = run_cases(cases, loaded, options, folder, start=start, part=part, force=force,
-                                     workers=workers, scheduler=scheduler)  # fmt: skip
-    if naming is Naming.bids:
+    further = tuple(name for name in listed(also) if name != "none")
+    options = options_from(preset, score=score, also=further, fit=fit, filters=filters)
+    model, cases = trained.load(epoch=epoch, recipe=recipe), scans.cases()
+    folder = output / RUN_FOLDER if naming == "bids" else output
+    run = detect_cases(cases, model, options, folder, part=part, force=force, spread=work.spread())
+    if naming == "bids":
         write_derivatives(output, part_of(cases, part)[0])
-    finish({**run, "results": found}, failures, len(found), as_json=json_, text=_text(found, folder))
+    finish(run.plain(), run.failures, len(run.cases), as_json=json_, text=_text(run.cases, folder))
 
 
-def _text(found: list[dict[str, Any]], output: Path) -> str:
-    width = max([len(str(row["id"])) for row in found], default=0)
-    lines = [f"{row['id']!s:{width}}  {_finding(row)}" for row in found]
-    return "\n".join([*lines, f"written to {output}"])
+def _text(found: Sequence[CaseInfo], output: Path) -> str:
+    rows = [(info.id, *_finding(info)) for info in found]
+    return "\n".join([*filter(None, [table(rows, right=(1, 3))]), f"written to {output}"])
 
 
-def _finding(row: dict[str, Any]) -> str:
-    if row["threshold"] is None:
-        return "anomaly map only: the model is not calibrated (anofield calibrate)"
-    number, noun = counted(row["lesions"], "lesion").split()
-    return f"{number:>3} {noun:7}  {row['volume_ml']:8.2f} ml"
+def _finding(info: CaseInfo) -> tuple[str, str, str]:
+    """Number of findings, its noun, and their volume; without a threshold, a note that it is missing."""
+    if info.threshold is None:
+        return "", "anomaly map only: the model is not calibrated (anofield calibrate)", ""
+    number, noun = counted(info.lesions, "finding").split()
+    return number, noun, f"{info.volume_ml:.2f} ml"

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from enum import StrEnum
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 import typer
 
@@ -12,27 +11,23 @@ from anofield._progress import say
 from anofield.cli._options import Json, finish
 
 
-class Format(StrEnum):
-    """File formats."""
-
-    nt = "nt"
-    ifl2021 = "ifl2021"
-
-
 def command(
-    source: Annotated[Path, typer.Option("--input", "-i", help="Store, NAME.zarr (nt); experiment (ifl2021).")],
+    source: Annotated[
+        Path, typer.Option("--input", "-i", help="For nt: a store, NAME.zarr; for ifl2021: an experiment directory.")
+    ],
     output: Annotated[Path, typer.Option("--output", "-o", help="Folder of the files.")],
     format_: Annotated[
-        Format, typer.Option("--format", help="For the code of 2021: nt, cases; ifl2021, an experiment directory.")
-    ] = Format.nt,
+        Literal["nt", "ifl2021"],
+        typer.Option("--format", help="nt: the cases of a store; ifl2021: an experiment; both for the code of 2021."),
+    ] = "nt",
     json_: Json = False,
 ) -> None:
     """Write a store or an experiment as the files that the code published in 2021 reads."""
-    paths, notes = _nt(source, output) if format_ is Format.nt else _ifl2021(source, output)
+    write, kind = FORMATS[format_]
+    paths, notes = write(source, output)
     for note in notes:
         say(note)
-    result = {"folder": str(output), "format": format_.value, "files": [str(path) for path in paths], "notes": notes}
-    kind = ".nt files" if format_ is Format.nt else "files of an experiment"
+    result = {"folder": str(output), "format": format_, "files": [str(path) for path in paths], "notes": notes}
     finish(result, [], len(paths), as_json=json_, text=f"{output}: {len(paths)} {kind}")
 
 
@@ -48,3 +43,6 @@ def _ifl2021(source: Path, output: Path) -> tuple[list[Path], list[str]]:
     from anofield.field.export import export_experiment
 
     return export_experiment(Experiment(source), output)
+
+
+FORMATS = {"nt": (_nt, ".nt files"), "ifl2021": (_ifl2021, "files of an experiment")}
