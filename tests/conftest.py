@@ -23,6 +23,14 @@ settings.load_profile("anofield")
 BRAIN_AFFINE = np.array([[-7.0, 0, 0, 80], [0, 7, 0, -95], [0, 0, 7, -70], [0, 0, 0, 1]])
 
 
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Mark every test that needs a fixture as slow whose making takes each process some seconds."""
+    for item in items:
+        if isinstance(item, pytest.Function) and {"world", "people"} & set(item.fixturenames):
+            item.add_marker(pytest.mark.slow)
+
+
 @dataclass(frozen=True)
 class Ended:
     """How a command ended."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from dataclasses import dataclass, replace
 from functools import cache
 from pathlib import Path
@@ -11,19 +12,27 @@ import nibabel as nib
 import numpy as np
 import torch
 
+from anofield.data.brain import StrippedScan
+from anofield.data.centers import fit_cohort_centers
 from anofield.data.cohort.case import Case
 from anofield.data.cohort.find import find_cases
 from anofield.data.lattice import Lattice
-from anofield.data.prepare import Prepared, Recipe, fit_cohort_centers, recipe_for
+from anofield.data.prepared import Prepared
+from anofield.data.recipe import Recipe, recipe_for
 from anofield.data.scan import Scan
 from anofield.data.store import Store, prepare_cohort
 from anofield.detect.calibrate import calibrate
-from anofield.detect.fit import FitOptions
-from anofield.detect.run import DetectOptions
-from anofield.field.experiment import Checkpoint, Experiment, Logs, Specs
-from anofield.field.model import Model, load_model
-from anofield.field.train import train
-from anofield.phantom.cohort import write_cohort
+from anofield.detect.calibration import look_up
+from anofield.detect.detection import Detection
+from anofield.detect.method import Method
+from anofield.detect.model import Model, load_model
+from anofield.detect.options import DetectOptions, FitOptions, RunOptions
+from anofield.detect.run import detect_case
+from anofield.field.experiment import Checkpoint, Experiment
+from anofield.field.logs import Logs
+from anofield.field.specs import Specs
+from anofield.field.train import TrainOptions, train
+from anofield.phantom.cohort import Cohort, plan_cohort, write_cohort
 
 torch.set_num_threads(1)  # tiny networks are slower on several
 
@@ -88,8 +97,21 @@ def make_prepared(seed: int, resolution: int = 12) -> Prepared:
     affine = oblique_affine()
     lattice = Lattice(resolution, np.eye(4), (resolution,) * 3, affine)
     recipe = Recipe(resolution=resolution, centers=CENTERS)
-    scan = Scan(intensity * 1000, affine, nib.Nifti1Header(), Path(f"{seed}.nii.gz"))
-    return Prepared(classes, brain, intensity, None, lattice, recipe, scan, brain, (0.0, 1000.0), f"{seed:064x}")
+    return Prepared(
+        classes=classes,
+        brain=brain,
+        intensity=intensity,
+        label=None,
+        lattice=lattice,
+        recipe=recipe,
+        scale=(0.0, 1000.0),
+    )  # fmt: skip
+
+
+def make_native(prepared: Prepared) -> StrippedScan:
+    """The scan of `make_prepared`, whose own voxels are those of the lattice."""
+    scan = Scan(prepared.intensity * 1000, prepared.lattice.native_affine, nib.Nifti1Header(), Path("scan.nii.gz"))
+    return StrippedScan(scan, prepared.brain)
 
 
 def with_lesion(prepared: Prepared, size: int = 3) -> Prepared:
@@ -106,7 +128,7 @@ def make_store(path: Path, people: int = 5, resolution: int = 12) -> Store:
     recipe = Recipe(resolution=resolution, centers=CENTERS)
     store = Store.create(path, cases, recipe, labels=False, side=resolution)
     for number in range(people):
-        store.write(number, make_prepared(number, resolution))
+        store.write(number, make_prepared(number, resolution), f"{number:064x}")
     return Store(path)
 
 
@@ -143,14 +165,15 @@ def tiny_specs(**changes: Any) -> Specs:
 
 def train_on(experiment: Path, store: Path) -> None:
     """In a process of its own: train from where the experiment stands."""
-    train(Experiment(experiment), Store(store), resume="auto", device="cpu")
+    train(Experiment(experiment), Store(store), TrainOptions(device="cpu"), resume="auto")
 
 
 def make_checkpoint(epoch: int, step: int = 0) -> Checkpoint:
     """Every number in it says which epoch and step it belongs to, so that a mixture shows."""
     value = torch.full((2, 3), float(100 * epoch + step))
     logs = Logs(epoch, [float(i) for i in range(3 * epoch + step)], [[0.1, 0.2]] * epoch, [1.0] * epoch, [1.0] * epoch)
-    return Checkpoint(epoch, step, {"w": value}, ["a", "b"], value + 1, {"state": {0: value + 2}}, logs)
+    return Checkpoint(epoch=epoch, step=step, model={"w": value}, code_ids=["a", "b"], codes=value + 1,
+                      optimizer={"state": {0: {"step": value + 2}}}, logs=logs)  # fmt: skip
 
 
 def install(site: Path, module: str, code: str, points: dict[str, dict[str, str]]) -> Path:
@@ -180,7 +203,7 @@ class World:
 
     @property
     def model(self) -> Model:
-        return load_model(self.experiment, device="cpu")
+        return load_model(self.experiment, device="cpu", precision="float32")
 
 
 QUICK = DetectOptions(also=("crps", "intensity"), fit=FitOptions(iterations=15, points=512))
@@ -191,7 +214,7 @@ def small_world(root: Path) -> World:
     """Eight healthy people for training, two for calibration, two with a glioma; made once per session."""
     parts = {}
     for part, healthy, glioma, first in (("train", 8, 0, 0), ("healthy", 2, 0, 8), ("glioma", 0, 2, 10)):
-        write_cohort(root / part, "brats", healthy=healthy, lesion=glioma, size=32, kinds=("glioma",), first=first)
+        write_cohort(root / part, Cohort("brats", size=32), plan_cohort(healthy, glioma, ("glioma",), first))
         parts[part] = find_cases(root / part, dataset="brats")
     recipe = recipe_for("box", 24)
     recipe = recipe.model_copy(update={"centers": fit_cohort_centers(parts["train"], recipe, 6)})
@@ -204,7 +227,25 @@ def small_world(root: Path) -> World:
         CodeLength=8, L=3, NumEpochs=60, SamplesPerScene=512, ScenesPerBatch=8, LearningRateSchedule=rates,
         LogFrequency=60, BrainFraction=0.8,
     )  # fmt: skip
-    train(Experiment.create(root / "experiment", specs), store, device="cpu")
+    train(Experiment.create(root / "experiment", specs), store, TrainOptions(device="cpu"))
     world = World(root, parts["train"], parts["healthy"], parts["glioma"])
     calibrate(world.healthy, world.model, QUICK)
     return world
+
+
+def uncalibrated(world: World, folder: Path) -> Model:
+    """A copy of the world's model without its calibrations."""
+    ignored = shutil.ignore_patterns("calibrations")
+    copy = shutil.copytree(world.experiment, folder, ignore=ignored, dirs_exist_ok=True)
+    return load_model(copy, device="cpu", precision="float32")
+
+
+def found_in(case: Case, method: Method, options: RunOptions) -> Detection:
+    """Detect with the calibration of these options."""
+    return detect_case(case, method, options, look_up(method, options))
+
+
+def threshold_of(method: Method, options: RunOptions) -> float | None:
+    """The calibrated threshold of the main score; None without a calibration."""
+    calibrated = look_up(method, options)
+    return None if calibrated is None else calibrated.threshold

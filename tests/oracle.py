@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from anofield.field.decoder import relu_dropout
-from anofield.field.experiment import Specs
+from anofield.field.specs import Specs
 
 
 def features_of(points: Tensor, octaves: int | None) -> Tensor:
@@ -62,7 +62,7 @@ class PublishedNetwork(nn.Module):
             elif xyz_in_all and layer < self.last:
                 outgoing = width - feature
             linear = nn.Linear(incoming, outgoing)
-            if weight_norm and layer in norm_layers:
+            if weight_norm and layer in (norm_layers or ()):
                 with warnings.catch_warnings():
                     warnings.simplefilter("ignore", FutureWarning)  # newer torch would like its newer weight norm
                     linear = nn.utils.weight_norm(linear)
@@ -108,7 +108,7 @@ class PublishedTraining:
 
     def __init__(self, specs: Specs, cases: int) -> None:
         self.specs, self.epoch = specs, 0
-        network = specs.dump()["NetworkSpecs"]
+        network: Any = specs.dump()["NetworkSpecs"]
         self.network = PublishedNetwork(specs.code_length, specs.octaves, **network)
         self.codes = nn.Embedding(cases, specs.code_length, max_norm=specs.code_bound)
         nn.init.normal_(self.codes.weight.data, 0.0, specs.code_init_std_dev / math.sqrt(specs.code_length))

@@ -22,24 +22,29 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from typer.main import get_command
+from nibabel.affines import from_matvec
 
-from anofield.cli import app
+from anofield.cli import loaded
 from anofield.data import prepare
+from anofield.data import published as published_recipes
 from anofield.data.classes import PAPER_CENTERS
 from anofield.data.nt import export_nt, import_store, write_centers_pickle
+from anofield.data.published import NativeGrid
+from anofield.data.recipe import RecipeName, recipe_for
 from anofield.data.store import Store, prepare_cohort
 from anofield.detect import published as ifl2021
-from anofield.detect.fit import FitOptions
-from anofield.detect.run import DetectOptions
+from anofield.detect.options import PRESETS, DetectOptions, FitOptions
 from anofield.field import presets
-from anofield.field.experiment import Experiment, Specs
+from anofield.field.experiment import Experiment
 from anofield.field.export import export_experiment
-from anofield.field.train import train
+from anofield.field.specs import Specs
+from anofield.field.train import TrainOptions, train
 from anofield.phantom import layouts
-from anofield.phantom.cohort import write_cohort
+from anofield.phantom.cohort import Cohort, plan_cohort, write_cohort
 from anofield.study import Plan
 from helpers import World, small_world, tiny_specs
+
+pytestmark = pytest.mark.slow
 
 ROOT = Path(__file__).parents[1]
 PAGES = sorted([ROOT / "README.md", *ROOT.glob("docs/[!_]*/**/*.md"), *ROOT.glob("docs/*.md")])
@@ -56,16 +61,23 @@ INSTEAD = {  # what a page has → what a test has
 }
 TINY = Plan(n_train=3, n_calibration=1, n_test=1, scan_size=32, resolution=16, epochs=3, points=64, people=3, width=64,
             depth=3, octaves=3, code_length=8, classes=5)  # fmt: skip
-NATIVE = {  # the native grids with voxels six and five times as wide, about the same centres
-    "hcp": ((44, 52, 44), (-4.2, 4.2, 4.2), (89.65, -124.6, -71.65)),
-    "brats": ((48, 48, 31), (-5.0, -5.0, 5.0), (-2.0, 237.0, 2.0)),
-}
 ALL = slice(None)
-PUBLISHED = {  # the published steps on these grids
-    "ifl2021-hcp": prepare._Published(
-        NATIVE["hcp"][0], (False, True, False), ((3, 3), (0, 0), (3, 3)), (ALL, slice(1, -1), ALL)
+# The published grids and their steps with voxels six and five times as wide, about the same centres
+GRIDS: dict[RecipeName, NativeGrid] = {
+    "ifl2021-hcp": NativeGrid(
+        scans="HCP S1200",
+        shape=(44, 52, 44),
+        affine=from_matvec(np.diag((-4.2, 4.2, 4.2)), (89.65, -124.6, -71.65)),
+        flip=(False, True, False),
+        pad=((3, 3), (0, 0), (3, 3)),
+        cut=(ALL, slice(1, -1), ALL),
     ),
-    "ifl2021-brats": prepare._Published(NATIVE["brats"][0], (False,) * 3, ((8, 9), (0, 0), (0, 0)), (ALL,) * 3),
+    "ifl2021-brats": NativeGrid(
+        scans="BraTS'18",
+        shape=(48, 48, 31),
+        affine=from_matvec(np.diag((-5.0, -5.0, 5.0)), (-2.0, 237.0, 2.0)),
+        pad=((8, 9), (0, 0), (0, 0)),
+    ),
 }
 
 
@@ -86,7 +98,7 @@ def words_of(line: str) -> list[str]:
 
 def verb_of(words: list[str]) -> tuple[Any, list[str]]:
     """The command that the words name, and the words that are left for it."""
-    verb: Any = get_command(app)
+    verb: Any = loaded()
     while words and (below := getattr(verb, "commands", {})):
         skip = 1 if verb.name == "baseline" and len(words) > 1 else 0  # the baseline's name stands before its verb
         if words[skip] not in below:
@@ -128,13 +140,21 @@ def small(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
         return specs.model_copy(update=fewer)
 
     monkeypatch.setattr(presets, "preset", tiny)
-    monkeypatch.setattr(ifl2021.fit, "__defaults__", ((ifl2021.Phase(3, 64), ifl2021.Phase(2, 64)),))
+    monkeypatch.setattr(ifl2021.fit_code, "__defaults__", ((ifl2021.Phase(3, 64), ifl2021.Phase(2, 64)),))
     monkeypatch.setattr("anofield.study.QUICK", TINY)
-    monkeypatch.setattr(layouts, "_NATIVE", {**layouts._NATIVE, **NATIVE})
-    monkeypatch.setattr(prepare, "_PUBLISHED", PUBLISHED)
+    layout_of: dict[RecipeName, str] = {"ifl2021-hcp": "hcp", "ifl2021-brats": "brats"}
+    for name, grid in GRIDS.items():
+        monkeypatch.setitem(published_recipes.GRIDS, name, grid)
+        monkeypatch.setitem(layouts._NATIVE, layout_of[name], layouts.Grid(grid.shape, grid.affine))
+    fewer = {"iterations": 4, "points": 256}
+    for preset in ("default", "small-lesions"):
+        options = PRESETS[preset]
+        assert isinstance(options, DetectOptions)
+        fit = options.fit.model_copy(update=fewer)
+        monkeypatch.setitem(PRESETS, preset, options.model_copy(update={"fit": fit}))
     with pytest.MonkeyPatch.context() as patch:
-        for name, value in (("iterations", 4), ("points", 256)):
-            patch.setattr(FitOptions.model_fields[name], "default", value)
+        for field, value in fewer.items():
+            patch.setattr(FitOptions.model_fields[field], "default", value)
         rebuild()
         yield
     rebuild()
@@ -154,7 +174,7 @@ def scans(world: World) -> None:
     """Four groups of people."""
     for name, part in (("HEALTHY", "train"), ("HELD_OUT_HEALTHY", "healthy"), ("SCANS", "glioma")):
         Path(name).symlink_to(world.root / part)
-    write_cohort("MORE_HEALTHY", "brats", healthy=1, lesion=0, size=32, first=40)
+    write_cohort("MORE_HEALTHY", Cohort("brats", size=32), plan_cohort(1, 0, first=40))
 
 
 def scans_and_model(world: World) -> None:
@@ -173,7 +193,7 @@ def scans_and_labels(world: World) -> None:
 def published(world: World) -> None:
     """The pickle of centres, and BraTS."""
     write_centers_pickle("pix_cluster_centers_brain.cp", PAPER_CENTERS)
-    write_cohort("BRATS", "brats", healthy=0, lesion=1, size="native", first=50)
+    write_cohort("BRATS", Cohort("brats"), plan_cohort(0, 1, first=50))
 
 
 def store_and_groups(world: World) -> None:
@@ -203,10 +223,10 @@ def stores_and_files_of_2021(world: World) -> None:
     shutil.copytree(world.root / "train.zarr", "healthy.zarr")
     prepare_cohort(world.healthy, Store("healthy.zarr").recipe, "held_out.zarr")
     export_nt(Store("healthy.zarr"), "NT_FILES")
-    store = import_store("NT_FILES", "old.zarr", prepare.recipe_for("ifl2021-hcp", None))
+    store = import_store("NT_FILES", "old.zarr", recipe_for("ifl2021-hcp", None))
     network = tiny_specs().network_specs.model_copy(update={"dim_out": len(PAPER_CENTERS)})
     specs = tiny_specs(NumEpochs=1).model_copy(update={"network_specs": network})
-    train(Experiment.create("old", specs), store, device="cpu")
+    train(Experiment.create("old", specs), store, TrainOptions(device="cpu"))
     export_experiment(Experiment("old"), "OLD_EXPERIMENT")
 
 

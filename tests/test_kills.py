@@ -14,8 +14,10 @@ import pytest
 import torch
 
 from anofield.field.experiment import Experiment
-from anofield.field.train import train
+from anofield.field.train import TrainOptions, train
 from helpers import make_store, tiny_specs, train_on
+
+pytestmark = pytest.mark.kill
 
 EPOCHS, KILLS = 400, 20
 
@@ -60,7 +62,7 @@ def test_twenty_kills_lose_no_more_than_the_epochs_since_the_last_save(
     end = said + 5
     for path in (killed.path, tmp_path / "whole"):
         experiment = Experiment.create(path, specs.model_copy(update={"num_epochs": end}))
-        train(experiment, store, resume="auto", device="cpu")
+        train(experiment, store, TrainOptions(device="cpu"), resume="auto")
     one, other = killed.load(), Experiment(tmp_path / "whole").load()
     assert one.epoch == other.epoch == end
     assert all(torch.equal(one.model[name], other.model[name]) for name in other.model)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -13,9 +13,14 @@ import numpy as np
 import pytest
 
 from anofield.data.cohort.case import Case
-from anofield.detect.run import Detection
+from anofield.detect.calibration import Calibrated
+from anofield.detect.detection import Detection
+from anofield.detect.options import DetectOptions
+from anofield.detect.trust import Verdict
 from anofield.errors import UsageError
 from helpers import make_scan
+
+pytestmark = pytest.mark.slow
 
 FOLDER = Path(__file__).parents[1] / "notebooks"
 
@@ -54,7 +59,25 @@ def detection() -> Detection:
     brain[1:4, 1:4, 1:4] = True
     maps = {"deviation": np.where(brain, 2.0, 0.0).astype(np.float32), "crps": np.ones(brain.shape, np.float32)}
     maps["deviation"][2, 2, 2] = 9.0
-    return Detection(Case("p", scan.path), scan, brain, maps, None, None, "", {})
+    options = DetectOptions(also=("crps",))
+    calibrated = Calibrated(
+        score="deviation", thresholds={"deviation": 5.0}, quantile=0.999, meaning="", healthy_fit={}, reference={}
+    )
+    return Detection(
+        case=Case("p", scan.path),
+        scan=scan,
+        brain=brain,
+        maps=maps,
+        healed=None,
+        above=brain & (maps["deviation"] > 5.0),
+        findings=(),
+        fit=None,
+        verdict=Verdict(None),
+        options=options,
+        calibrated=calibrated,
+        key="",
+        seconds={},
+    )
 
 
 class TestView:
@@ -62,14 +85,15 @@ class TestView:
         self, detection: Detection, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         monkeypatch.setitem(sys.modules, "ipyniivue", SimpleNamespace(NiiVue=Viewer, Volume=SimpleNamespace))
-        shown = detection.view(threshold=5.0).volumes
+        shown = detection.view().volumes
         images = [nib.Nifti1Image.from_bytes(volume.data) for volume in shown]
         assert [volume.name for volume in shown] == ["scan.nii", "deviation.nii", "mask.nii"]
         assert all(np.allclose(image.affine, detection.scan.affine, atol=1e-4) for image in images)
         assert np.array_equal(images[1].get_fdata(), detection.maps["deviation"])
         assert np.array_equal(np.argwhere(images[2].get_fdata()), [[2, 2, 2]])
         assert (shown[1].cal_min, shown[1].cal_max) == (5.0, 9.0)
-        assert [volume.name for volume in detection.view("crps").volumes] == ["scan.nii", "crps.nii"]
+        uncalibrated = replace(detection, calibrated=None)
+        assert [volume.name for volume in uncalibrated.view("crps").volumes] == ["scan.nii", "crps.nii"]
 
     def test_says_what_is_missing(self, detection: Detection, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setitem(sys.modules, "ipyniivue", None)

@@ -19,6 +19,8 @@ from anofield.field.experiment import Experiment
 from anofield.study import Plan
 from helpers import World, small_world, tiny_specs
 
+pytestmark = pytest.mark.slow
+
 Command = Callable[..., tuple[int, str, str]]
 TINY = Plan(n_train=3, n_calibration=1, n_test=2, scan_size=32, resolution=16, epochs=3, points=64, people=3,
             width=64, depth=3, octaves=3, code_length=8, classes=5)  # fmt: skip
@@ -37,6 +39,7 @@ def anofield(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 
     def call(*words: object) -> tuple[int, str, str]:
         monkeypatch.setattr(sys, "argv", ["anofield", *map(str, words)])
+        monkeypatch.setenv("ANOFIELD_DEBUG", "")
         try:
             with pytest.raises(SystemExit) as ended:
                 main()
