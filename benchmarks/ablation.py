@@ -21,19 +21,23 @@ import numpy as np
 import torch
 
 from anofield._files import write_json
+from anofield.data.centers import fit_cohort_centers
 from anofield.data.cohort.find import find_cases
-from anofield.data.prepare import fit_cohort_centers, recipe_for
+from anofield.data.recipe import recipe_for
 from anofield.data.store import Store, prepare_cohort
 from anofield.detect.calibrate import calibrate
-from anofield.detect.run import DetectOptions, detect_cases, write_run
-from anofield.evaluate.evaluate import evaluate
-from anofield.field.experiment import Experiment, Specs
+from anofield.detect.model import load_model
+from anofield.detect.options import DetectOptions
+from anofield.detect.run import detect_cases
+from anofield.evaluation.evaluate import evaluate
+from anofield.field.experiment import Experiment
 from anofield.field.feed import open_feed
-from anofield.field.model import load_model
+from anofield.field.points import PointOptions
 from anofield.field.ranks import plan_epoch
+from anofield.field.specs import Specs
 from anofield.field.step import start_run, train_step
-from anofield.field.train import train
-from anofield.phantom.cohort import write_cohort
+from anofield.field.train import TrainOptions, train
+from anofield.phantom.cohort import Cohort, plan_cohort, write_cohort
 from anofield.study import QUICK, Plan, study_specs
 
 FIGURES = ("held_out_ce", "ap", "dice_calibrated_mean", "dice_oracle", "fpr95")
@@ -107,16 +111,14 @@ def run_row(folder: Path, name: str, seed: int, kinds: tuple[str, ...]) -> dict[
     cost = epoch_cost(specs, base, people) if row.timed and specs != base else 1.0
     specs = specs_of(row, seed, max(1, round(row.plan.epochs / cost)))
     experiment = Experiment.create(out / "experiment", specs)
-    train(experiment, people, resume="auto", precision="auto", held_out=held_out)
+    train(experiment, people, TrainOptions(precision="auto"), resume="auto", held_out=held_out)
     options = DetectOptions()
-    model = load_model(experiment.path)
+    model = load_model(experiment.path, precision="float32")
     calibrate(calibration, model, options)
-    model = load_model(experiment.path)
-    outcomes = detect_cases(test, model, options, out / "run")
-    write_run(out / "run", model, options, outcomes, 0.0, "ablation")
-    scores = evaluate(out / "run", None, out / "results")["scores"]["deviation"]
+    detect_cases(test, model, options, out / "run")
+    scores = evaluate(out / "run", None, out / "results").scores["deviation"]
     last = json.loads((experiment.path / "metrics.jsonl").read_text().splitlines()[-1])
-    figures = {"cost": cost, "held_out_ce": last["held_out_ce"], **{key: scores[key] for key in FIGURES[1:]}}
+    figures = {"cost": cost, "held_out_ce": last["held_out_ce"], **{key: scores.get(key) for key in FIGURES[1:]}}
     write_json(done, figures)
     return figures
 
@@ -135,8 +137,8 @@ def cohort(folder: Path, plan: Plan, seed: int, kinds: tuple[str, ...]) -> tuple
     for part, healthy, lesion in (("train", plan.n_train, 0), ("held", 8, 0), ("calibration", plan.n_calibration, 0),
                                   ("test", 0, plan.n_test * len(kinds))):  # fmt: skip
         if not (folder / part).exists():
-            write_cohort(folder / part, "brats", healthy=healthy, lesion=lesion, size=plan.scan_size, kinds=kinds,
-                         first=first, seed=seed, modality=plan.modality)  # fmt: skip
+            people = Cohort("brats", size=plan.scan_size, seed=seed, modality=plan.modality)
+            write_cohort(folder / part, people, plan_cohort(healthy, lesion, kinds, first))
         parts[part] = find_cases(folder / part, dataset="brats", modality=plan.modality)
         first += healthy + lesion
     recipe = recipe_for("box", plan.resolution).model_copy(update={"normalise": plan.normalise})
@@ -161,8 +163,9 @@ def _epoch_seconds(specs: Specs, store: Store) -> float:
     cases, device = store.require_cases(), torch.device("cpu")
     run = start_run(specs, [store.ids[i] for i in cases], device)
     run.set_precision("auto")
-    feed = open_feed(store, cases, "center", count=specs.samples_per_scene, fraction=specs.brain_fraction,
-                     seed=specs.seed, device=device)  # fmt: skip
+    points = PointOptions(lattice="center", count=specs.samples_per_scene, fraction=specs.brain_fraction,
+                          seed=specs.seed)  # fmt: skip
+    feed = open_feed(store, cases, points, device=device)
     start = time.perf_counter()
     for (rows,) in plan_epoch(len(cases), specs.scenes_per_batch, specs.seed, 1):
         train_step(run, feed.batch(rows, 1), rows, 1, len(rows))

@@ -28,12 +28,15 @@ from torch.nn import functional
 
 from anofield.data.cohort.case import Case
 from anofield.data.cohort.find import find_cases
-from anofield.data.prepare import Prepared, prepare_case
-from anofield.data.scan import read_labels
+from anofield.data.prepare import prepare_case
+from anofield.data.prepared import Prepared
+from anofield.data.scan import as_labels
 from anofield.detect import published as ifl2021
-from anofield.detect.run import Detection, DetectOptions, detect_case, save
-from anofield.field.experiment import Experiment
-from anofield.field.model import Model, load_model
+from anofield.detect.detection import Detection
+from anofield.detect.model import Model, load_model
+from anofield.detect.options import DetectOptions, FieldOptions, PublishedOptions
+from anofield.detect.run import detect_case
+from anofield.field.decoder import folded_weights
 from anofield.field.points import axis_coordinates, coordinates_of
 from anofield.typing import Mask
 
@@ -41,6 +44,10 @@ sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))
 from oracle import PublishedNetwork, joined
 
 FRESH = 100_000  # voxels that cross-entropy is measured on
+SIDES: dict[str, FieldOptions] = {
+    "anofield": DetectOptions(also=("cross-entropy",)),
+    "published": PublishedOptions(),
+}
 
 
 def main() -> None:
@@ -54,8 +61,7 @@ def main() -> None:
     options = parser.parse_args()
     model = load_model(options.model, precision=options.precision)
     cases = find_cases(options.input)[: options.cases]
-    multiplied = "bfloat16" if model.field.bfloat16 else "float32"
-    print(f"torch {torch.__version__}, {model.device}, {torch.get_num_threads()} threads, ours in {multiplied}")
+    print(f"torch {torch.__version__}, {model.device}, {torch.get_num_threads()} threads, ours in {model.precision}")
     if options.only != "quality":
         speed(model, cases, options.turns)
     if options.only != "speed":
@@ -83,20 +89,19 @@ def speed(model: Model, cases: list[Case], turns: int) -> None:
 
 def _whole(case: Case, model: Model) -> Detection:
     """From scan file to files on disk."""
-    options = DetectOptions(also=())
-    found = detect_case(case, model, options)
+    found = detect_case(case, model, DetectOptions(also=()), None)
     with tempfile.TemporaryDirectory() as folder:
-        save(found, Path(folder) / case.id, options, None, "")
+        found.save(Path(folder) / case.id)
     return found
 
 
 def _floor(model: Model, prepared: Prepared, seconds: float) -> None:
     """Operations of fit and decoding over the measured peak of the matrix products."""
-    weights = sum(weight.numel() for weight in model.field.decoder.fold())
+    weights = sum(weight.numel() for weight in folded_weights(model.trained.field.decoder))
     fit = DetectOptions().fit
     voxels = int(prepared.brain.sum()) / fit.step(prepared.lattice.resolution) ** 3
     operations = 2 * weights * (2 * fit.iterations * fit.points + voxels)
-    a = torch.randn(4096, 512).to(torch.bfloat16 if model.field.bfloat16 else torch.float32)
+    a = torch.randn(4096, 512).to(torch.bfloat16 if model.trained.field.bfloat16 else torch.float32)
     b = torch.randn(512, 512).to(a.dtype)
     best = min(_timed(lambda: [a @ b for _ in range(40)])[0] for _ in range(5))
     peak = 40 * 2 * a.numel() * 512 / best
@@ -108,10 +113,10 @@ class Plain:
     """The published procedure as its description has it, a few steps of it."""
 
     def __init__(self, model: Model) -> None:
-        specs = Experiment(model.path).specs
+        specs = model.trained.specs
         network = specs.dump()["NetworkSpecs"]
         self.network = PublishedNetwork(specs.code_length, specs.octaves, **network)
-        self.network.load_state_dict(model.field.decoder.state_dict())
+        self.network.load_state_dict(model.trained.field.decoder.state_dict())
         self.network.eval()
         self.code = torch.zeros(1, specs.code_length, requires_grad=True)
 
@@ -150,9 +155,8 @@ def quality(model: Model, cases: list[Case]) -> None:
     print("| case | procedure | CE lattice | CE brain | CE brain but the lesion | AP |\n" + "|---" * 6 + "|")
     for case in cases:
         prepared = prepare_case(case, model.recipe)
-        for name, options in {"anofield": DetectOptions(also=("cross-entropy",)),
-                              "published": DetectOptions.published()}.items():  # fmt: skip
-            found = detect_case(case, model, options)
+        for name, options in SIDES.items():
+            found = detect_case(case, model, options, None)
             brain = prepared.brain
             regions = (np.ones_like(brain), brain, brain if prepared.label is None else brain & (prepared.label == 0))
             entropies = " | ".join(f"{_fresh(model, prepared, found, region):.4f}" for region in regions)
@@ -173,14 +177,14 @@ def _fresh(model: Model, prepared: Prepared, found: Detection, region: Mask) -> 
         raise SystemExit("no fit")
     with torch.no_grad():
         placed = points if fit.pose is None else fit.pose(points)
-        parts = [model.field.logits(some[None], fit.code[None])[0] for some in placed.split(16_384)]
+        parts = [model.trained.field.logits(some[None], fit.code[None])[0] for some in placed.split(16_384)]
         return float(functional.cross_entropy(torch.cat(parts), targets))
 
 
 def _ap(case: Case, found: Detection, name: str) -> float:
     if case.label is None:
         return float("nan")
-    truth = read_labels(case.label, found.scan) > 0
+    truth = as_labels(case.label, found.scan) > 0
     return float(average_precision_score(truth[found.brain], found.maps[name][found.brain]))
 
 

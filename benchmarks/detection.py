@@ -11,27 +11,30 @@ import argparse
 import hashlib
 import json
 import pickle
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import nibabel as nib
 import numpy as np
 from numpy.typing import NDArray
-from scipy import ndimage
 from scipy.spatial.transform import Rotation
 
 from anofield._files import write_json
-from anofield.curves import ScoreHistogram, exact_curve
+from anofield.curves import ScoreHistogram, exact_curve, top_mean
+from anofield.data.brain import read_stripped
 from anofield.data.cohort.case import Case
 from anofield.data.cohort.find import find_cases
-from anofield.data.scan import read_labels
-from anofield.detect.detection import Examined, examine, native_map
-from anofield.detect.reference import Moments
-from anofield.detect.run import SMALL_LESIONS, DetectOptions, top_mean
-from anofield.detect.scores import CONNECTIVITY
-from anofield.field.model import Model, load_model
-from anofield.phantom.cohort import write_case
+from anofield.data.scan import as_labels
+from anofield.detect.calibration import Calibrated
+from anofield.detect.detection import CASE_ML, Examined, examine
+from anofield.detect.findings import components
+from anofield.detect.fit import Fit
+from anofield.detect.model import Model, load_model
+from anofield.detect.options import SMALL_LESIONS, DetectOptions, FitOptions
+from anofield.detect.reference import Moments, Standard, Sums
+from anofield.phantom.cohort import Cohort, write_case
 
 QUANTILES = (0.998, 0.999)
 GROUPS = {"healthy": (None, 300, 10), "small": ("small", 340, 8), "dark": ("dark", 360, 4)}  # kind, first, count
@@ -74,10 +77,8 @@ ROWS: dict[str, DetectOptions] = {
     "minimum 0, Gaussian 4 mm": options(minimum_mm=0, gaussian_mm=4),
     "standardised": options(standardise=True),
     "elastic 7 mm": options(fit={"elastic_mm": 7}),
-    "preset small-lesions": DetectOptions.small_lesions().model_copy(update={"also": ()}),
-    "preset small-lesions without elastic": DetectOptions.model_validate(
-        {"score": "deviation", "also": (), "filters": SMALL_LESIONS["filters"]}
-    ),
+    "preset small-lesions": SMALL_LESIONS.model_copy(update={"also": ()}),
+    "preset small-lesions without elastic": SMALL_LESIONS.model_copy(update={"also": (), "fit": FitOptions()}),
     "tail-probability standardised": options("tail-probability", standardise=True),
     "tail dark": options(tail="dark"),
     "tail both": options(tail="both"),
@@ -117,7 +118,7 @@ def main() -> None:
 
 def run(out: Path, demo: Path, names: list[str]) -> None:
     """Score all groups of one demo with rows that share their fit options."""
-    model = load_model(demo / "experiment", device="cpu")
+    model = load_model(demo / "experiment", device="cpu", precision="float32")
     groups = cohorts(out, demo)
     seen: dict[str, dict[str, list[Seen]]] = {name: {group: [] for group in groups} for name in names}
     kept = out / "fits" / demo.name
@@ -144,7 +145,7 @@ def cohorts(out: Path, demo: Path) -> dict[str, list[Case]]:
         folder = out / demo.name / name
         for number in range(first, first + count):
             if not list(folder.glob(f"*_{number}_*/*_t2.nii.gz")):
-                write_case(folder, "brats", size, seed, number, kind, "T2w")
+                write_case(folder, Cohort("brats", size=size, seed=seed), number, kind)
         found[name] = find_cases(folder, dataset="brats", modality="T2w")[:count]
     found["glioma"] = find_cases(demo / "cohort" / "test", dataset="brats", modality="T2w")[:GLIOMAS]
     found["displaced"] = [displaced(c, out / demo.name / "displaced", seed) for c in found["glioma"][:DISPLACED]]
@@ -217,16 +218,23 @@ def _examine(case: Case, model: Model, names: list[str], kept: Path) -> dict[str
     rows = [ROWS[name] for name in names]
     settings = hashlib.sha256(rows[0].fit.model_dump_json(exclude={"elastic_mm"}).encode()).hexdigest()[:12]
     path = kept / settings / f"{case.id}.pkl"
+    fit: Fit | None
     fit, seconds = pickle.loads(path.read_bytes()) if path.is_file() else (None, 0.0)
+    native = read_stripped(case.image, case.mask, dtype=model.recipe.kind.dtype)
     found: dict[str, Examined] = {}
     for tail in dict.fromkeys(row.filters.tail for row in rows):
-        scores = sorted({row.score for row in rows if row.filters.tail == tail})
-        found[tail] = examine(case, model, scores, rows[0].fit, tail, fit=fit)
+        found[tail] = examine(native, model, _joined([row for row in rows if row.filters.tail == tail]), fit)
         found[tail].seconds["fit"] = seconds = max(seconds, found[tail].seconds["fit"])
-        fit = found[tail].fit
+        fit = found[tail].analysis.fit
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_bytes(pickle.dumps((fit, seconds)))
     return found
+
+
+def _joined(rows: Sequence[DetectOptions]) -> DetectOptions:
+    """Options that compute the scores of all these rows, which share fit and tail."""
+    first, *others = sorted({row.score for row in rows})
+    return rows[0].model_copy(update={"score": first, "also": tuple(others)})
 
 
 class _Judge:
@@ -235,21 +243,35 @@ class _Judge:
     def __init__(self, name: str, healthy: list[dict[str, Examined]]) -> None:
         self.row = ROWS[name]
         self.healthy = [examined[self.row.filters.tail] for examined in healthy]
-        self.moments = Moments([self.row.score], self.healthy[0].prepared.lattice.resolution)
+        self.moments = Moments.none([self.row.score], self._sums(self.healthy[0]))
         for one in self.healthy:
-            self.moments.add(one.values, one.prepared, one.fit.pose)
-        self.standards = self.moments.standards(float(self.healthy[0].prepared.lattice.spacing.mean()))
+            self.moments = self.moments.plus(self._sums(one))
+        self.standards = self.moments.standards(_spacing(self.healthy[0]))
 
     def see(self, case: Case, examined: dict[str, Examined], *, own: bool) -> Seen:
         """One scan with this row; `own` says whether it is one of the calibration scans."""
-        one = examined[self.row.filters.tail]
+        one = replace(examined[self.row.filters.tail], options=self.row)
         out = own and self.row.filters.standardise
-        standards = self.moments.without(one.values, one.prepared, one.fit.pose) if out else self.standards
-        final = native_map(one, self.row.score, self.row.filters, standards)
-        scan, brain = one.prepared.scan, one.prepared.native_brain
-        label = None if case.label is None else read_labels(case.label, scan) > 0
+        standards = self.moments.without(self._sums(one)).standards(_spacing(one)) if out else self.standards
+        final = one.native_map(self.row.score, _maps_alone(self.row.score, standards))
+        scan, brain = one.native.scan, one.native.brain
+        label = None if case.label is None else as_labels(case.label, scan) > 0
         truth = np.zeros(int(brain.sum()), bool) if label is None else label[brain]
-        return Seen(final[brain], truth, brain, top_mean(final[brain], scan.voxel_ml))
+        return Seen(final[brain], truth, brain, top_mean(final[brain], round(CASE_ML / scan.voxel_ml)))
+
+    def _sums(self, one: Examined) -> Sums:
+        """What a scan contributes to the reference maps."""
+        return Moments.sums_of([self.row.score], one.analysis.maps, one.prepared, one.analysis.pose)
+
+
+def _spacing(one: Examined) -> float:
+    """Lattice spacing of a scan, mm."""
+    return float(one.prepared.lattice.spacing.mean())
+
+
+def _maps_alone(score: str, standards: Mapping[str, Standard]) -> Calibrated:
+    """Reference maps without thresholds."""
+    return Calibrated(score=score, thresholds={}, quantile=1.0, meaning="", healthy_fit={}, reference=standards)
 
 
 def displaced(case: Case, folder: Path, seed: int) -> Case:
@@ -283,10 +305,10 @@ def _count(case: Seen, threshold: float) -> tuple[int, int, int]:
     """Lesions found, lesions, findings that touch no lesion."""
     truth, above = np.zeros(case.brain.shape, bool), np.zeros(case.brain.shape, bool)
     truth[case.brain], above[case.brain] = case.truth, case.values > threshold
-    lesions, count = ndimage.label(truth, structure=CONNECTIVITY)
-    findings, all_found = ndimage.label(above, structure=CONNECTIVITY)
+    lesions, count = components(truth)
+    findings, all_found = components(above)
     both = truth & above
-    return len(np.unique(lesions[both])), int(count), int(all_found) - len(np.unique(findings[both]))
+    return len(np.unique(lesions[both])), count, all_found - len(np.unique(findings[both]))
 
 
 def _auroc(sick: list[float], healthy: list[float]) -> float:

@@ -16,10 +16,11 @@ from anofield.baselines.run import baseline_options, load_baseline
 from anofield.curves import exact_curve
 from anofield.data.cohort.case import Case
 from anofield.data.cohort.find import find_cases
-from anofield.data.scan import read_labels
-from anofield.detect.method import RunOptions, Scorer
-from anofield.detect.run import DetectOptions, detect_case
-from anofield.field.model import Model, load_model
+from anofield.data.scan import as_labels
+from anofield.detect.method import Method
+from anofield.detect.model import load_model
+from anofield.detect.options import DetectOptions, RunOptions
+from anofield.detect.run import detect_case
 from detection import displaced
 
 
@@ -40,20 +41,20 @@ def main() -> None:
         print(f"| {name} | " + " | ".join(cells) + " |", flush=True)
 
 
-def opened(bench: Path, name: str) -> tuple[Model | Scorer, RunOptions]:
+def opened(bench: Path, name: str) -> tuple[Method, RunOptions]:
     """A trained method of the benchmark and its options."""
     if name == "anofield":
-        return load_model(bench / "experiment"), DetectOptions(also=())
+        return load_model(bench / "experiment", precision="float32"), DetectOptions(also=())
     return load_baseline(bench / "methods" / name / "model"), baseline_options(name)
 
 
-def measured(cases: Sequence[Case], method: Model | Scorer, options: RunOptions) -> tuple[float, float]:
+def measured(cases: Sequence[Case], method: Method, options: RunOptions) -> tuple[float, float]:
     """AP and the best Dice over all brain voxels of the cases."""
     values, truth = [], []
     for case in cases:
-        found = detect_case(case, method, options)
+        found = detect_case(case, method, options, None)
         values.append(found.maps[options.score][found.brain])
-        truth.append((read_labels(case.label, found.scan) > 0)[found.brain])
+        truth.append((as_labels(case.label, found.scan) > 0)[found.brain])
     curve = exact_curve(np.concatenate(values), np.concatenate(truth))
     return curve.average_precision(), curve.best_dice()[0]
 

@@ -8,7 +8,8 @@ process, whose peak memory is printed.
 
 With --files, instead: a run folder of so many scans of 240 × 240 × 155 at 1 mm, float32 maps of two scores in
 compressed NIfTI files (six different scans, linked under further ids), and `anofield evaluate` on it from end to end,
-intervals included, whose peak memory and CPU time are printed.
+intervals included, whose peak memory and CPU time are printed. --workers N evaluates on so many processes; the memory
+printed is then that of the parent, which pools what they return.
 
     python benchmarks/evaluate.py --files 285
 """
@@ -16,7 +17,6 @@ intervals included, whose peak memory and CPU time are printed.
 from __future__ import annotations
 
 import argparse
-import json
 import os
 import re
 import statistics
@@ -28,7 +28,10 @@ from pathlib import Path
 
 import numpy as np
 
-from anofield.evaluate.pooled import PooledScores, count_case
+from anofield._files import write_json
+from anofield.data.recipe import Recipe
+from anofield.detect.run_folder import CASE_FILE, RUN_FILE, CaseInfo, RunInfo, Threshold
+from anofield.evaluation.pooled import PooledScores, count_case
 
 Arrays = tuple[np.ndarray, np.ndarray]
 SHAPE = (240, 240, 155)  # of the scans of BraTS, 1 mm
@@ -47,6 +50,7 @@ def main() -> None:
     parser.add_argument("--many", type=int, default=285, help="scans of the memory test; 0 for none")
     parser.add_argument("--scores", type=int, default=2, help="scores per scan of the memory test")
     parser.add_argument("--files", type=int, default=0, help="scans of the run evaluated from files, instead")
+    parser.add_argument("--workers", type=int, default=1, help="processes of the run evaluated from files")
     parser.add_argument("--memory-only", action="store_true", help=argparse.SUPPRESS)
     parser.add_argument("--write-only", type=Path, help=argparse.SUPPRESS)
     arguments = parser.parse_args()
@@ -54,7 +58,7 @@ def main() -> None:
         _write_run(arguments.write_only, arguments.files)
         return
     if arguments.files:
-        _end_to_end(arguments.files)
+        _end_to_end(arguments.files, arguments.workers)
         return
     if arguments.memory_only:
         _stream(arguments.many, arguments.side, arguments.scores)
@@ -109,7 +113,7 @@ def _race(scans: list[Arrays], repeat: int) -> None:
 
 
 def _stream(scans: int, side: int, scores: int) -> None:
-    import anofield.evaluate.evaluate  # noqa: F401 - its imports belong to what an evaluation needs
+    import anofield.evaluation.evaluate  # noqa: F401 - its imports belong to what an evaluation needs
 
     before, start = _peak_mib(), time.perf_counter()
     pooled = [PooledScores() for _ in range(scores)]
@@ -128,12 +132,12 @@ def _stream(scans: int, side: int, scores: int) -> None:
         print(f"{name} {value:.7f}, proven to lie within [{bounds[name][0]:.7f}, {bounds[name][1]:.7f}]")
 
 
-def _end_to_end(scans: int) -> None:
+def _end_to_end(scans: int, workers: int) -> None:
     with tempfile.TemporaryDirectory() as folder:
         run, results = Path(folder) / "run", Path(folder) / "results"
         # the folder is written by another process: the peak of a process begins with that of the one that starts it
         subprocess.run([sys.executable, __file__, "--files", str(scans), "--write-only", str(run)], check=True)
-        command = [sys.executable, "-m", "anofield", "evaluate", "-p", str(run), "-o", str(results)]
+        command = [sys.executable, "-m", "anofield", "evaluate", "-p", run, "-o", results, "--workers", str(workers)]
         start = time.perf_counter()
         _, status, used = os.wait4(subprocess.Popen(command).pid, 0)
         took = time.perf_counter() - start
@@ -154,13 +158,53 @@ def _write_run(run: Path, scans: int) -> None:
         folder.mkdir(parents=True)
         for name in SCORES.values():
             (folder / name).hardlink_to(source / name)
-        about = {"id": case_id, "image": str(source / "t2.nii.gz"), "mask": None, "label": str(source / "seg.nii.gz")}
-        about |= {"score": "deviation", "threshold": CALIBRATED, "volume_ml": 40.0, "case_score": 2.0 + number % 7}
-        (folder / "case.json").write_text(json.dumps(about))
-    threshold = {"value": CALIBRATED, "quantile": 0.995, "meaning": "made up"}
-    content = {"score": "deviation", "scores": list(SCORES), "baselines": ["intensity"], "cases": ids}
-    content |= {"threshold": threshold, "thresholds": dict.fromkeys(SCORES, CALIBRATED)}
-    (run / "run.json").write_text(json.dumps(content))
+        write_json(folder / CASE_FILE, _case_info(case_id, source, number))
+    write_json(run / RUN_FILE, _run_info(ids))
+
+
+def _case_info(case_id: str, source: Path, number: int) -> CaseInfo:
+    return CaseInfo(
+        id=case_id,
+        subject=case_id,
+        image=str(source / "t2.nii.gz"),
+        mask=None,
+        label=str(source / "seg.nii.gz"),
+        score="deviation",
+        threshold=CALIBRATED,
+        shape=SHAPE,
+        brain_ml=1400.0,
+        case_score=2.0 + number % 7,
+        lesions=0,
+        volume_ml=40.0,
+        findings=[],
+        fit=None,
+        seconds={},
+        source_hash="",
+        key="",
+        files=list(SCORES.values()),
+    )
+
+
+def _run_info(ids: list[str]) -> RunInfo:
+    return RunInfo(
+        anofield="",
+        created="",
+        command="",
+        experiment="",
+        model_hash="",
+        score="deviation",
+        scores=list(SCORES),
+        baselines=["intensity"],
+        options={"filters": {"min_lesion_ml": 0.1}},
+        recipe=Recipe(),
+        threshold=Threshold(value=CALIBRATED, quantile=0.995, meaning="made up"),
+        thresholds=dict.fromkeys(SCORES, CALIBRATED),
+        device="cpu",
+        precision="float32",
+        versions={},
+        cases=ids,
+        seconds=0.0,
+    )
 
 
 def _write_case(folder: Path, seed: int) -> None:

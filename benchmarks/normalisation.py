@@ -11,9 +11,10 @@ import argparse
 import numpy as np
 from scipy import ndimage
 
-from anofield.data.prepare import normalise_clip_minmax, normalise_robust
+from anofield.data.prepare import normalise_robust
+from anofield.data.published import normalise_clip_minmax
 from anofield.phantom.layouts import grid_of
-from anofield.phantom.person import make_person
+from anofield.phantom.person import Look, make_person
 
 METHODS = {"robust": normalise_robust, "clip-minmax": normalise_clip_minmax}
 FAR_MM = 25.0  # beyond the reach of the mass effect
@@ -21,9 +22,9 @@ FAR_MM = 25.0  # beyond the reach of the mass effect
 
 def shift_of(seed: int, number: int, kind: str, modality: str, size: int) -> tuple[dict[str, float], float]:
     """Median change of the normalised intensity far from the lesion, in units of the healthy brain's SD; lesion ml."""
-    grid = grid_of("brats", size)
-    healthy = make_person(seed, number, grid, modality=modality, noise=0.0)
-    ill = make_person(seed, number, grid, lesion=kind, modality=modality, noise=0.0)
+    grid, look = grid_of("brats", size), Look(modality=modality, noise=0.0)
+    healthy = make_person(seed, number, grid, look=look)
+    ill = make_person(seed, number, grid, lesion=kind, look=look)
     step = float(np.linalg.norm(grid.affine[:3, 0]))
     far = ndimage.distance_transform_edt(ill.label == 0) * step > FAR_MM
     far &= healthy.brain & ill.brain

@@ -23,12 +23,16 @@ from typing import Any
 import numpy as np
 
 import _published_prepare as published
+from anofield._files import file_hash
+from anofield.data.brain import StrippedScan, brain_mask
 from anofield.data.cohort.case import Case
 from anofield.data.cohort.find import find_cases
-from anofield.data.prepare import prepare_case, prepare_scan, recipe_for
-from anofield.data.scan import brain_mask, read_labels, read_scan
-from anofield.data.store import Store, lattice_side
-from anofield.phantom.cohort import write_case
+from anofield.data.prepare import prepare_case, prepare_scan
+from anofield.data.published import lattice_side
+from anofield.data.recipe import recipe_for
+from anofield.data.scan import as_labels, read_scan
+from anofield.data.store import Store
+from anofield.phantom.cohort import Cohort, write_case
 
 Result = tuple[np.ndarray, np.ndarray | None]
 Side = Callable[[], Result]
@@ -41,7 +45,7 @@ def main() -> None:
     print(f"{arguments.layout}, res {arguments.res}, mode pool {arguments.mode_pool}, {os.cpu_count()} cores")
     with tempfile.TemporaryDirectory() as folder:
         lesion = "glioma" if arguments.layout == "brats" else None
-        write_case(Path(folder) / "scans", arguments.layout, "native", 0, 0, lesion, "T2w")
+        write_case(Path(folder) / "scans", Cohort(arguments.layout), 0, lesion)
         case = find_cases(Path(folder) / "scans", dataset=arguments.layout)[0]
         parts = {
             "compute only": _computing(case, arguments.layout, recipe),
@@ -68,12 +72,12 @@ def _arguments() -> argparse.Namespace:
 def _computing(case: Case, layout: str, recipe: Any) -> dict[str, Side]:
     """Both sides from arrays to arrays."""
     scan = read_scan(case.image, dtype=np.float64)
-    brain = brain_mask(scan, case.mask)
-    label = None if case.label is None else read_labels(case.label, scan)
+    native = StrippedScan(scan, brain_mask(scan, case.mask))
+    label = None if case.label is None else as_labels(case.label, scan)
     truth = None if case.label is None else published.read(case.label)
 
     def ours() -> Result:
-        prepared = prepare_scan(scan, brain, label, recipe, "")
+        prepared = prepare_scan(native, label, recipe)
         return prepared.classes, prepared.label
 
     return {
@@ -89,7 +93,7 @@ def _whole(case: Case, layout: str, recipe: Any, folder: Path) -> dict[str, Side
     def ours() -> Result:
         store = Store.create(folder / "store.zarr", [case], recipe, labels=labels, side=lattice_side(recipe))
         prepared = prepare_case(case, recipe)
-        store.write(0, prepared)
+        store.write(0, prepared, file_hash(case.image))
         return prepared.classes, prepared.label
 
     def theirs() -> Result:

@@ -26,13 +26,14 @@ import torch
 
 from anofield.data.cohort.case import Case
 from anofield.data.lattice import Lattice
-from anofield.data.prepare import Prepared, Recipe
-from anofield.data.scan import Scan
+from anofield.data.prepared import Prepared
+from anofield.data.recipe import Recipe
 from anofield.data.store import Store
+from anofield.field.device import Precision, pick_device
 from anofield.field.feed import open_feed
-from anofield.field.model import pick_device
+from anofield.field.points import PointOptions
 from anofield.field.presets import preset
-from anofield.field.step import Precision, start_run, train_step
+from anofield.field.step import start_run, train_step
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))
 from oracle import PublishedTraining
@@ -101,8 +102,8 @@ def feed_sides(folder: Path, cases: int = 12, resolution: int = 160, count: int 
         return batch
 
     def ours(cache: str) -> Side:
-        feed = open_feed(store, range(cases), "corner", count=count, fraction=0.0, seed=0,
-                         device=torch.device("cpu"), cache=cache)  # fmt: skip
+        points = PointOptions(lattice="corner", count=count)
+        feed = open_feed(store, range(cases), points, device=torch.device("cpu"), cache=cache)
         plan = [torch.randperm(cases)[:6] for _ in range(BATCHES)]
         return lambda: deque(feed.batches(plan, 1), maxlen=0)
 
@@ -120,9 +121,9 @@ def write_volumes(folder: Path, cases: int, resolution: int) -> Store:
     for number in range(cases):
         noise = np.random.default_rng(number).normal(0, 0.6, radius.shape)
         classes = np.where(radius < 0.7, np.clip(5 + 3 * np.sin(9 * radius) + noise, 1, 9), 0).astype(np.uint8)
-        scan = Scan(classes, np.eye(4), None, Path("none"))
-        prepared = Prepared(classes, classes > 0, classes, None, lattice, recipe, scan, classes > 0, (0, 1), "00" * 32)
-        store.write(number, prepared)
+        volumes = {"classes": classes, "brain": classes > 0, "intensity": classes, "label": None}
+        prepared = Prepared(**volumes, lattice=lattice, recipe=recipe, scale=(0, 1))
+        store.write(number, prepared, "00" * 32)
         (folder / f"p{number}.nt").write_bytes(pickle.dumps((classes, None, f"p{number}")))
     return store
 
