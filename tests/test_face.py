@@ -95,6 +95,9 @@ class TestInMemory:
             af.prepare(world.glioma, tmp_path / "s.zarr", recipe="foo")  # type: ignore[arg-type]
         with pytest.raises(af.AnofieldError, match="where cases are expected"):
             af.prepare("scans", tmp_path / "s.zarr")  # type: ignore[arg-type]
+        for call in (af.evaluate, af.report):
+            with pytest.raises(af.AnofieldError, match="NoneType where a run is expected"):
+                call(None)  # type: ignore[arg-type]
         with pytest.raises(af.AnofieldError, match="at least one case"):
             af.prepare([], tmp_path / "s.zarr")
         assert str(af.load_model(world.model.path, device=torch.device("cpu")).device) == "cpu"

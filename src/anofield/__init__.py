@@ -274,7 +274,19 @@ def report(run: Run | PathLike, results: Results | PathLike | None = None, out: 
 
 
 def _path(run: Run | PathLike) -> Path:
-    """Folder of a run."""
+    """Folder of a run.
+
+    Raises:
+        UsageError: The argument is neither a run nor a path.
+    """
     from pathlib import Path
 
-    return Path(run) if isinstance(run, str | Path) else run.path
+    from anofield.detect.run import Run
+    from anofield.errors import UsageError
+
+    if isinstance(run, Run):
+        return run.path
+    if not isinstance(run, str | Path):
+        what = f"{type(run).__name__} where a run is expected"
+        raise UsageError(what, remedy="give the Run of `Model.detect_many`, or a run folder")
+    return Path(run)
