@@ -23,7 +23,7 @@ from scipy.spatial.transform import Rotation
 
 from anofield._files import write_json
 from anofield.curves import ScoreHistogram, exact_curve, top_mean
-from anofield.data.brain import read_stripped
+from anofield.data.brain import as_stripped
 from anofield.data.cohort.case import Case
 from anofield.data.cohort.find import find_cases
 from anofield.data.scan import as_labels
@@ -220,7 +220,7 @@ def _examine(case: Case, model: Model, names: list[str], kept: Path) -> dict[str
     path = kept / settings / f"{case.id}.pkl"
     fit: Fit | None
     fit, seconds = pickle.loads(path.read_bytes()) if path.is_file() else (None, 0.0)
-    native = read_stripped(case.image, case.mask, dtype=model.recipe.kind.dtype)
+    native = as_stripped(case.image, case.mask, dtype=model.recipe.kind.dtype)
     found: dict[str, Examined] = {}
     for tail in dict.fromkeys(row.filters.tail for row in rows):
         found[tail] = examine(native, model, _joined([row for row in rows if row.filters.tail == tail]), fit)

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 import anofield as af
-from anofield.data.brain import read_stripped
+from anofield.data.brain import as_stripped
 from anofield.data.lattice import to_lattice, to_native
 from anofield.data.prepare import prepare_case
 from anofield.data.recipe import Recipe
@@ -36,7 +36,7 @@ def test_a_check_finds_no_problem(cases: list[af.Case]) -> None:
 
 @BRAINS
 def test_the_brain_lies_in_the_middle_of_the_box(case: af.Case) -> None:
-    brain, native = prepare_case(case, RECIPE).brain, read_stripped(case.image)
+    brain, native = prepare_case(case, RECIPE).brain, as_stripped(case.image)
     np.testing.assert_allclose(np.argwhere(brain).mean(0), (SIDE - 1) / 2, atol=1)
     native_ml = np.count_nonzero(native.brain) * native.scan.voxel_ml
     assert brain.mean() * RECIPE.box_mm**3 / 1000 == pytest.approx(native_ml, rel=0.01)
@@ -55,7 +55,7 @@ def test_an_intensity_survives_the_way_to_the_scan_and_back(case: af.Case) -> No
 
 def test_a_lesion_label_is_read_on_the_scans_voxels() -> None:
     assert PATIENT.label is not None
-    scan = read_stripped(PATIENT.image).scan
+    scan = as_stripped(PATIENT.image).scan
     label = as_labels(PATIENT.label, scan)
     assert label.shape == scan.data.shape
     assert np.count_nonzero(label) * scan.voxel_ml == pytest.approx(8.2, abs=0.3)
@@ -65,4 +65,4 @@ def test_a_lesion_label_is_read_on_the_scans_voxels() -> None:
 def test_a_whole_head_is_refused(subject: str) -> None:
     (path,) = (REAL / "heads" / subject / "anat").glob("*_T2w.nii.gz")
     with pytest.raises(af.AnofieldError, match="not skull-stripped"):
-        read_stripped(path)
+        as_stripped(path)

@@ -33,6 +33,7 @@ def deferred_stop() -> Iterator[StopRequest]:
         return
 
     def handle(number: int, frame: FrameType | None) -> None:
+        """Record the first signal; interrupt at the second."""
         if request.number is not None:
             raise KeyboardInterrupt
         request.number = number

@@ -124,6 +124,7 @@ def _in_python(text: str) -> str:
     """
 
     def name(match: re.Match[str]) -> str:
+        """The argument of an option; commands in backticks stay."""
         found = match[0]
         return found if found[0] == "`" else f"`{ARGUMENTS.get(found, found[2:].replace('-', '_'))}`"
 

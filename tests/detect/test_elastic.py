@@ -9,7 +9,7 @@ import pytest
 import torch
 from scipy import ndimage
 
-from anofield.data.brain import read_stripped
+from anofield.data.brain import as_stripped
 from anofield.data.lattice import Convention, field_coordinates
 from anofield.detect.decode import Person, decode
 from anofield.detect.detection import examine
@@ -100,7 +100,7 @@ def test_the_pose_comes_after_the_displacement() -> None:
 
 
 def test_alignment_lowers_the_misfit_and_is_used_by_every_score(world: World) -> None:
-    native = read_stripped(world.healthy[0].image)
+    native = as_stripped(world.healthy[0].image)
     every = QUICK.model_copy(update={"also": tuple(OWN_SCORES)})
     elastic = every.model_copy(update={"fit": every.fit.model_copy(update={"elastic_mm": 15.0})})
     plain, bent = (examine(native, world.model, options) for options in (every, elastic))
@@ -112,7 +112,7 @@ def test_alignment_lowers_the_misfit_and_is_used_by_every_score(world: World) ->
 
 
 def test_without_displacement_the_decoding_is_the_pose_alone(world: World) -> None:
-    found = examine(read_stripped(world.healthy[0].image), world.model, QUICK)
+    found = examine(as_stripped(world.healthy[0].image), world.model, QUICK)
     prepared, fit = found.prepared, found.analysis.fit
     assert fit is not None
     place = align(np.where(prepared.brain, prepared.classes, 0).astype(np.float32), prepared, fit.pose, 7.0)

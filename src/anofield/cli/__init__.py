@@ -76,6 +76,7 @@ def loaded() -> Any:
 
 def _on_signals() -> None:
     def stop(number: int, frame: FrameType | None) -> None:
+        """Turn a signal into the interruption that every verb handles."""
         raise Interrupted(number, "Finished cases are kept; the same command resumes where it stopped.")
 
     for number in (signal.SIGINT, signal.SIGTERM):

@@ -69,6 +69,7 @@ def expanded(verb: Callable[..., T]) -> Callable[..., T]:
 
     @functools.wraps(verb)
     def run(**values: Any) -> T:
+        """Call the verb with its options gathered into groups."""
         for name, group in groups.items():
             values[name] = group.value({option.name: values.pop(option.name) for option in group.options})
         return verb(**values)

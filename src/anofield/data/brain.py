@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from anofield.data.scan import Scan, as_labels, as_scan, read_scan
+from anofield.data.scan import Scan, as_labels, as_scan
 from anofield.errors import ScanError
 from anofield.typing import Mask, PathLike, Volume
 
@@ -84,22 +84,6 @@ class StrippedScan:
         return float(self.brain.sum()) * self.scan.voxel_ml
 
 
-def read_stripped(
-    image: PathLike, mask: PathLike | None = None, *, dtype: type[np.floating[Any]] = np.float32
-) -> StrippedScan:
-    """Read a scan and its brain.
-
-    Args:
-        image: The scan.
-        mask: Brain mask on the scan's voxels; None takes the voxels that are not 0.
-        dtype: Type of the intensities.
-
-    Raises:
-        ScanError: The scan or its mask cannot be used, or every brain voxel has the same intensity.
-    """
-    return _checked(read_scan(image, dtype=dtype), mask)
-
-
 def as_stripped(source: Any, mask: Any = None, *, dtype: type[np.floating[Any]] = np.float32) -> StrippedScan:
     """Read a scan and its brain from a path or from memory.
 
@@ -111,10 +95,7 @@ def as_stripped(source: Any, mask: Any = None, *, dtype: type[np.floating[Any]] 
     Raises:
         ScanError: The scan or its mask cannot be used, or every brain voxel has the same intensity.
     """
-    return _checked(as_scan(source, dtype=dtype), mask)
-
-
-def _checked(scan: Scan, mask: Any) -> StrippedScan:
+    scan = as_scan(source, dtype=dtype)
     brain = brain_mask(scan, mask)
     check_contrast(scan.data[brain], scan.path)
     return StrippedScan(scan, brain)

@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from anofield.data import published
-from anofield.data.brain import StrippedScan, read_stripped
+from anofield.data.brain import StrippedScan, as_stripped
 from anofield.data.classes import assign_brain, mode_pool
 from anofield.data.cohort.case import Case
 from anofield.data.lattice import box_lattice, brain_to_lattice, to_lattice
@@ -54,7 +54,7 @@ def prepare_case(case: Case, recipe: Recipe) -> Prepared:
     Raises:
         ScanError: The scan, its mask or its label cannot be used, or the recipe needs another shape.
     """
-    native = read_stripped(case.image, case.mask, dtype=recipe.kind.dtype)
+    native = as_stripped(case.image, case.mask, dtype=recipe.kind.dtype)
     label = None if case.label is None else as_labels(case.label, native.scan)
     return prepare_scan(native, label, recipe)
 

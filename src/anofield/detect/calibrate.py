@@ -18,7 +18,7 @@ from anofield import bootstrap
 from anofield._files import write_json
 from anofield._version import __version__
 from anofield.curves import DROPPED_BITS, ScoreHistogram, ordered_keys
-from anofield.data.brain import read_stripped
+from anofield.data.brain import as_stripped
 from anofield.data.cohort.case import Case, cohort_of
 from anofield.data.parallel import HERE, Outcome, Spread, failures_of, in_order, map_cases
 from anofield.data.scan import as_labels
@@ -114,7 +114,7 @@ class Measure:
         return self._counted(examined, others.standards(float(prepared.lattice.spacing.mean())))
 
     def _examined(self, case: Case, fit: Fit | None = None) -> Examined:
-        native = read_stripped(case.image, case.mask, dtype=self.method.recipe.kind.dtype)
+        native = as_stripped(case.image, case.mask, dtype=self.method.recipe.kind.dtype)
         if case.label is not None and (as_labels(case.label, native.scan) > 0).any():
             raise ScanError(
                 "has a lesion label",

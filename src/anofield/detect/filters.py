@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from functools import partial
+
 import numpy as np
 from scipy import ndimage
 
@@ -68,12 +70,7 @@ def guided(values: FloatVolume, guide: FloatVolume, brain: Mask, width: int, noi
     In each cube, the linear function of the guide that is nearest to the values is fitted; the fits are averaged.
     """
     values, guide = (np.where(brain, v, 0.0).astype(np.float32) for v in (values, guide))
-    weight = ndimage.uniform_filter(brain.astype(np.float32), width, mode="constant")
-
-    def mean(volume: FloatVolume) -> FloatVolume:
-        total = ndimage.uniform_filter(np.where(brain, volume, 0.0).astype(np.float32), width, mode="constant")
-        return np.asarray(np.divide(total, weight, out=np.zeros_like(total), where=weight > 0.5 / width**3))
-
+    mean = partial(_mean, brain=brain, weight=_share(brain, width), width=width)
     of_guide, of_values = mean(guide), mean(values)
     slope = (mean(guide * values) - of_guide * of_values) / (mean(guide**2) - of_guide**2 + np.float32(noise))
     found = mean(slope) * guide + mean(of_values - slope * of_guide)
@@ -82,7 +79,16 @@ def guided(values: FloatVolume, guide: FloatVolume, brain: Mask, width: int, noi
 
 def masked_mean(values: FloatVolume, brain: Mask, width: int) -> FloatVolume:
     """Mean over the brain voxels of a cube of `width` voxels; 0 where there are none."""
-    weight = ndimage.uniform_filter(brain.astype(np.float32), width, mode="constant")
+    return _mean(values, brain, _share(brain, width), width)
+
+
+def _share(brain: Mask, width: int) -> FloatVolume:
+    """Share of brain voxels in a cube of `width` voxels around every voxel."""
+    return np.asarray(ndimage.uniform_filter(brain.astype(np.float32), width, mode="constant"))
+
+
+def _mean(values: FloatVolume, brain: Mask, weight: FloatVolume, width: int) -> FloatVolume:
+    """`masked_mean` with the share of brain voxels already known."""
     total = ndimage.uniform_filter(np.where(brain, values, 0.0).astype(np.float32), width, mode="constant")
     return np.asarray(np.divide(total, weight, out=np.zeros_like(total), where=weight > 0.5 / width**3))
 

@@ -157,6 +157,7 @@ def _first_pose(field: Field, code: Tensor, cloud: _Points, options: FitOptions)
     points, targets = cloud.draw(SEARCH_POINTS)
 
     def loss(turned: Tensor) -> Tensor:
+        """Mean bounded cross-entropy of every candidate pose."""
         with torch.no_grad():
             return _bounded(_entropy(field, turned, code, targets)).mean(dim=1)
 

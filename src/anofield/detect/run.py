@@ -14,7 +14,7 @@ from anofield._files import write_json, writing
 from anofield._progress import say
 from anofield._version import __version__
 from anofield._words import counted
-from anofield.data.brain import read_stripped
+from anofield.data.brain import as_stripped
 from anofield.data.cohort.case import Case, cohort_of, part_of
 from anofield.data.parallel import HERE, Failure, Outcome, Spread, failures_of, map_cases, write_failures
 from anofield.detect.calibration import Calibrated, look_up
@@ -105,7 +105,7 @@ def detect_case(case: Case, method: Method, options: RunOptions, calibrated: Cal
     Raises:
         ScanError: The scan or its mask cannot be used.
     """
-    native = read_stripped(case.image, case.mask, dtype=method.recipe.kind.dtype)
+    native = as_stripped(case.image, case.mask, dtype=method.recipe.kind.dtype)
     return detect_scan(case, native, method, options, calibrated)
 
 

@@ -224,6 +224,7 @@ def decode_plane(
     decode = _decoder(trained, code, canvas, show)
 
     def values(flat: NDArray[np.intp]) -> Volume:
+        """Values at flat indices of the plane."""
         return decode(np.insert(_unraveled(flat, (count, count)), AXES[plane], index, axis=1))
 
     return _in_chunks(values, count**2, show).reshape(count, count)
@@ -327,6 +328,7 @@ def _decoder(trained: TrainedField, code: Tensor, canvas: Canvas, show: Show) ->
     codes = code[None].to(trained.device)
 
     def decode(index: Indices) -> Volume:
+        """Values at canvas indices (n, 3)."""
         points = canvas.points(index).to(trained.device)[None]  # (1, point, 3)
         with torch.no_grad():
             logits = trained.field.logits(points, codes)[0].float().cpu()

@@ -287,6 +287,7 @@ def _shown(groups: list[list[Person]], canvas: sample.Canvas, top: float) -> lis
     frame = (max(size[0] for size in sizes.values()), max(size[1] for size in sizes.values()))
 
     def views(planes: Planes) -> list[View]:
+        """The planes of one row as pictures."""
         return [
             View(name, marks, sizes[name], frame, picture(planes[name][boxes[name]], sizes[name], (0.0, top), DETAIL))
             for name, (_, marks) in VIEWS.items()

@@ -55,8 +55,7 @@ def cohort_of(cases: Iterable[Case], where: PathLike = "") -> list[Case]:
     for case in cases:
         if not isinstance(case, Case):
             raise _no_cases(case)
-        if problem := problem_of_id(case.id):
-            raise CohortError(f"the id {_short(case.id)} {problem[0]}", where=where or case.image, remedy=problem[1])
+        check_id(case.id, where or case.image)
         if case.id in first:
             raise CohortError(
                 f"two scans have the id {case.id!r}: {first[case.id].image} and {case.image}",
@@ -68,19 +67,27 @@ def cohort_of(cases: Iterable[Case], where: PathLike = "") -> list[Case]:
     return list(first.values())
 
 
-def problem_of_id(name: str) -> tuple[str, str] | None:
-    """Why an id cannot name a folder, and the remedy; None if it can."""
+def check_id(name: str, where: PathLike, at: str = "") -> None:
+    """Check that an id can name a folder.
+
+    Args:
+        name: The id.
+        where: File or source that has it, for the error.
+        at: Place in the file, before the rest of the error.
+
+    Raises:
+        CohortError: It has slashes or a leading dot, is the name of a file of a run, or is too long or empty.
+    """
+    what, remedy = "cannot name a folder", ""
     if not name or re.search(r"[/\\\0]|^\.", name):
-        return "cannot name a folder", "use no slashes and no leading dot"
-    if re.fullmatch(OWN_FILES, name, re.IGNORECASE):
-        return "cannot name a folder", "choose another: a run has a file of that name"
-    if len(name.encode()) > LONGEST_ID:
-        return f"cannot name a folder: it has {len(name.encode())} bytes", f"use {LONGEST_ID} at most"
-    return None
-
-
-def _short(name: str) -> str:
-    return repr(name if len(name) <= 40 else f"{name[:40]}...")
+        remedy = "use no slashes and no leading dot"
+    elif re.fullmatch(OWN_FILES, name, re.IGNORECASE):
+        remedy = "choose another: a run has a file of that name"
+    elif len(name.encode()) > LONGEST_ID:
+        what, remedy = f"{what}: it has {len(name.encode())} bytes", f"use {LONGEST_ID} at most"
+    if remedy:
+        short = name if len(name) <= 40 else f"{name[:40]}..."
+        raise CohortError(f"{at}the id {short!r} {what}", where=where, remedy=remedy)
 
 
 def _no_cases(given: object) -> UsageError:

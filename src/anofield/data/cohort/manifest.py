@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from anofield._words import counted
-from anofield.data.cohort.case import Case, problem_of_id
+from anofield.data.cohort.case import Case, check_id
 from anofield.errors import CohortError
 from anofield.typing import PathLike
 
@@ -70,16 +70,10 @@ def _manifest_case(columns: list[str], row: list[str], path: Path, line: int) ->
     empty = [name for name in ("id", "image") if not cells.get(name)]
     if empty:
         raise CohortError(f"line {line}: no {empty[0]}", where=path, remedy="fill the cell in, or remove the line")
-    _check_id(cells["id"], path, line)
+    check_id(cells["id"], path, f"line {line}: ")
     label, mask = (path.parent / cells[key] if cells.get(key) else None for key in ("label", "mask"))
     subject, group = cells.get("subject", ""), cells.get("group") or None
     return Case(cells["id"], path.parent / cells["image"], label, mask, subject, group)
-
-
-def _check_id(name: str, path: Path, line: int) -> None:
-    if problem := problem_of_id(name):
-        short = name if len(name) <= 40 else f"{name[:40]}..."
-        raise CohortError(f"line {line}: the id {short!r} {problem[0]}", where=path, remedy=problem[1])
 
 
 def _check_files(cases: Mapping[str, Case], at: Mapping[str, int], path: Path) -> None:
