@@ -225,3 +225,8 @@ def test_the_option_names_of_2021_prepare_as_published(anofield: Run, tmp_path: 
 def test_the_options_of_2021_need_a_data_set_of_2021(anofield: Run, tmp_path: Path) -> None:
     ended = anofield("prepare", "-i", tmp_path, "-o", tmp_path / "s.zarr", "--mode_pool", 2)
     assert ended.code == 2 and "--dataset" in ended.err
+
+
+def test_errors_name_the_option_to_a_user_of_the_command_line(tmp_path: Path, anofield: Callable[..., Any]) -> None:
+    ended = anofield("detect", "-i", tmp_path, "-m", tmp_path / "none", "-o", tmp_path / "run")
+    assert ended.code == 5 and "check -e or -m" in ended.err

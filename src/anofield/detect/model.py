@@ -185,7 +185,6 @@ class Model:
         return self
 
 
-@for_python
 def load_model(
     path: PathLike,
     *,
