@@ -1,0 +1,48 @@
+"""What this package wrote itself, which is never a scan or a label: images of results, and folders of results."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import nibabel as nib
+
+from anofield.data.scan import UNREADABLE
+
+RESULT = "anofield "  # start of the NIfTI description of every result image; phantom scans and labels do not have it
+MARKS = {  # a folder that holds one of these files, and what the folder is
+    "run.json": "a run of anofield",
+    "results.json": "results of anofield",
+    "specs.json": "an experiment of anofield",
+    "baseline.json": "a baseline of anofield",
+    "zarr.json": "a store",
+}
+
+
+def is_result(path: Path) -> bool:
+    """Whether an image was written by a detection, as its NIfTI description says; False if it cannot be read."""
+    try:
+        header = nib.load(path).header
+        return bytes(header["descrip"].item()).startswith(RESULT.encode())
+    except (*UNREADABLE, KeyError):
+        return False
+
+
+def own_folder(folder: Path) -> str:
+    """What a folder of this package is, for example `a run of anofield`; empty for any other folder.
+
+    A BIDS dataset whose `GeneratedBy` names only this package is one as well.
+    """
+    for name, what in MARKS.items():
+        if (folder / name).is_file():
+            return what
+    return "a BIDS derivative of anofield" if _generated_by(folder / "dataset_description.json") == {"anofield"} else ""
+
+
+def _generated_by(description: Path) -> set[str]:
+    """Names of the programs that made a BIDS dataset, in lower case."""
+    try:
+        made_by = json.loads(description.read_text(encoding="utf-8")).get("GeneratedBy", [])
+        return {str(one["Name"]).lower() for one in made_by}
+    except (OSError, ValueError, TypeError, KeyError, AttributeError, RecursionError):
+        return set()
