@@ -48,7 +48,7 @@ BIDS = (
     "derivatives/brains/sub-01/ses-b/anat/sub-01_ses-b_acq-x_desc-brain_mask.nii.gz",
     "derivatives/other/sub-03/anat/sub-03_T2w.nii.gz",
 )
-FOLDER = ("b.nii.gz", "deep/er/a.nii", "c.mgz", "b_seg.nii.gz", "b_brain_mask.nii.gz", "label_a.nii", "notes.txt")
+FOLDER = ("b.nii.gz", "deep/er/a.nii", "c.mgz", "b_seg.nii.gz", "b_brain_mask.nii.gz", "label_c.nii", "notes.txt")
 
 
 @pytest.mark.parametrize("dataset", ["auto", "hcp"])
@@ -273,13 +273,13 @@ def test_a_bids_tree_is_known_without_its_description_and_masks_may_lie_beside_s
     ("text", "pairs"), [("", {}), ("acq=h, run=1", {"acq": "h", "run": "1"}), ("ses=ses-1", {"ses": "1"})]
 )
 def test_a_filter_is_read_from_text(text: str, pairs: dict[str, str]) -> None:
-    assert parse_entities(text) == pairs
+    assert parse_entities([text]) == {key: (value,) for key, value in pairs.items()}
 
 
 @pytest.mark.parametrize("text", ["acq", "acq=", "=x", "acq-x"])
 def test_a_filter_that_is_none_is_refused(text: str) -> None:
     with pytest.raises(UsageError, match=r"--filter.*acq=highres"):
-        parse_entities(text)
+        parse_entities(["run=1", text])
 
 
 @pytest.mark.parametrize(("modality", "ending"), [("T2w", "-t2w"), ("T1w", "-t1n"), ("FLAIR", "-t2f"), ("T1c", "-t1c")])
@@ -287,13 +287,14 @@ def test_brats_2023_names(modality: str, ending: str, tmp_path: Path) -> None:
     name = "BraTS-GLI-00000-000"
     plant(tmp_path, *(f"{name}/{name}-{end}.nii.gz" for end in ("t2w", "t1n", "t2f", "t1c", "seg")))
     (case,) = find_cases(tmp_path, modality=modality)
-    assert case == Case(name, tmp_path / f"{name}/{name}{ending}.nii.gz", tmp_path / f"{name}/{name}-seg.nii.gz")
+    image, label = (tmp_path / f"{name}/{name}{end}.nii.gz" for end in (ending, "-seg"))
+    assert case == Case(name, image, label, subject="BraTS-GLI-00000")  # -000 is the visit
 
 
 def test_brats_has_contrast_enhanced_scans_but_no_others(tmp_path: Path) -> None:
     (case,) = find_cases(plant(tmp_path, *BRATS), modality="T1c")
     assert case.image.name == "Brats18_A_t1ce.nii.gz"
-    with pytest.raises(UsageError, match=r"no PD scans.*T1c"):
+    with pytest.raises(UsageError, match=r"no PDw scans.*T1c"):
         find_cases(tmp_path, modality="PD")
 
 

@@ -20,7 +20,7 @@ from anofield.typing import Affine, FloatVolume, PathLike, Volume
 
 IN_MEMORY = "array"  # name of a scan that does not come from a file
 ALIGNED = 2  # NIfTI-1 code of a frame that is aligned to another image; nibabel's default
-SUFFIXES = (".nii.gz", ".nii", ".mgz", ".mgh")
+SUFFIXES = (".nii.gz", ".nii", ".mgz", ".mgh", ".hdr")  # in any mixture of capitals; .hdr has its voxels in .img
 UNREADABLE = (  # errors of nibabel and its decompressors on files that are damaged or not scans
     nib.filebasedimages.ImageFileError,
     nib.spatialimages.HeaderDataError,
@@ -89,9 +89,20 @@ Source: TypeAlias = PathLike | Scan | nib.spatialimages.SpatialImage | tuple[Vol
 
 
 def stem(path: PathLike) -> str:
-    """File name without folder and scan suffix: `a/sub-1_T2w.nii.gz` → `sub-1_T2w`."""
+    """File name without folder and scan suffix: `a/sub-1_T2w.nii.gz` → `sub-1_T2w`; a doubled suffix goes as well.
+
+    >>> stem("a/sub-1_T2w.NII.GZ"), stem("b.nii.nii.gz"), stem("c.img"), stem("notes.txt")
+    ('sub-1_T2w', 'b', 'c', 'notes.txt')
+    """
     name = Path(path).name
-    return next((name[: -len(suffix)] for suffix in SUFFIXES if name.endswith(suffix)), name)
+    while end := next((end for end in (*SUFFIXES, ".img") if name.lower().endswith(end) and len(name) > len(end)), ""):
+        name = name[: -len(end)]
+    return name
+
+
+def is_scan_name(path: PathLike) -> bool:
+    """Whether a file is named like a scan: it has one of `SUFFIXES`, in capitals or not."""
+    return Path(path).name.lower().endswith(SUFFIXES)
 
 
 def read_scan(path: PathLike, *, dtype: type[np.floating[Any]] = np.float32) -> Scan:

@@ -1,11 +1,12 @@
-"""One scan of a cohort; parts of a cohort and splits by subject."""
+"""One scan of a cohort, and the check of ids; parts of a cohort and splits by subject."""
 
 from __future__ import annotations
 
 import itertools
 import re
+import unicodedata
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
@@ -15,6 +16,7 @@ from anofield.typing import PathLike
 
 OWN_FILES = r"(run|results|failures.*)\.json"  # files of a run, next to the folders of its cases
 LONGEST_ID = 200  # bytes; file systems allow 255 in a name, and temporary files add to it
+OF_WINDOWS = r"(con|prn|aux|nul|com\d|lpt\d)(\..*)?"  # names of devices, which no folder can have there
 
 
 @dataclass(frozen=True)
@@ -28,6 +30,7 @@ class Case:
         mask: Brain mask on the scan's voxels, if there is one.
         subject: Subject of the scan; splits keep the scans of a subject together. If empty, the id is used.
         group: Group of the case in a manifest, for example `train` or `test`.
+        contrast: Contrast of the scan, `T2w` or `FLAIR`, as its name, layout or `--modality` says; empty if unknown.
     """
 
     id: str
@@ -36,6 +39,7 @@ class Case:
     mask: Path | None = None
     subject: str = ""
     group: str | None = None
+    contrast: str = field(default="", compare=False)
 
 
 def cohort_of(cases: Iterable[Case], where: PathLike = "") -> list[Case]:
@@ -46,29 +50,38 @@ def cohort_of(cases: Iterable[Case], where: PathLike = "") -> list[Case]:
         where: Where the cases come from, for the error.
 
     Raises:
-        CohortError: Two cases have the same id, or an id cannot name a folder.
+        CohortError: Two cases have the same id, also one that differs only in capitals; or ids cannot name a folder, or
+            paths cannot be written down, all of which are named.
         UsageError: Something in the list is not a case.
     """
     if isinstance(cases, str | Path | Case) or not isinstance(cases, Iterable):
         raise _no_cases(cases)
-    first: dict[str, Case] = {}
+    cases, first = list(cases), {}
     for case in cases:
         if not isinstance(case, Case):
             raise _no_cases(case)
-        check_id(case.id, where or case.image)
-        if case.id in first:
+    _check_ids(cases, where)
+    for case in cases:
+        other = first.setdefault(one_name(case.id), case)
+        if other is not case:
+            same = other.id == case.id
+            ids = f"the id {case.id!r}" if same else f"the ids {other.id!r} and {case.id!r}, which some disks take for one"
             raise CohortError(
-                f"two scans have the id {case.id!r}: {first[case.id].image} and {case.image}",
+                f"two scans have {ids}: {other.image} and {case.image}",
                 where=where,
                 why="one would overwrite the results of the other",
-                remedy="rename one, or use the two folders separately",
+                remedy="rename one, use the two folders separately, or list the scans in a manifest",
             )
-        first[case.id] = case
-    return list(first.values())
+    return cases
+
+
+def one_name(name: str) -> str:
+    """What is the same for all names that some file systems take for one: capitals and accents do not count apart."""
+    return unicodedata.normalize("NFC", unicodedata.normalize("NFC", name).casefold())
 
 
 def check_id(name: str, where: PathLike, at: str = "") -> None:
-    """Check that an id can name a folder.
+    """Check that an id can name a folder on every usual file system.
 
     Args:
         name: The id.
@@ -76,18 +89,69 @@ def check_id(name: str, where: PathLike, at: str = "") -> None:
         at: Place in the file, before the rest of the error.
 
     Raises:
-        CohortError: It has slashes or a leading dot, is the name of a file of a run, or is too long or empty.
+        CohortError: It has slashes, a leading dot, control characters or spaces at an end, is no Unicode text, is the
+            name of a file of a run or of a device, or is too long or empty.
     """
-    what, remedy = "cannot name a folder", ""
+    if wrong := _fault(name):
+        what, remedy = wrong
+        raise CohortError(f"{at}the id {_short(name)!r} cannot name a folder{what}", where=where, remedy=remedy)
+
+
+def printable(text: str) -> str:
+    """A text on one line of a terminal: characters that cannot be shown are escaped.
+
+    >>> printable("a b\\nc é")
+    'a b\\\\nc é'
+    """
+    return "".join(one if one.isprintable() else repr(one)[1:-1] for one in text)
+
+
+def _check_ids(cases: Sequence[Case], where: PathLike) -> None:
+    """Check the ids and paths of all cases; the error names every bad one."""
+    wrong = [(case, fault) for case in cases if (fault := _fault(case.id) or _unwritable(case))]
+    if len(wrong) == 1:
+        ((case, (what, remedy)),) = wrong
+        raise CohortError(
+            f"the id {_short(case.id)!r} cannot name a folder{what}", where=printable(str(case.image)), remedy=remedy
+        )
+    if wrong:
+        names = ", ".join(f"{_short(case.id)!r}{what}" for case, (what, _) in wrong)
+        raise CohortError(
+            f"{len(wrong)} of {len(cases)} scans have an id that cannot name a folder: {names}",
+            where=where or wrong[0][0].image.parent,
+            remedy="rename these files, or list the scans with other ids in a manifest",
+        )
+
+
+def _fault(name: str) -> tuple[str, str] | None:
+    """What is wrong with an id, after «cannot name a folder», and the remedy; None for a good one."""
+    again = "rename the file, or give the scan another id in a manifest"
     if not name or re.search(r"[/\\\0]|^\.", name):
-        remedy = "use no slashes and no leading dot"
-    elif re.fullmatch(OWN_FILES, name, re.IGNORECASE):
-        remedy = "choose another: a run has a file of that name"
-    elif len(name.encode()) > LONGEST_ID:
-        what, remedy = f"{what}: it has {len(name.encode())} bytes", f"use {LONGEST_ID} at most"
-    if remedy:
-        short = name if len(name) <= 40 else f"{name[:40]}..."
-        raise CohortError(f"{at}the id {short!r} {what}", where=where, remedy=remedy)
+        return "", "use no slashes and no leading dot"
+    if any(unicodedata.category(one) == "Cs" for one in name):
+        return ": it is no Unicode text", "rename the file in UTF-8"
+    if not name.isprintable():
+        return ": it has control characters", "rename the file"
+    if name != name.strip() or name.endswith("."):
+        return ": it begins or ends with a space, or ends with a dot", again
+    if re.fullmatch(OWN_FILES, name, re.IGNORECASE):
+        return "", f"choose another: a run has a file of that name; {again}"
+    if re.fullmatch(OF_WINDOWS, name, re.IGNORECASE):
+        return ": Windows has a device of that name", again
+    if len(name.encode()) > LONGEST_ID:
+        return f": it has {len(name.encode())} bytes", f"use {LONGEST_ID} at most; {again}"
+    return None
+
+
+def _unwritable(case: Case) -> tuple[str, str] | None:
+    """The fault of a case whose paths are no Unicode text, so that no table can hold them."""
+    paths = [path for path in (case.image, case.label, case.mask) if path is not None]
+    bad = next((path for path in paths if any(unicodedata.category(one) == "Cs" for one in str(path))), None)
+    return (f": the path {printable(str(bad))} is no Unicode text", "rename it in UTF-8") if bad else None
+
+
+def _short(name: str) -> str:
+    return name if len(name) <= 40 else f"{name[:40]}..."
 
 
 def _no_cases(given: object) -> UsageError:

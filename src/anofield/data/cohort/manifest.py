@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import csv
 import difflib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 from anofield._words import counted
 from anofield.data.cohort.case import Case, check_id
+from anofield.data.cohort.contrast import channels_of, contrasts_of
 from anofield.errors import CohortError
 from anofield.typing import PathLike
 
@@ -19,10 +21,11 @@ def read_manifest(path: PathLike) -> list[Case]:
     """Cases of a tab-separated table with the columns `id image [label] [mask] [group] [subject]`.
 
     Args:
-        path: The table; its relative paths start at its folder, and an empty cell or `n/a` means none.
+        path: The table; its relative paths start at its folder, and an empty cell or `n/a` means none. Columns with
+            other names, such as `age`, are not read.
 
     Raises:
-        CohortError: A column is unknown, missing or repeated, a cell is missing, an id is repeated or cannot name a
+        CohortError: A column is misspelt, missing or repeated, a cell is missing, an id is repeated or cannot name a
             folder, or a file does not exist.
     """
     path = Path(path)
@@ -46,10 +49,28 @@ def read_manifest(path: PathLike) -> list[Case]:
     return list(cases.values())
 
 
+def manifest_cases(path: PathLike, wanted: Sequence[str] = ()) -> list[Case]:
+    """Cases of a manifest with the contrasts that the names of their files state.
+
+    Args:
+        path: The table.
+        wanted: Further words that count as contrasts.
+
+    Raises:
+        CohortError: See `read_manifest`.
+    """
+    cases = read_manifest(path)
+    images = [case.image for case in cases]
+    contrasts = contrasts_of(images, None, wanted, channels_of(images))
+    return [replace(case, contrast=contrasts[case.image]) for case in cases]
+
+
 def _check_columns(columns: list[str], path: Path) -> None:
+    """Check the names of the columns; a further one must not look like a known one that is misspelt."""
     for name in columns:
-        if name not in MANIFEST_COLUMNS:
-            near = difflib.get_close_matches(name, MANIFEST_COLUMNS, n=1, cutoff=0.0)[0]
+        near = difflib.get_close_matches(name.lower(), MANIFEST_COLUMNS, n=1, cutoff=0.6)
+        if name not in MANIFEST_COLUMNS and (near or not name or len(columns) == 1):
+            (near, *_) = near or difflib.get_close_matches(name, MANIFEST_COLUMNS, n=1, cutoff=0.0)
             raise CohortError(
                 f"line 1: unknown column {name!r}",
                 where=path,

@@ -1,16 +1,17 @@
-"""Cases of an HCP tree, a BraTS tree and a plain folder, and the recognition of a folder's layout."""
+"""Cases of an HCP tree and of a BraTS tree, and the recognition of a folder's layout."""
 
 from __future__ import annotations
 
-import re
-from collections.abc import Iterable
+import os
+from collections.abc import Sequence
 from pathlib import Path
 
-from anofield._words import counted
 from anofield.data.cohort.case import Case
+from anofield.data.cohort.cohort import LeftOut
+from anofield.data.cohort.loose import OTHER_CONTRAST, looks_like_a_label, subject_of
 from anofield.data.cohort.walk import files_below
-from anofield.data.scan import SUFFIXES, stem
-from anofield.errors import CohortError, UsageError
+from anofield.data.scan import is_scan_name, stem
+from anofield.errors import UsageError
 
 HCP_FILES = {"T2w": "T2w_acpc_dc_restore_brain.nii.gz", "T1w": "T1w_acpc_dc_restore_brain.nii.gz"}  # HCP 1200 release
 BRATS_ENDINGS = {  # file names of BraTS 2018 to 2021, and of 2023
@@ -19,48 +20,60 @@ BRATS_ENDINGS = {  # file names of BraTS 2018 to 2021, and of 2023
     "FLAIR": ("_flair", "-t2f"),
     "T1c": ("_t1ce", "-t1c"),
 }
-LABEL_WORDS = frozenset(
-    (*("seg", "dseg", "probseg", "aseg", "segmentation", "segmentations", "roi", "rois"),
-     *("mask", "masks", "brainmask", "lesionmask", "label", "labels", "labelmap"),
-     *("labelstr", "labelsts"))  # labelsTr, labelsTs: Medical Segmentation Decathlon
-)  # fmt: skip
+_OF_BRATS = {ending: contrast for contrast, endings in BRATS_ENDINGS.items() for ending in endings}
+_OF_HCP = {name: contrast for contrast, name in HCP_FILES.items()}
 
 
-def find_hcp(root: Path, modality: str = "T2w") -> list[Case]:
-    """HCP 1200 tree: `<id>/T1w/T2w_acpc_dc_restore_brain.nii.gz`, at any depth below `root`."""
-    if modality not in HCP_FILES:
-        raise UsageError(f"HCP has no {modality} scans", remedy=f"choose one of {', '.join(HCP_FILES)}")
-    found = (p for p in files_below(root) if p.name == HCP_FILES[modality] and p.parent.name == "T1w")
-    return [Case(image.parents[1].name, image, _beside(image, "lesion_mask.nii.gz")) for image in found]
+def find_hcp(root: Path, wanted: Sequence[str], left: list[LeftOut]) -> list[Case]:
+    """HCP 1200 tree: `<id>/T1w/T2w_acpc_dc_restore_brain.nii.gz`, at any depth below `root`.
 
+    Args:
+        root: Folder to search, also a subject's own folder.
+        wanted: Contrasts.
+        left: Gets the scans of subjects that have none of these contrasts, and scans beside the subjects' folders.
 
-def find_brats(root: Path, modality: str = "T2w") -> list[Case]:
-    """BraTS tree: `<case>/<case>_t2.nii.gz` with `<case>_seg.nii.gz`, at any depth below `root`."""
-    if modality not in BRATS_ENDINGS:
-        raise UsageError(f"BraTS has no {modality} scans", remedy=f"choose one of {', '.join(BRATS_ENDINGS)}")
-    found = ((p, ending) for p in files_below(root) for ending in BRATS_ENDINGS[modality] if _is_brats(p, ending))
-    return [Case(p.parent.name, p, _beside(p, p.name.replace(f"{ending}.", f"{ending[0]}seg."))) for p, ending in found]
-
-
-def find_folder(root: Path, modality: str = "T2w") -> list[Case]:
-    """Every scan of any modality below `root`, without the files for which `looks_like_a_label` holds."""
-    return loose_scans(sorted(files_below(root)), root)
-
-
-def looks_like_a_label(path: Path, root: Path | None = None) -> bool:
-    """Whether a file is named like a label or mask: by its first or last word (`LABEL_WORDS`), or by a `label-`.
-
-    Words are runs of letters; digits and signs separate them. The folders between `root` and the file count as well.
-
-    >>> [looks_like_a_label(Path(name)) for name in ("b_seg.nii", "a_dseg_2.nii", "labelsTr/a.nii", "Seganita_T2w.nii")]
-    [True, True, False, False]
-    >>> looks_like_a_label(Path("x/labelsTr/a.nii"), Path("x"))
-    True
+    Raises:
+        UsageError: HCP has no scans of a contrast.
     """
-    folders = path.parent.relative_to(root).parts if root else ()
-    words = [re.findall("[a-z]+", name.lower()) for name in (stem(path), *folders)]
-    outer = {word for run in words if run for word in (run[0], run[-1])}
-    return bool(outer & LABEL_WORDS) or re.search("(^|_)label-", stem(path)) is not None
+    _check_contrasts("HCP", wanted, HCP_FILES)
+    cases, others = [], []
+    for path in files_below(root, left):
+        subject, folder = _folders(path)
+        contrast = _OF_HCP.get(path.name) if folder == "T1w" else None
+        if contrast in wanted:
+            label = _beside(path, "lesion_mask.nii.gz")
+            cases.append(_case(subject, path, label, contrast, wanted))
+        elif contrast is not None:
+            others.append(LeftOut(path, OTHER_CONTRAST, contrast))
+        elif path.parent == root and is_scan_name(path) and folder != "T1w":
+            left.append(LeftOut(path, "outside <subject>/T1w/"))
+    return _with_others(cases, others, left)
+
+
+def find_brats(root: Path, wanted: Sequence[str], left: list[LeftOut]) -> list[Case]:
+    """BraTS tree: `<case>/<case>_t2.nii.gz` with `<case>_seg.nii.gz`, at any depth below `root`.
+
+    Args:
+        root: Folder to search, also the folder of one case.
+        wanted: Contrasts.
+        left: Gets the scans of subjects that have none of these contrasts, and scans with other names.
+
+    Raises:
+        UsageError: BraTS has no scans of a contrast.
+    """
+    _check_contrasts("BraTS", wanted, BRATS_ENDINGS)
+    cases, others = [], []
+    for path in files_below(root, left):
+        name, ending = _brats_name(path)
+        contrast = _OF_BRATS.get(ending)
+        if contrast in wanted:
+            label = _beside(path, path.name.replace(f"{ending}.", f"{ending[0]}seg."))
+            cases.append(_case(name, path, label, contrast, wanted))
+        elif contrast is not None:
+            others.append(LeftOut(path, OTHER_CONTRAST, contrast))
+        elif is_scan_name(path) and not looks_like_a_label(path, root):
+            left.append(LeftOut(path, "not named like scans of BraTS"))
+    return _with_others(cases, others, left)
 
 
 def recognise(root: Path) -> str:
@@ -69,37 +82,45 @@ def recognise(root: Path) -> str:
         next(root.glob(f"sub-*/{session}anat"), None) for session in ("", "ses-*/")
     ):
         return "bids"
-    for path in files_below(root):
-        if path.name in HCP_FILES.values() and path.parent.name == "T1w":
+    for path in files_below(root, []):
+        if path.name in _OF_HCP and _folders(path)[1] == "T1w":
             return "hcp"
-        if any(_is_brats(path, ending) for endings in BRATS_ENDINGS.values() for ending in endings):
+        if _brats_name(path)[1]:
             return "brats"
     return "folder"
 
 
-def _is_brats(path: Path, ending: str) -> bool:
-    return path.name.endswith(SUFFIXES) and stem(path) == path.parent.name + ending
+def _check_contrasts(layout: str, wanted: Sequence[str], known: dict[str, str] | dict[str, tuple[str, ...]]) -> None:
+    unknown = [contrast for contrast in wanted if contrast not in known]
+    if unknown:
+        raise UsageError(f"{layout} has no {unknown[0]} scans", remedy=f"choose one of {', '.join(known)}")
 
 
-def loose_scans(paths: Iterable[Path], root: Path | None) -> list[Case]:
-    """The scans among some files, each a case named after its file; files that look like labels are left out.
+def _folders(path: Path) -> tuple[str, str]:
+    """Names of the folder above a file's folder and of that folder, even if the path is relative; empty for none."""
+    parts = ("", "", *Path(os.path.abspath(path)).parts[1:])
+    return parts[-3], parts[-2]
 
-    Args:
-        paths: Files in the order of the cases.
-        root: Folder whose subfolders' names count as well; None for none.
 
-    Raises:
-        CohortError: All scans are named like labels.
-    """
-    scans = [p for p in paths if p.name.endswith(SUFFIXES) and not p.name.startswith(".") and not p.is_dir()]
-    kept = [Case(stem(p), p) for p in scans if not looks_like_a_label(p, root)]
-    if scans and not kept:
-        raise CohortError(
-            f"{counted(len(scans), 'file')}, all named like labels or masks ({scans[0].name})",
-            where=root or scans[0].parent,
-            remedy="give one of them by its own name, or list the scans in a manifest",
-        )
-    return kept
+def _brats_name(path: Path) -> tuple[str, str]:
+    """Name of a scan's folder, and the ending that the scan's own name adds to it; empty for none of BraTS."""
+    folder = _folders(path)[1]
+    ending = stem(path).removeprefix(folder)
+    return (folder, ending) if folder and is_scan_name(path) and ending in _OF_BRATS else ("", "")
+
+
+def _case(name: str, image: Path, label: Path | None, contrast: str, wanted: Sequence[str]) -> Case:
+    """A case of a tree, named after its folder, and after its contrast as well if several are wanted."""
+    alone = len(wanted) == 1
+    subject = subject_of(name) or ("" if alone else name)
+    return Case(name if alone else f"{name}_{contrast}", image, label, None, subject, contrast=contrast)
+
+
+def _with_others(cases: list[Case], others: list[LeftOut], left: list[LeftOut]) -> list[Case]:
+    """The cases; scans in folders that have none of them are left out."""
+    there = {_folders(case.image) for case in cases}
+    left += [one for one in others if _folders(one.path) not in there]
+    return cases
 
 
 def _beside(image: Path, name: str) -> Path | None:

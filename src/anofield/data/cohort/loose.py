@@ -1,0 +1,160 @@
+"""Scans that lie in no known tree: in a folder, matched by a glob, or named one by one."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Sequence
+from dataclasses import replace
+from pathlib import Path
+
+from anofield._words import counted
+from anofield.data.cohort.case import Case, printable
+from anofield.data.cohort.cohort import LeftOut
+from anofield.data.cohort.contrast import channels_of, contrasts_of, counts_of, without_contrast
+from anofield.data.cohort.walk import files_below
+from anofield.data.scan import is_scan_name, stem
+from anofield.errors import CohortError
+
+OTHER_CONTRAST = "of another contrast"
+APART = frozenset({"derivatives", "sourcedata"})  # of BIDS: what was made from the scans, and what they were made from
+LABEL_WORDS = frozenset(
+    (*("seg", "dseg", "probseg", "aseg", "segmentation", "segmentations", "roi", "rois"),
+     *("mask", "masks", "brainmask", "lesionmask", "label", "labels", "labelmap"),
+     *("labelstr", "labelsts"))  # labelsTr, labelsTs: Medical Segmentation Decathlon
+)  # fmt: skip
+LESION_WORDS = frozenset({"lesion", "lesions", "truth", "gt", "groundtruth"})  # count only beside the scan itself
+AFTER_LABEL = frozenset(  # words that may follow the word for a label: a_seg_final, a_mask_left
+    (*("v", "final", "manual", "auto", "corrected", "edited", "rater", "bin", "reg", "resampled"),
+     *("left", "right", "l", "r", "lh", "rh"))
+)  # fmt: skip
+_BIDS_SUBJECT = re.compile(r"^(sub-[0-9A-Za-z]+)_")
+_BRATS_2023 = re.compile(r"^(BraTS-[A-Za-z]+-\d+)-\d{3}(?![0-9])")  # the last number is the visit
+
+
+def find_folder(root: Path, wanted: Sequence[str], left: list[LeftOut]) -> list[Case]:
+    """Every scan below `root`, without labels, masks, results of this package, and folders of derived data.
+
+    Args:
+        root: Folder to search.
+        wanted: Contrasts; empty for any.
+        left: Gets the files that are left out.
+    """
+    return loose_scans(sorted(files_below(root, left, APART)), root, wanted, left)
+
+
+def loose_scans(paths: Iterable[Path], root: Path | None, wanted: Sequence[str], left: list[LeftOut]) -> list[Case]:
+    """The scans among some files, each a case named after its file; files that look like labels are left out.
+
+    Args:
+        paths: Files in the order of the cases.
+        root: Folder whose subfolders' names count as well; None for none.
+        wanted: Contrasts; empty for any.
+        left: Gets the files that are left out.
+
+    Raises:
+        CohortError: All scans are named like labels, or none has a wanted contrast.
+    """
+    scans = _volumes(paths, left)
+    names = {stem(path) for path in scans}
+    labels = {path for path in scans if looks_like_a_label(path, root) or _belongs_to_a_scan(path, names)}
+    if scans and len(labels) == len(scans):
+        raise CohortError(
+            f"{counted(len(scans), 'file')}, all named like labels or masks ({printable(scans[0].name)})",
+            where=root or scans[0].parent,
+            remedy="give one of them by its own name, or list the scans in a manifest",
+        )
+    left += [LeftOut(path, "named like labels or masks") for path in scans if path in labels]
+    return named_scans([path for path in scans if path not in labels], root, wanted, left)
+
+
+def named_scans(paths: Sequence[Path], root: Path | None, wanted: Sequence[str], left: list[LeftOut]) -> list[Case]:
+    """Cases of files that are known to be scans, with the contrast and subject that their names state.
+
+    Arguments and errors are those of `loose_scans`.
+    """
+    channels = channels_of(paths)
+    contrasts = contrasts_of(paths, root, wanted, channels)
+    bare = {path: stem(path)[: -len("_0000")] if path in channels else subject_of(stem(path)) for path in paths}
+    cases = [Case(stem(path), path, subject=bare[path], contrast=contrasts[path]) for path in paths]
+    return of_contrasts(cases, wanted, left)
+
+
+def of_contrasts(cases: Sequence[Case], wanted: Sequence[str], left: list[LeftOut]) -> list[Case]:
+    """The cases of the wanted contrasts; all if no contrast is wanted, or if no name states one.
+
+    Raises:
+        CohortError: Names state contrasts, but none that is wanted.
+    """
+    if not wanted:
+        return list(cases)
+    if not any(case.contrast for case in cases):
+        return [replace(case, contrast=wanted[0] if len(wanted) == 1 else "") for case in cases]
+    kept = [case for case in cases if case.contrast in wanted]
+    if not kept:
+        raise CohortError(
+            f"no {' or '.join(wanted)} scan",
+            where=printable(str(cases[0].image.parent)),
+            why=f"by their names the scans are {counts_of(case.contrast or 'of unknown contrast' for case in cases)}",
+            remedy="choose another contrast with --modality, or list the scans in a manifest",
+        )
+    left += [LeftOut(c.image, OTHER_CONTRAST, c.contrast or "unknown") for c in cases if c.contrast not in wanted]
+    return kept
+
+
+def looks_like_a_label(path: Path, root: Path | None = None) -> bool:
+    """Whether a file is named like a label or mask: by its last word (`LABEL_WORDS`), by a `label-`, or by a folder.
+
+    Words are runs of letters; digits and signs separate them, and words such as `left` may follow the last. A folder
+    between `root` and the file counts if its whole name ends in such a word, unless the file is named after it.
+
+    >>> names = ("b_seg.nii", "a_dseg_2.nii", "labelsTr/a.nii", "SEG01_T2w.nii", "a_mask_left.nii")
+    >>> [looks_like_a_label(Path(name)) for name in names]
+    [True, True, False, False, True]
+    >>> looks_like_a_label(Path("x/labelsTr/a.nii"), Path("x")), looks_like_a_label(Path("x/SEG/SEG_a.nii"), Path("x"))
+    (True, False)
+    """
+    name = stem(path).lower()
+    words = re.findall("[a-z]+", name)
+    while len(words) > 1 and words[-1] in AFTER_LABEL:
+        words.pop()
+    if (words and words[-1] in LABEL_WORDS) or re.search("(^|_)label-", name):
+        return True
+    folders = [folder.lower() for folder in path.parent.relative_to(root).parts] if root else []
+    ends = [(folder, match[0]) for folder in folders if (match := re.search("[a-z]+$", folder))]
+    return any(end in LABEL_WORDS and not name.startswith(folder) for folder, end in ends)
+
+
+def subject_of(name: str) -> str:
+    """The subject that the name of a scan states; empty if it states none.
+
+    >>> [subject_of(name) for name in ("sub-01_ses-2_T2w", "BraTS-GLI-00003-001", "p1_FLAIR", "p1")]
+    ['sub-01', 'BraTS-GLI-00003', 'p1', '']
+    """
+    if match := _BIDS_SUBJECT.match(name) or _BRATS_2023.match(name):
+        return match[1]
+    bare = without_contrast(name)
+    return bare if bare != name else ""
+
+
+def _volumes(paths: Iterable[Path], left: list[LeftOut]) -> list[Path]:
+    """The files that are named like scans; a pair of `.hdr` and `.img` is one."""
+    paths = [path for path in paths if not path.name.startswith(".") and not path.is_dir()]
+    found = dict.fromkeys(path for path in paths if is_scan_name(path))
+    for path in paths:
+        if path.suffix.lower() == ".img":
+            header = next((p for end in (".hdr", ".HDR", ".Hdr") if (p := path.with_suffix(end)).exists()), None)
+            if header is None:
+                left.append(LeftOut(path, "without their header (.hdr)"))
+            else:
+                found.setdefault(header)
+    return list(found)
+
+
+def _belongs_to_a_scan(path: Path, names: set[str]) -> bool:
+    """Whether a name is that of another scan with a word for a label before or after it: `mask_p1`, `p1_lesion`."""
+    first, _, rest = stem(path).partition("_")
+    start, _, last = re.sub(r"[_-](?=[^_-]*$)", "\n", stem(path)).partition("\n")
+    return (first.lower() in LABEL_WORDS | LESION_WORDS and rest in names) or (
+        last.lower() in LESION_WORDS and start in names
+    )
+
