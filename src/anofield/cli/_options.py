@@ -17,7 +17,7 @@ from anofield._words import counted
 from anofield.errors import CohortError, UsageError
 
 if TYPE_CHECKING:
-    from anofield.data.cohort.case import Case
+    from anofield.data.cohort.cohort import Cohort
     from anofield.data.parallel import Failure, Spread
     from anofield.detect.model import Model
 
@@ -52,37 +52,63 @@ Precision = Annotated[
     typer.Option("--precision", help="Number format of matrix products; auto: bfloat16 where it is fast."),
 ]
 DatasetOption = Annotated[Dataset, typer.Option("--dataset", case_sensitive=False, help="Layout of the input tree.")]
-SCANS = "Scan, folder, quoted glob or manifest (.tsv)."
+SCANS = "Scan, folder, quoted glob or manifest (.tsv); may be repeated."
 
 
 @dataclass(frozen=True)
 class Input:
     """Scans of a cohort, and the place of their brain masks."""
 
-    source: Annotated[str, typer.Option("--input", "-i", help=SCANS)]
+    source: Annotated[list[str], typer.Option("--input", "-i", help=SCANS)]
     dataset: DatasetOption = "auto"
-    modality: Annotated[str, typer.Option("--modality", help="T2w, T1w, FLAIR, T1c; BIDS: any suffix.")] = "T2w"
-    filter_: Annotated[str, typer.Option("--filter", help="BIDS entities, for example acq=highres,run=1.")] = ""
+    modality: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--modality",
+            help="Contrasts: T2w, T1w, FLAIR, T1c; BIDS: any suffix. Default: T2w in trees, else all if there is one.",
+        ),
+    ] = None
+    filter_: Annotated[
+        list[str] | None, typer.Option("--filter", help="BIDS entities, for example acq=highres,run=1.")
+    ] = None
+    group: Annotated[list[str] | None, typer.Option("--group", help="Groups of a manifest; default: all.")] = None
     mask: Annotated[str | None, typer.Option("--mask", help="Brain masks: pattern with {id}, or a folder.")] = None
 
-    def cases(self) -> list[Case]:
-        """The cases that these options name."""
+    def cases(self) -> Cohort:
+        """The cases that these options name; says on stderr what was left out, and what else the choice means."""
         return self._find()
 
-    def _find(self, label: str | None = None) -> list[Case]:
+    @property
+    def sources(self) -> str:
+        """The sources, for messages."""
+        return ", ".join(self.source)
+
+    def _find(self, label: str | None = None) -> Cohort:
         from anofield.data.cohort.bids import parse_entities
+        from anofield.data.cohort.case import printable
         from anofield.data.cohort.find import find_cases
 
-        entities = parse_entities(self.filter_)
-        how = {"dataset": self.dataset, "modality": self.modality}
-        return find_cases(self.source, **how, entities=entities, label=label, mask=self.mask)
+        found = find_cases(
+            self.source,
+            dataset=self.dataset,
+            modality=self.modality,
+            entities=parse_entities(self.filter_ or ()),
+            group=self.group,
+            label=label,
+            mask=self.mask,
+        )
+        if remarks := found.remarks():
+            say(f"{printable(self.sources)}: {'; '.join([counted(len(found), 'scan'), *remarks])}")
+        return found
 
 
 @dataclass(frozen=True)
 class HealthyInput(Input):
     """Scans to calibrate on."""
 
-    source: Annotated[str, typer.Option("--input", "-i", help="Healthy scans that were not trained on.")]
+    source: Annotated[
+        list[str], typer.Option("--input", "-i", help="Healthy scans that were not trained on; may be repeated.")
+    ]
 
 
 @dataclass(frozen=True)
@@ -91,8 +117,8 @@ class LabelledInput(Input):
 
     label: Annotated[str | None, typer.Option("--label", help="Lesion labels: pattern with {id}, or a folder.")] = None
 
-    def cases(self) -> list[Case]:
-        """The cases that these options name."""
+    def cases(self) -> Cohort:
+        """The cases that these options name, with labels; says on stderr what was left out."""
         return self._find(self.label)
 
 

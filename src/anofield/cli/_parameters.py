@@ -5,11 +5,13 @@ from __future__ import annotations
 import dataclasses
 import functools
 import inspect
+from collections import Counter
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Annotated, Any, TypeAlias, TypeVar, get_args, get_origin, get_type_hints
 
 import typer
+from typer.core import TyperCommand
 
 from anofield.errors import UsageError
 
@@ -18,6 +20,26 @@ if TYPE_CHECKING:
     from pydantic.fields import FieldInfo
 
 T = TypeVar("T")
+
+
+class Verb(TyperCommand):
+    """A command whose options with one value may be given once: a second value would silently replace the first."""
+
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        """Parse the words of a command line.
+
+        Raises:
+            UsageError: An option that is no list is given twice.
+        """
+        *_, order = self.make_parser(ctx).parse_args(args=list(args))
+        once = [option for option in order if option.param_type_name == "option" and not option.multiple]
+        for option, count in Counter(once).items():
+            if count > 1:
+                names = "/".join([*option.opts, *option.secondary_opts])
+                raise UsageError(f"{names} is given {count} times", remedy="give it once: it takes one value")
+        return super().parse_args(ctx, args)
+
+
 Given: TypeAlias = dict[str, Any]  # the fields of an option model that the user gave
 
 FLAGS = {  # the fields of option models that the command line offers, and their options

@@ -7,13 +7,16 @@ from keyword import iskeyword
 from typing import Any
 
 import typer
-from typer.core import TyperCommand, TyperGroup
+from typer.core import TyperGroup
 from typer.main import get_command
+
+from anofield.cli._parameters import Verb
 
 VERBS = {  # name: first line of its help, as in its module
     "demo": "Run every step on a phantom cohort: prepare, train, calibrate, detect, evaluate, report.",
     "phantom": "Write a synthetic cohort made from the ICBM152 template, with lesion labels.",
     "check": "Check geometry, brain, intensities, labels and duplicates of every scan; changes no file.",
+    "split": "Write a manifest that divides a cohort into groups at random; no subject and no scan is in two groups.",
     "prepare": "Resample scans to the lattice as intensity classes, and store them; an existing store is resumed.",
     "train": "Train the field of an experiment directory on prepared healthy subjects.",
     "sample": "Show anatomy that the field has learned: training subjects, samples of its prior, or steps between two.",
@@ -35,7 +38,7 @@ class Verbs(TyperGroup):
 
     def __init__(self, **attributes: Any) -> None:
         super().__init__(**attributes)
-        self.commands = {name: TyperCommand(name, help=line) for name, line in VERBS.items()}
+        self.commands = {name: Verb(name, help=line) for name, line in VERBS.items()}
 
     def resolve_command(self, ctx: Any, args: list[str]) -> Any:
         """The command that the words name, from its own module."""
@@ -49,5 +52,5 @@ def load(name: str) -> Any:
     if name == "baseline":
         return get_command(module.app)
     alone = typer.Typer(add_completion=False)
-    alone.command(name=name)(module.command)
+    alone.command(name=name, cls=Verb)(module.command)
     return get_command(alone)

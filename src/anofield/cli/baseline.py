@@ -23,7 +23,7 @@ from anofield.cli._options import (
     finish,
     print_result,
 )
-from anofield.cli._parameters import expanded
+from anofield.cli._parameters import Verb, expanded
 from anofield.cli._tables import table
 from anofield.errors import UsageError
 
@@ -72,7 +72,7 @@ def _named(context: typer.Context, name: Annotated[str, typer.Argument(help="Nam
     sys.stdout.write(table([row for name in names for row in _described(name)]) + "\n")
 
 
-@app.command("train")
+@app.command("train", cls=Verb)
 def _train(
     context: typer.Context,
     store: Annotated[Path, typer.Option("--data", help="Store of prepared healthy subjects.")],
@@ -97,7 +97,7 @@ def _train(
     print_result(about, f"{made.name}: {subjects}, {made.info.seconds:.1f} s, written to {output}", as_json=json_)
 
 
-@app.command("calibrate")
+@app.command("calibrate", cls=Verb)
 @expanded
 def _calibrate(
     *,
@@ -119,7 +119,7 @@ def _calibrate(
     finish(info.model_dump(mode="json"), failures_of(outcomes), len(info.cases), as_json=json_, text=text)
 
 
-@app.command("detect")
+@app.command("detect", cls=Verb)
 @expanded
 def _detect(
     *,

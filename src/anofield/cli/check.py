@@ -21,18 +21,20 @@ def command(*, scans: LabelledInput, workers: Workers = 1, json_: Json = False) 
     from anofield.data.check import check_cohort, format_rows, terminal_width
     from anofield.data.parallel import Spread
 
-    rows = check_cohort(scans.cases(), spread=Spread(workers))
+    cases = scans.cases()
+    rows = check_cohort(cases, spread=Spread(workers))
     bad = sum(bool(row.problems) for row in rows)
     result = {
         "scans": len(rows),
         "usable": len(rows) - bad,
         "warned": sum(bool(row.warnings) for row in rows),
+        "left_out": [{**asdict(one), "path": str(one.path)} for one in cases.left_out],
         "cases": [asdict(row) for row in rows],
     }
     finish(result, (), len(rows) - bad, as_json=json_, text=format_rows(rows, terminal_width()))
     if bad == len(rows):
         raise CohortError(
-            f"none of {counted(bad, 'scan')} can be used", where=scans.source, remedy="fix the problems listed above"
+            f"none of {counted(bad, 'scan')} can be used", where=scans.sources, remedy="fix the problems listed above"
         )
     if bad:
         raise typer.Exit(3)

@@ -60,16 +60,17 @@ def command(
 ) -> None:
     """Show where scans differ from healthy anatomy; finished cases are skipped, failing ones are recorded."""
     from anofield.data.cohort.case import part_of
-    from anofield.detect.bids import RUN_FOLDER, write_derivatives
+    from anofield.detect.bids import RUN_FOLDER, bids_names, write_derivatives
     from anofield.detect.run import detect_cases
 
     further = tuple(name for name in listed(also) if name != "none")
     options = options_from(preset, score=score, also=further, fit=fit, filters=filters)
     model, cases = trained.load(epoch=epoch, recipe=recipe), scans.cases()
     folder = output / RUN_FOLDER if naming == "bids" else output
+    names = bids_names(output, cases) if naming == "bids" else {}
     run = detect_cases(cases, model, options, folder, part=part, force=force, spread=work.spread())
     if naming == "bids":
-        write_derivatives(output, part_of(cases, part)[0])
+        write_derivatives(output, part_of(cases, part)[0], names)
     finish(run.plain(), run.failures, len(run.cases), as_json=json_, text=_text(run.cases, folder))
 
 

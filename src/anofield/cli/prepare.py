@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Literal, TypeAlias
 import typer
 
 from anofield._words import counted
-from anofield.cli._options import Dataset, Force, Json, LabelledInput, Work, finish, resolution_of
+from anofield.cli._options import SCANS, Dataset, Force, Json, LabelledInput, Work, finish, resolution_of
 from anofield.cli._parameters import expanded
 from anofield.errors import UsageError
 
@@ -27,7 +27,7 @@ PUBLISHED: dict[Dataset, RecipeName] = {"hcp": "ifl2021-hcp", "brats": "ifl2021-
 class PreparedInput(LabelledInput):
     """Scans to prepare; `--source` is the name of `--input` in the scripts of 2021."""
 
-    source: Annotated[str, typer.Option("--input", "-i", "--source", help="Scan, folder, glob or manifest (.tsv).")]
+    source: Annotated[list[str], typer.Option("--input", "-i", "--source", help=SCANS)]
 
 
 @dataclass(frozen=True)
@@ -90,6 +90,7 @@ class Wanted:
         """
         from anofield.data.recipe import recipe_for
 
+        _once("--mode-pool", self.mode_pool, "--mode_pool", self.published_mode_pool)
         width = self.published_mode_pool if self.mode_pool is None else self.mode_pool
         name = self.name(dataset)
         recipe = recipe_for(name, resolution_of(self.res), width, self.label_resampling)
@@ -112,6 +113,8 @@ class Wanted:
         from anofield.data.nt import read_centers_pickle
         from anofield.data.store import Store
 
+        if self.centers != "fit":
+            _once("--centers", self.centers, "--cluster_centers", self.cluster_centers)
         default = "paper" if self.as_published and self.centers == "fit" else self.centers
         source = str(self.cluster_centers or default)
         if Path(source).is_dir():
@@ -147,6 +150,16 @@ def command(
     failures = failures_of(outcomes)
     result = {**store.summary(), "failures": [vars(failure) for failure in failures]}
     finish(result, failures, len(store.done), as_json=json_, text=_text(store, output))
+
+
+def _once(one: str, value: object, other: str, published: object) -> None:
+    """Check that an option and its name of 2021 are not both given.
+
+    Raises:
+        UsageError: Both are given.
+    """
+    if value is not None and published is not None:
+        raise UsageError(f"{one} and {other} are given", why="they are two names of one option", remedy="give one")
 
 
 def _text(store: Store, output: Path) -> str:

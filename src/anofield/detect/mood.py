@@ -15,14 +15,14 @@ from typing import Literal
 import numpy as np
 
 from anofield._files import write_text
-from anofield.data.cohort.case import Case
+from anofield.data.cohort.case import Case, one_name
 from anofield.data.parallel import Outcome, map_cases
 from anofield.data.scan import write_like
 from anofield.detect.calibration import Calibrated, look_up
 from anofield.detect.model import Model
 from anofield.detect.options import FieldOptions
 from anofield.detect.run import detect_case
-from anofield.errors import ExperimentError
+from anofield.errors import CohortError, ExperimentError
 from anofield.typing import FloatVolume, PathLike
 
 Task = Literal["pixel", "sample"]
@@ -41,8 +41,16 @@ def run_mood(
         task: `pixel` or `sample`.
 
     Raises:
+        CohortError: Two scans have one file name, which names the results.
         ExperimentError: The model is not calibrated, so its scores cannot be scaled to [0, 1].
     """
+    first: dict[str, Case] = {}
+    for case in cases:
+        if (other := first.setdefault(one_name(case.image.name), case)) is not case:
+            raise CohortError(
+                f"two scans have the file name {case.image.name!r}", where=f"{other.image} and {case.image}",
+                why="results of the challenge are named after the file", remedy="use the two folders separately",
+            )  # fmt: skip
     found = look_up(model, options)
     if found is None or found.threshold is None:
         raise ExperimentError(

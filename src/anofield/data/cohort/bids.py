@@ -136,7 +136,7 @@ def _bids_files(folder: str, left: list[LeftOut] | None = None, levels: int = 0,
             yield from _bids_files(entry.path, left, levels - 1)
         elif left is not None and depth == 0 and entry.name not in BIDS_FOLDERS:
             folder = Path(entry.path)
-            left.append(LeftOut(folder, own_folder(folder) or "no sub-* folder", folder=True))
+            left.append(LeftOut(folder, own_folder(folder) or "no sub-* folder", what="folder"))
 
 
 def _leave_out(

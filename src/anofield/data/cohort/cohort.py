@@ -6,6 +6,7 @@ from collections import Counter, defaultdict
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
 from anofield._words import counted
 from anofield.data.cohort.case import Case, printable
@@ -16,26 +17,26 @@ SHOWN = 3  # names per reason in a message; the attribute has all
 
 @dataclass(frozen=True)
 class LeftOut:
-    """A file, or a folder that was not searched, that is not among the cases.
+    """A file that is not among the cases, a folder that was not searched, or a column that was not read.
 
     Attributes:
-        path: Path of the file or folder.
+        path: Path of the file or folder; of a column its manifest, with the name of the column.
         reason: Why it was left out, as it follows a number of files: «3 named like labels or masks».
         kind: What it is instead, where the reason has kinds: `FLAIR`, `test`; empty for none.
-        folder: Whether it is a folder.
+        what: `file`, `folder` or `column`.
     """
 
     path: Path
     reason: str
     kind: str = ""
-    folder: bool = False
+    what: Literal["file", "folder", "column"] = "file"
 
 
 class Cohort(list[Case]):
     """The cases of a cohort, as `find_cases` returns them: a list, with what was left out.
 
     Attributes:
-        left_out: Files that were not taken, and folders that were not searched.
+        left_out: Files that were not taken, folders that were not searched and columns that were not read.
     """
 
     def __init__(self, cases: Iterable[Case] = (), left_out: Iterable[LeftOut] = ()) -> None:
@@ -47,10 +48,12 @@ class Cohort(list[Case]):
 
     def remarks(self) -> list[str]:
         """What a user should know about the choice of the cases, a clause each; empty if there is nothing to say."""
-        files = [one for one in self.left_out if not one.folder]
-        folders = [f"{printable(one.path.name)} ({one.reason})" for one in self.left_out if one.folder]
+        files = [one for one in self.left_out if one.what == "file"]
+        folders = [f"{printable(one.path.name)} ({one.reason})" for one in self.left_out if one.what == "folder"]
+        columns = [printable(one.path.name) for one in self.left_out if one.what == "column"]
         told = [f"left out {counted(len(files), 'file')}: {told_of(files)}"] if files else []
         told += [f"not searched: {_some(folders)}"] if folders else []
+        told += [f"columns that are not read: {_some(columns)}"] if columns else []
         contrasts = [case.contrast for case in self if case.contrast]
         if len(set(contrasts)) > 1:
             told.append(f"SEVERAL CONTRASTS TOGETHER, as asked for: {counts_of(contrasts)}")

@@ -88,7 +88,11 @@ def words_of(given: str | Sequence[str] | None) -> list[str]:
 
 
 def _find(
-    source: PathLike, dataset: str, wanted: Sequence[str], entities: Mapping[str, str | Sequence[str]], left: list[LeftOut]
+    source: PathLike,
+    dataset: str,
+    wanted: Sequence[str],
+    entities: Mapping[str, str | Sequence[str]],
+    left: list[LeftOut],
 ) -> list[Case]:
     """The cases of one source, without results of this package unless the source is the file itself."""
     path, kind = Path(source), _kind(source, dataset)
@@ -103,7 +107,7 @@ def _find(
         )
     wanted = tuple(map(canonical, wanted))
     if kind == "manifest":
-        return of_contrasts(manifest_cases(path, wanted), wanted, left)
+        return of_contrasts(manifest_cases(path, wanted, left), wanted, left)
     if kind == "file":
         return named_scans([path], None, wanted, left)
     if kind in _TREES:

@@ -12,13 +12,13 @@ from anofield.data.cohort.case import Case, printable
 from anofield.data.cohort.cohort import LeftOut
 from anofield.data.cohort.contrast import channels_of, contrasts_of, counts_of, without_contrast
 from anofield.data.cohort.walk import files_below
-from anofield.data.scan import is_scan_name, stem
+from anofield.data.scan import SUFFIXES, is_scan_name, stem
 from anofield.errors import CohortError
 
 OTHER_CONTRAST = "of another contrast"
 APART = frozenset({"derivatives", "sourcedata"})  # of BIDS: what was made from the scans, and what they were made from
 LABEL_WORDS = frozenset(
-    (*("seg", "dseg", "probseg", "aseg", "segmentation", "segmentations", "roi", "rois"),
+    (*("seg", "segm", "dseg", "probseg", "aseg", "segmentation", "segmentations", "roi", "rois"),
      *("mask", "masks", "brainmask", "lesionmask", "label", "labels", "labelmap"),
      *("labelstr", "labelsts"))  # labelsTr, labelsTs: Medical Segmentation Decathlon
 )  # fmt: skip
@@ -80,15 +80,16 @@ def named_scans(paths: Sequence[Path], root: Path | None, wanted: Sequence[str],
 
 
 def of_contrasts(cases: Sequence[Case], wanted: Sequence[str], left: list[LeftOut]) -> list[Case]:
-    """The cases of the wanted contrasts; all if no contrast is wanted, or if no name states one.
+    """The cases of the wanted contrasts; all if no contrast is wanted, or if no name states another one.
 
     Raises:
-        CohortError: Names state contrasts, but none that is wanted.
+        CohortError: Names state other contrasts, and none that is wanted.
     """
     if not wanted:
         return list(cases)
-    if not any(case.contrast for case in cases):
-        return [replace(case, contrast=wanted[0] if len(wanted) == 1 else "") for case in cases]
+    if {case.contrast for case in cases} <= {*wanted, ""}:
+        meant = wanted[0] if len(wanted) == 1 else ""
+        return [replace(case, contrast=case.contrast or meant) for case in cases]
     kept = [case for case in cases if case.contrast in wanted]
     if not kept:
         raise CohortError(
@@ -151,10 +152,16 @@ def _volumes(paths: Iterable[Path], left: list[LeftOut]) -> list[Path]:
 
 
 def _belongs_to_a_scan(path: Path, names: set[str]) -> bool:
-    """Whether a name is that of another scan with a word for a label before or after it: `mask_p1`, `p1_lesion`."""
-    first, _, rest = stem(path).partition("_")
-    start, _, last = re.sub(r"[_-](?=[^_-]*$)", "\n", stem(path)).partition("\n")
-    return (first.lower() in LABEL_WORDS | LESION_WORDS and rest in names) or (
-        last.lower() in LESION_WORDS and start in names
-    )
+    """Whether a name is that of another scan with a word for a label before or after it: `mask_p1`, `p1_lesion`.
 
+    Args:
+        path: File whose name is judged.
+        names: Names of the scans that were found with it; files beside it count as well.
+    """
+    name = stem(path)
+    before, _, rest = name.partition("_")
+    start, after = (re.split(r"[_-](?=[^_-]*$)", name) + [""])[:2]
+    words = LABEL_WORDS | LESION_WORDS
+    others = [rest] * (before.lower() in words) + [start] * (after.lower() in LESION_WORDS)
+    there = (other in names or any(path.with_name(other + end).exists() for end in SUFFIXES) for other in others)
+    return any(there)

@@ -10,6 +10,7 @@ from pathlib import Path
 
 from anofield._words import counted
 from anofield.data.cohort.case import Case, check_id
+from anofield.data.cohort.cohort import LeftOut
 from anofield.data.cohort.contrast import channels_of, contrasts_of
 from anofield.errors import CohortError
 from anofield.typing import PathLike
@@ -17,12 +18,13 @@ from anofield.typing import PathLike
 MANIFEST_COLUMNS = ("id", "image", "label", "mask", "group", "subject")
 
 
-def read_manifest(path: PathLike) -> list[Case]:
+def read_manifest(path: PathLike, left: list[LeftOut] | None = None) -> list[Case]:
     """Cases of a tab-separated table with the columns `id image [label] [mask] [group] [subject]`.
 
     Args:
         path: The table; its relative paths start at its folder, and an empty cell or `n/a` means none. Columns with
             other names, such as `age`, are not read.
+        left: Gets the columns that are not read.
 
     Raises:
         CohortError: A column is misspelt, missing or repeated, a cell is missing, an id is repeated or cannot name a
@@ -37,6 +39,8 @@ def read_manifest(path: PathLike) -> list[Case]:
         raise CohortError(f"cannot be read as a table ({error})", where=path, remedy="save it as UTF-8 text") from error
     columns = [name.strip() for name in lines[0][1]] if lines else []
     _check_columns(columns, path)
+    if left is not None:
+        left += [LeftOut(path / name, "not read", what="column") for name in columns if name not in MANIFEST_COLUMNS]
     cases: dict[str, Case] = {}
     at: dict[str, int] = {}
     for line, row in lines[1:]:
@@ -49,17 +53,18 @@ def read_manifest(path: PathLike) -> list[Case]:
     return list(cases.values())
 
 
-def manifest_cases(path: PathLike, wanted: Sequence[str] = ()) -> list[Case]:
+def manifest_cases(path: PathLike, wanted: Sequence[str], left: list[LeftOut]) -> list[Case]:
     """Cases of a manifest with the contrasts that the names of their files state.
 
     Args:
         path: The table.
         wanted: Further words that count as contrasts.
+        left: Gets the columns that are not read.
 
     Raises:
         CohortError: See `read_manifest`.
     """
-    cases = read_manifest(path)
+    cases = read_manifest(path, left)
     images = [case.image for case in cases]
     contrasts = contrasts_of(images, None, wanted, channels_of(images))
     return [replace(case, contrast=contrasts[case.image]) for case in cases]
@@ -68,7 +73,7 @@ def manifest_cases(path: PathLike, wanted: Sequence[str] = ()) -> list[Case]:
 def _check_columns(columns: list[str], path: Path) -> None:
     """Check the names of the columns; a further one must not look like a known one that is misspelt."""
     for name in columns:
-        near = difflib.get_close_matches(name.lower(), MANIFEST_COLUMNS, n=1, cutoff=0.6)
+        near = difflib.get_close_matches(name.lower(), MANIFEST_COLUMNS, n=1, cutoff=0.8)
         if name not in MANIFEST_COLUMNS and (near or not name or len(columns) == 1):
             (near, *_) = near or difflib.get_close_matches(name, MANIFEST_COLUMNS, n=1, cutoff=0.0)
             raise CohortError(

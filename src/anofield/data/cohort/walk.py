@@ -34,7 +34,7 @@ def files_below(root: Path, left: list[LeftOut], apart: Collection[str] = ()) ->
         seen.add((place.st_dev, place.st_ino))
         entries = entries_of(str(folder))
         if folder is not root and (why := _not_searched(folder, entries, apart)):
-            left.append(LeftOut(folder, why, folder=True))
+            left.append(LeftOut(folder, why, what="folder"))
             continue
         for entry in entries:
             if not entry.is_dir():
