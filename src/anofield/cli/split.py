@@ -41,17 +41,10 @@ def command(
     made = split_cohort(cases, shares, seed, Spread(workers))
     path = write_manifest(made.cases, output, force=force)
     _tell(made, len(cases))
-    result = {
-        "manifest": str(path),
-        "scans": made.counts(),
-        "subjects": made.subjects,
-        "left_out": len(cases) - len(made.cases),
-    }
-    text = ", ".join(
-        f"{name} {counted(made.counts()[name], 'scan')} of {counted(count, 'subject')}"
-        for name, count in made.subjects.items()
-    )
-    print_result(result, f"{path}: {text}", as_json=json_)
+    scans_of = made.counts()
+    told = (f"{name} {counted(scans_of[name], 'scan')} of {counted(n, 'subject')}" for name, n in made.subjects.items())
+    result = {"manifest": str(path), "scans": scans_of, "subjects": made.subjects}
+    print_result(result, f"{path}: {', '.join(told)}", as_json=json_)
 
 
 def _tell(made: Split, count: int) -> None:

@@ -122,7 +122,7 @@ def _match(cases: Sequence[str], labels: PathLike, dataset: str) -> dict[str, Pa
     """Label of every case that has one, found by the layout of the cohort, else by file names."""
     wanted = set(cases)
     try:
-        tree = find_cases(labels, dataset=dataset)
+        tree = list(find_cases(labels, dataset=dataset))
     except CohortError:
         tree = []
     found = {case.id: case.label for case in tree if case.id in wanted and case.label is not None}

@@ -135,8 +135,8 @@ def _bids_files(folder: str, left: list[LeftOut] | None = None, levels: int = 0,
         elif levels:
             yield from _bids_files(entry.path, left, levels - 1)
         elif left is not None and depth == 0 and entry.name not in BIDS_FOLDERS:
-            folder = Path(entry.path)
-            left.append(LeftOut(folder, own_folder(folder) or "no sub-* folder", what="folder"))
+            other = Path(entry.path)
+            left.append(LeftOut(other, own_folder(other) or "no sub-* folder", what="folder"))
 
 
 def _leave_out(

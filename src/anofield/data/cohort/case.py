@@ -64,12 +64,9 @@ def cohort_of(cases: Iterable[Case], where: PathLike = "") -> list[Case]:
     for case in cases:
         other = first.setdefault(one_name(case.id), case)
         if other is not case:
-            same = other.id == case.id
-            ids = (
-                f"the id {case.id!r}"
-                if same
-                else f"the ids {other.id!r} and {case.id!r}, which some disks take for one"
-            )
+            ids = f"the id {case.id!r}"
+            if other.id != case.id:
+                ids = f"the ids {other.id!r} and {case.id!r}, which some disks take for one"
             raise CohortError(
                 f"two scans have {ids}: {other.image} and {case.image}",
                 where=where,

@@ -66,8 +66,8 @@ class Cohort(list[Case]):
 def told_of(files: Iterable[LeftOut]) -> str:
     """The reasons with the number of files of each, and their kinds or some of their names.
 
-    >>> told_of([LeftOut(Path("a_seg.nii"), "named like labels or masks"), LeftOut(Path("b.nii"), "of others", "FLAIR")])
-    '1 named like labels or masks (a_seg.nii), 1 of others (FLAIR 1)'
+    >>> told_of([LeftOut(Path("a_seg.nii"), "named like labels"), LeftOut(Path("b.nii"), "of others", "FLAIR")])
+    '1 named like labels (a_seg.nii), 1 of others (FLAIR 1)'
     """
     by_reason: defaultdict[str, list[LeftOut]] = defaultdict(list)
     for one in files:

@@ -160,7 +160,7 @@ def _belongs_to_a_scan(path: Path, names: set[str]) -> bool:
     """
     name = stem(path)
     before, _, rest = name.partition("_")
-    start, after = (re.split(r"[_-](?=[^_-]*$)", name) + [""])[:2]
+    start, after = [*re.split(r"[_-](?=[^_-]*$)", name), ""][:2]
     words = LABEL_WORDS | LESION_WORDS
     others = [rest] * (before.lower() in words) + [start] * (after.lower() in LESION_WORDS)
     there = (other in names or any(path.with_name(other + end).exists() for end in SUFFIXES) for other in others)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from pathlib import Path
 
 from anofield.data.cohort.case import Case
@@ -40,7 +40,7 @@ def find_hcp(root: Path, wanted: Sequence[str], left: list[LeftOut]) -> list[Cas
     for path in files_below(root, left):
         subject, folder = _folders(path)
         contrast = _OF_HCP.get(path.name) if folder == "T1w" else None
-        if contrast in wanted:
+        if contrast is not None and contrast in wanted:
             label = _beside(path, "lesion_mask.nii.gz")
             cases.append(_case(subject, path, label, contrast, wanted))
         elif contrast is not None:
@@ -66,7 +66,7 @@ def find_brats(root: Path, wanted: Sequence[str], left: list[LeftOut]) -> list[C
     for path in files_below(root, left):
         name, ending = _brats_name(path)
         contrast = _OF_BRATS.get(ending)
-        if contrast in wanted:
+        if contrast is not None and contrast in wanted:
             label = _beside(path, path.name.replace(f"{ending}.", f"{ending[0]}seg."))
             cases.append(_case(name, path, label, contrast, wanted))
         elif contrast is not None:
@@ -90,7 +90,7 @@ def recognise(root: Path) -> str:
     return "folder"
 
 
-def _check_contrasts(layout: str, wanted: Sequence[str], known: dict[str, str] | dict[str, tuple[str, ...]]) -> None:
+def _check_contrasts(layout: str, wanted: Sequence[str], known: Collection[str]) -> None:
     unknown = [contrast for contrast in wanted if contrast not in known]
     if unknown:
         raise UsageError(f"{layout} has no {unknown[0]} scans", remedy=f"choose one of {', '.join(known)}")
@@ -98,7 +98,7 @@ def _check_contrasts(layout: str, wanted: Sequence[str], known: dict[str, str] |
 
 def _folders(path: Path) -> tuple[str, str]:
     """Names of the folder above a file's folder and of that folder, even if the path is relative; empty for none."""
-    parts = ("", "", *Path(os.path.abspath(path)).parts[1:])
+    parts = ("", "", *Path(os.path.normpath(path.absolute())).parts[1:])  # a link keeps its own name
     return parts[-3], parts[-2]
 
 
