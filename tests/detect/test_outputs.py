@@ -18,9 +18,9 @@ from hypothesis import strategies as st
 from anofield.data.cohort.case import Case, part_of
 from anofield.detect.bids import RUN_FOLDER
 from anofield.detect.calibrate import calibrate
-from anofield.detect.mood import unit_score
+from anofield.detect.mood import run_mood, unit_score
 from anofield.detect.options import DetectOptions
-from anofield.errors import UsageError
+from anofield.errors import CohortError, UsageError
 from helpers import World, small_world
 from images import load_image
 
@@ -98,6 +98,21 @@ def test_bids_naming_passes_the_validator(default_world: World, tmp_path: Path, 
     assert [issue["code"] for issue in issues if issue["severity"] == "error"] == []
 
 
+@pytest.mark.parametrize("naming", ["plain", "bids"])
+def test_a_run_below_the_scans_is_no_input_of_the_next_call(
+    naming: str, default_world: World, tmp_path: Path, anofield: Callable[..., Any]
+) -> None:
+    for name in ("p1.nii.gz", "-x 'y'.nii.gz", "[1]*.nii.gz"):
+        shutil.copy(default_world.glioma[0].image, tmp_path / name)
+    place = ("-i", tmp_path, "-m", default_world.experiment, "-o", tmp_path / "out")
+    words = ("detect", *place, "--naming", naming, *FAST)
+    first, again = anofield(*words, "--json"), anofield(*words, "--json")
+    assert first.code == again.code == 0, first.err
+    assert json.loads(first.out)["cases"] == json.loads(again.out)["cases"] == ["-x 'y'", "[1]*", "p1"]
+    assert "not searched: out (" in again.err and "not searched" not in first.err
+    assert ("3 scans of unknown contrast" in first.err) == (naming == "bids")
+
+
 class TestMood:
     def test_pixel_keeps_name_shape_and_affine(
         self, default_world: World, tmp_path: Path, anofield: Callable[..., Any]
@@ -123,6 +138,11 @@ class TestMood:
         first, second = unit_score(np.array([low, high]), threshold)
         assert 0 <= first <= second <= 1
         assert unit_score(np.array([threshold]), threshold)[0] == pytest.approx(0.5)
+
+    def test_two_scans_of_one_file_name_are_refused(self, default_world: World, tmp_path: Path) -> None:
+        cases = [Case(name, tmp_path / name / "T2w.nii.gz") for name in "ab"]
+        with pytest.raises(CohortError, match=r"two scans have the file name 'T2w\.nii\.gz'"):
+            run_mood(cases, default_world.model, DetectOptions(also=()), tmp_path, "pixel")
 
     def test_needs_a_calibrated_model(self, world: World, tmp_path: Path, anofield: Callable[..., Any]) -> None:
         shutil.copytree(world.experiment, tmp_path / "e")

@@ -78,6 +78,15 @@ class Input:
         """The cases that these options name; says on stderr what was left out, and what else the choice means."""
         return self._find()
 
+    def check_apart(self, output: Path) -> None:
+        """Check that results do not go into a folder of scans, where a later call would not take them apart.
+
+        Raises:
+            UsageError: They do.
+        """
+        if any(Path(source).is_dir() and output.exists() and output.samefile(source) for source in self.source):
+            raise UsageError("-o is the folder of the scans", where=output, remedy="name a folder of its own with -o")
+
     @property
     def sources(self) -> str:
         """The sources, for messages."""

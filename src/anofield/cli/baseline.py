@@ -135,6 +135,7 @@ def _detect(
     """Write a run like that of `anofield detect`; finished cases are skipped, failing ones are recorded."""
     from anofield.detect.run import detect_cases
 
+    scans.check_apart(output)
     method, options = chosen.load(context.obj, filters)
     run = detect_cases(scans.cases(), method, options, output, force=force, spread=work.spread())
     text = f"{counted(len(run.cases), 'case')} written to {output}"

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
+from anofield._progress import say
 from anofield._words import counted
 from anofield.cli._detection import Filters, Fit, PresetOption, RecipeOption, options_from
 from anofield.cli._options import (
@@ -60,14 +61,17 @@ def command(
 ) -> None:
     """Show where scans differ from healthy anatomy; finished cases are skipped, failing ones are recorded."""
     from anofield.data.cohort.case import part_of
-    from anofield.detect.bids import RUN_FOLDER, bids_names, write_derivatives
+    from anofield.detect.bids import RUN_FOLDER, UNKNOWN, bids_names, write_derivatives
     from anofield.detect.run import detect_cases
 
+    scans.check_apart(output)
     further = tuple(name for name in listed(also) if name != "none")
     options = options_from(preset, score=score, also=further, fit=fit, filters=filters)
     model, cases = trained.load(epoch=epoch, recipe=recipe), scans.cases()
     folder = output / RUN_FOLDER if naming == "bids" else output
     names = bids_names(output, cases) if naming == "bids" else {}
+    if unknown := sum(name.suffix == UNKNOWN for name in names.values()):
+        say(f"{counted(unknown, 'scan')} of unknown contrast: the maps are called _{UNKNOWN}; --modality names it")
     run = detect_cases(cases, model, options, folder, part=part, force=force, spread=work.spread())
     if naming == "bids":
         write_derivatives(output, part_of(cases, part)[0], names)

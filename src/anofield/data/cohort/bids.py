@@ -17,7 +17,7 @@ from anofield.data.cohort.cohort import LeftOut
 from anofield.data.cohort.contrast import contrast_in
 from anofield.data.cohort.loose import OTHER_CONTRAST
 from anofield.data.cohort.own import own_folder
-from anofield.data.cohort.walk import entries_of
+from anofield.data.cohort.walk import broken_folders, entries_of
 from anofield.data.scan import is_scan_name, stem
 from anofield.errors import CohortError, UsageError
 
@@ -124,7 +124,10 @@ def _bids_files(folder: str, left: list[LeftOut] | None = None, levels: int = 0,
 
     What lies elsewhere and could be meant as a scan is added to `left`.
     """
-    for entry in entries_of(folder):
+    entries = entries_of(folder)
+    if left is not None:
+        left += broken_folders(entries)
+    for entry in entries:
         if not entry.is_dir():
             if left is not None and is_scan_name(entry.name):
                 left.append(LeftOut(Path(entry.path), "outside sub-*/[ses-*/]<datatype>/"))
@@ -148,7 +151,7 @@ def _leave_out(
     """Add the other scans of a tree: those without the entities, and anatomical ones of other contrasts."""
     for file in files:
         if file in of_suffix and file not in scans:
-            left.append(LeftOut(Path(file.path), "without the entities of --filter"))
+            left.append(LeftOut(Path(file.path), "without the wanted entities"))
         elif file not in of_suffix and contrast_in(file.suffix):
             left.append(LeftOut(Path(file.path), OTHER_CONTRAST, file.suffix))
 

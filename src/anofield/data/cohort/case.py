@@ -56,7 +56,7 @@ def cohort_of(cases: Iterable[Case], where: PathLike = "") -> list[Case]:
     """
     if isinstance(cases, str | Path | Case) or not isinstance(cases, Iterable):
         raise _no_cases(cases)
-    cases, first = list(cases), {}
+    cases, first = list(cases), dict[str, Case]()
     for case in cases:
         if not isinstance(case, Case):
             raise _no_cases(case)

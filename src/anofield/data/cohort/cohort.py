@@ -59,7 +59,7 @@ class Cohort(list[Case]):
             told.append(f"SEVERAL CONTRASTS TOGETHER, as asked for: {counts_of(contrasts)}")
         groups = [case.group for case in self if case.group]
         if len(set(groups)) > 1:
-            told.append(f"of all groups ({counts_of(groups)}); --group chooses")
+            told.append(f"all groups are taken ({counts_of(groups)})")
         return told
 
 

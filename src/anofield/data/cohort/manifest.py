@@ -75,11 +75,11 @@ def _check_columns(columns: list[str], path: Path) -> None:
     for name in columns:
         near = difflib.get_close_matches(name.lower(), MANIFEST_COLUMNS, n=1, cutoff=0.8)
         if name not in MANIFEST_COLUMNS and (near or not name or len(columns) == 1):
-            (near, *_) = near or difflib.get_close_matches(name, MANIFEST_COLUMNS, n=1, cutoff=0.0)
+            best = (near or difflib.get_close_matches(name, MANIFEST_COLUMNS, n=1, cutoff=0.0))[0]
             raise CohortError(
                 f"line 1: unknown column {name!r}",
                 where=path,
-                remedy=f"did you mean {near!r}? Tab-separated columns are {' '.join(MANIFEST_COLUMNS)}",
+                remedy=f"did you mean {best!r}? Tab-separated columns are {' '.join(MANIFEST_COLUMNS)}",
             )
     missing = [f"{name!r} is missing" for name in ("id", "image") if name not in columns]
     wrong = missing or [f"{name!r} is repeated" for name in MANIFEST_COLUMNS if columns.count(name) > 1]

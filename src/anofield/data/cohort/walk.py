@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections import deque
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterable, Iterator
 from pathlib import Path
 
 from anofield.data.cohort.cohort import LeftOut
@@ -22,7 +22,7 @@ def files_below(root: Path, left: list[LeftOut], apart: Collection[str] = ()) ->
 
     Args:
         root: Folder to search, even if this package wrote it.
-        left: Gets the folders that are not searched: results of this package, and those named in `apart`.
+        left: Gets the folders that are not searched: results of this package, those named in `apart`, broken links.
         apart: Names of folders that are not searched, in lower case.
     """
     waiting, seen = deque([root]), set()
@@ -36,6 +36,7 @@ def files_below(root: Path, left: list[LeftOut], apart: Collection[str] = ()) ->
         if folder is not root and (why := _not_searched(folder, entries, apart)):
             left.append(LeftOut(folder, why, what="folder"))
             continue
+        left += broken_folders(entries)
         for entry in entries:
             if not entry.is_dir():
                 yield Path(entry.path)
@@ -56,6 +57,12 @@ def entries_of(folder: str) -> list[os.DirEntry[str]]:
         what = f"the folder cannot be read ({error.strerror})"
         raise CohortError(what, where=folder, remedy="check its permissions") from error
     return sorted(there, key=lambda entry: entry.name)
+
+
+def broken_folders(entries: Iterable[os.DirEntry[str]]) -> list[LeftOut]:
+    """Links to nothing that may have been folders of subjects: their names have no suffix."""
+    links = (one for one in entries if one.is_symlink() and "." not in one.name and not Path(one.path).exists())
+    return [LeftOut(Path(one.path), "a link to nothing", what="folder") for one in links]
 
 
 def _not_searched(folder: Path, entries: Collection[os.DirEntry[str]], apart: Collection[str]) -> str:
