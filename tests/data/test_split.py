@@ -111,3 +111,15 @@ def test_the_verb(anofield: Callable[..., Any], save_brain: Callable[..., Path],
     assert anofield(*words).code == 2 and anofield(*words, "--force").code == 0
     ended = anofield("check", "-i", tmp_path / "m.tsv", "--group", "train", "--group", "test")
     assert "train 3, test 1" in ended.err
+
+
+def test_subjects_of_a_manifest_without_that_column(tmp_path: Path) -> None:
+    images = [f"sub-{s}/anat/sub-{s}_run-{n}_T2w.nii" for s in (1, 2, 3) for n in (1, 2)]
+    images += [f"{p}/T2w_brain.nii" for p in "xyz"]  # all of one name, and three subjects
+    for image in images:
+        (tmp_path / image).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / image).touch()
+    (tmp_path / "m.tsv").write_text("id\timage\n" + "".join(f"c{n}\t{image}\n" for n, image in enumerate(images)))
+    made = split_cohort(find_cases(tmp_path / "m.tsv"), {"a": 0.5, "b": 0.5})
+    group = groups_of(made.cases)
+    assert all(group[f"c{n}"] == group[f"c{n + 1}"] for n in (0, 2, 4)) and made.subjects == {"a": 3, "b": 3}

@@ -15,7 +15,7 @@ from pathlib import Path
 
 from anofield._files import PARTIAL, replacing, write_json, write_text
 from anofield._version import __version__
-from anofield.data.cohort.bids import BIDS_DATATYPES
+from anofield.data.cohort.bids import BIDS_DATATYPES, subject_folder
 from anofield.data.cohort.case import Case, one_name, printable
 from anofield.data.cohort.contrast import without_contrast
 from anofield.data.cohort.loose import subject_of
@@ -170,9 +170,8 @@ def _agent(case: Case) -> str:
 
 def _person(case: Case) -> str:
     """Who was scanned: the subject, and the folder of its BIDS tree, because two trees may number alike."""
-    path = case.image.absolute()
-    tree = next((above.parent for above in path.parents if above.name.startswith("sub-")), "")
-    return f"{tree}/{case.subject or subject_of(stem(case.image)) or case.id}"
+    folder, match = subject_folder(case.image), ENTITIES.match(stem(case.image).rpartition("_")[0])
+    return f"{folder.parent if folder else ''}/{case.subject or (match and match['sub']) or subject_of(case.id) or case.id}"
 
 
 def _check_apart(cases: Sequence[Case], key: Callable[[Case], str], same: Callable[[Case], str] | None) -> None:

@@ -89,6 +89,12 @@ def parse_entities(texts: Sequence[str]) -> dict[str, tuple[str, ...]]:
     return found
 
 
+def subject_folder(image: Path) -> Path | None:
+    """The `sub-*` folder of a scan whose name begins with the same subject; None for a scan in no BIDS tree."""
+    above = (folder for folder in image.absolute().parents if folder.name.startswith("sub-"))
+    return next((folder for folder in above if image.name.startswith(f"{folder.name}_")), None)
+
+
 class _BidsName(NamedTuple):
     """A file of a BIDS tree and the parts of its name; sorts by path."""
 

@@ -72,10 +72,14 @@ def canonical(word: str) -> str:
 def without_contrast(name: str) -> str:
     """A name without the words for contrasts: what the scans of one subject have in common.
 
-    >>> without_contrast("p1_T2w"), without_contrast("T1w"), without_contrast("PD_012")
-    ('p1', '', 'PD_012')
+    A name that begins with such a word, which may be the same for every subject, stays as it is.
+
+    >>> without_contrast("p1_T2w"), without_contrast("T2w_brain"), without_contrast("PD_012")
+    ('p1', 'T2w_brain', 'PD_012')
     """
     spans = [match.span() for match in _words(name.lower())]
+    if spans and spans[0][0] == 0:
+        return name
     for start, end in reversed(spans):
         name = name[:start] + name[end:]
     return re.sub(r"([_\-. ])[_\-. ]+", r"\1", name).strip("_-. ") if spans else name

@@ -152,7 +152,7 @@ def _volumes(paths: Iterable[Path], left: list[LeftOut]) -> list[Path]:
 
 
 def _belongs_to_a_scan(path: Path, names: set[str]) -> bool:
-    """Whether a name is that of another scan with a word for a label before or after it: `mask_p1`, `p1_lesion`.
+    """Whether a name is that of another scan with a word for a label: `mask_p1`, `p1_lesion`, or only `lesion`.
 
     Args:
         path: File whose name is judged.
@@ -162,6 +162,8 @@ def _belongs_to_a_scan(path: Path, names: set[str]) -> bool:
     before, _, rest = name.partition("_")
     start, after = [*re.split(r"[_-](?=[^_-]*$)", name), ""][:2]
     words = LABEL_WORDS | LESION_WORDS
+    if name.lower() in LESION_WORDS:
+        return True
     others = [rest] * (before.lower() in words) + [start] * (after.lower() in LESION_WORDS)
     there = (other in names or any(path.with_name(other + end).exists() for end in SUFFIXES) for other in others)
     return any(there)

@@ -11,11 +11,12 @@ from pathlib import Path
 import numpy as np
 
 from anofield._files import write_text
+from anofield.data.cohort.bids import subject_folder
 from anofield.data.cohort.case import Case, printable, split_by_subject
 from anofield.data.cohort.loose import subject_of
 from anofield.data.cohort.manifest import MANIFEST_COLUMNS
 from anofield.data.parallel import HERE, Spread, map_cases
-from anofield.data.scan import read_scan, stem
+from anofield.data.scan import read_scan
 from anofield.errors import CohortError, UsageError
 from anofield.typing import PathLike
 
@@ -69,7 +70,8 @@ def parse_groups(texts: Sequence[str]) -> dict[str, float]:
 def split_cohort(cases: Sequence[Case], groups: Mapping[str, float], seed: int = 0, spread: Spread = HERE) -> Split:
     """Split a cohort at random into groups; all scans of a subject, and scans of the same content, stay together.
 
-    The subject is that of the case, else the one that the scan's name states, else the id. Every scan is read once.
+    The subject is that of the case, else the `sub-*` folder of its BIDS tree, else the one that the id states, else the
+    id. Every scan is read once.
 
     Args:
         cases: The cohort.
@@ -80,7 +82,7 @@ def split_cohort(cases: Sequence[Case], groups: Mapping[str, float], seed: int =
     Raises:
         CohortError: A group would be empty.
     """
-    cases = [replace(case, subject=case.subject or subject_of(stem(case.image)) or case.id) for case in cases]
+    cases = [replace(case, subject=_subject(case)) for case in cases]
     contents = {outcome.case.id: outcome.value for outcome in map_cases(_content, cases, spread=spread, label="split")}
     person, twins = _people(cases, contents)
     tied = [replace(case, subject=person[case.subject]) for case in cases]
@@ -118,6 +120,11 @@ def write_manifest(cases: Sequence[Case], path: PathLike, *, force: bool = False
     rows = [MANIFEST_COLUMNS, *(_row(case, path.parent.absolute()) for case in cases)]
     write_text(path, "".join("\t".join(row) + "\n" for row in rows))
     return path
+
+
+def _subject(case: Case) -> str:
+    folder = subject_folder(case.image)
+    return case.subject or (str(folder) if folder else "") or subject_of(case.id) or case.id
 
 
 def _share(text: str, pair: str) -> float:
