@@ -268,6 +268,10 @@ class TestLeftOut:
         (tmp_path / "s/sub-4").symlink_to("nowhere")
         assert set(left_out(find_cases(tmp_path / "s"))) == {"sub-1_FLAIR.nii", "sub-2_T2w.nii", "old", "sub-4"}
 
+    def test_folders_that_a_glob_matches_are_named(self, tmp_path: Path) -> None:
+        cases = find_cases(plant(tmp_path, "a.nii", "deep/b.nii") / "*")
+        assert ids(cases) == ["a"] and set(left_out(cases)) == {"deep"}
+
     def test_a_filter_says_what_it_took_away(self, tmp_path: Path) -> None:
         plant(tmp_path, *(f"sub-1/anat/sub-1_run-{n}_T2w.nii" for n in (1, 2, 3)))
         cases = find_cases(tmp_path, entities={"run": ("1", "3")})

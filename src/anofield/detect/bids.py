@@ -171,7 +171,8 @@ def _agent(case: Case) -> str:
 def _person(case: Case) -> str:
     """Who was scanned: the subject, and the folder of its BIDS tree, because two trees may number alike."""
     folder, match = subject_folder(case.image), ENTITIES.match(stem(case.image).rpartition("_")[0])
-    return f"{folder.parent if folder else ''}/{case.subject or (match and match['sub']) or subject_of(case.id) or case.id}"
+    person = case.subject or (match and match["sub"]) or subject_of(case.id) or case.id
+    return f"{folder.parent if folder else ''}/{person}"
 
 
 def _check_apart(cases: Sequence[Case], key: Callable[[Case], str], same: Callable[[Case], str] | None) -> None:

@@ -68,7 +68,7 @@ def cohort_of(cases: Iterable[Case], where: PathLike = "") -> list[Case]:
             if other.id != case.id:
                 ids = f"the ids {other.id!r} and {case.id!r}, which some disks take for one"
             raise CohortError(
-                f"two scans have {ids}: {other.image} and {case.image}",
+                f"two scans have {ids}: {printable(str(other.image))} and {printable(str(case.image))}",
                 where=where,
                 why="one would overwrite the results of the other",
                 remedy="rename one, use the two folders separately, or list the scans in a manifest",

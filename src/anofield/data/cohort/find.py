@@ -115,6 +115,8 @@ def _find(
     if kind == "folder":
         return _without_results(find_folder(path, wanted, left), left)
     paths = sorted(Path(one) for one in glob.glob(str(source), recursive=True))
+    folders = (one for one in paths if one.is_dir() and "**" not in path.parts)
+    left += [LeftOut(one, "a glob names files, not folders", what="folder") for one in folders]
     return _without_results(loose_scans(paths, _fixed_part(path), wanted, left), left)
 
 

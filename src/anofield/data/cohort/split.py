@@ -124,7 +124,7 @@ def write_manifest(cases: Sequence[Case], path: PathLike, *, force: bool = False
 
 def _subject(case: Case) -> str:
     folder = subject_folder(case.image)
-    return case.subject or (str(folder) if folder else "") or subject_of(case.id) or case.id
+    return case.subject or (folder.name if folder else "") or subject_of(case.id) or case.id
 
 
 def _share(text: str, pair: str) -> float:
