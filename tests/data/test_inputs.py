@@ -44,6 +44,7 @@ def left_out(cases: Cohort) -> dict[str, str]:
     ("name", "contrast"),
     [
         *((f"p1{word}", "T2w") for word in ("_T2w", "-t2", "_T2", " t2w", "_T2w_brain", ".T2w")),
+        *((f"p1_{word}", "T2w") for word in ("T2w2T1w", "T2toT1", "T2_reg_T1", "T2w_in_T1w")),
         *((f"p1_{word}", "T1w") for word in ("T1", "T1w", "t1n", "MPRAGE", "axT1", "space-T2w_T1w")),
         *((f"p1_{word}", "FLAIR") for word in ("FLAIR", "flair", "t2f", "T2_FLAIR", "T2FLAIR", "3DFLAIR")),
         *((f"p1_{word}", "T1c") for word in ("t1ce", "T1c", "T1Gd", "T1_Gd", "T1w_ce", "ce-gadolinium_T1w")),

@@ -26,7 +26,8 @@ _MEANING = {word: contrast for contrast, words in WORDS.items() for word in word
 _SPELLINGS = "|".join(sorted(_MEANING, key=len, reverse=True))
 # A word stands alone, after a digit (p1T2w), or after the plane or dimension of a series (axT2, 3DFLAIR).
 _WORD = re.compile(rf"(?:(?<![a-z])|(?<![a-z])(?:ax|axial|sag|cor|tra|[23]d))({_SPELLINGS})(?![a-z0-9])")
-_ELSEWHERE = re.compile(r"(?:^|[^a-z])(?:to|in|on|space|from)[^a-z0-9]*$")  # T1w in «T2w_in_T1w», «space-T1w»
+_ELSEWHERE = re.compile(r"(?:>|(?:^|[^a-z])(?:to|in|on|space|from|reg|coreg)[^a-z0-9]*)$")  # T1w in «T2w_in_T1w»
+_ARROW = re.compile(r"(?<=[12w])(?:to|2)(?=t[12]|flair|mni)")  # of a registration: T2w2T1w, T2toT1
 _AGENT = re.compile(r"[^a-z0-9]+(?:gd|ce|gad|gado|gadolinium|km|post)(?![a-z])|.*_ce-")
 _INITIALS = frozenset({"pd", "ct"})  # the first word of a name may be a group: PD_012, CT_012
 CHANNEL = re.compile(r"^(?P<case>.+)_(?P<channel>\d{4})$")  # nnU-Net: case_0000.nii.gz
@@ -35,7 +36,7 @@ CHANNEL = re.compile(r"^(?P<case>.+)_(?P<channel>\d{4})$")  # nnU-Net: case_0000
 def contrast_in(name: str, wanted: Iterable[str] = ()) -> str:
     """The contrast that a name without suffix states; empty for none.
 
-    The last contrast counts, but not one that follows `to`, `in`, `on`, `from` or `space`.
+    The last contrast counts, but not one that follows `to`, `in`, `on`, `from`, `reg` or `space`.
 
     Args:
         name: Name of a file or folder.
@@ -50,7 +51,7 @@ def contrast_in(name: str, wanted: Iterable[str] = ()) -> str:
     asked = [word for word in wanted if word.lower() not in _MEANING and word.lower() in parts]
     if asked:
         return asked[0]
-    found, text = "", name.lower()
+    found, text = "", _plain(name)
     for match in _words(text):
         if _ELSEWHERE.search(text[: match.start()]):
             continue
@@ -77,7 +78,7 @@ def without_contrast(name: str) -> str:
     >>> without_contrast("p1_T2w"), without_contrast("T2w_brain"), without_contrast("PD_012")
     ('p1', 'T2w_brain', 'PD_012')
     """
-    spans = [match.span() for match in _words(name.lower())]
+    spans = [match.span() for match in _words(_plain(name))]
     if spans and spans[0][0] == 0:
         return name
     for start, end in reversed(spans):
@@ -133,6 +134,11 @@ def counts_of(contrasts: Iterable[str]) -> str:
     'T2w 2, FLAIR 1'
     """
     return ", ".join(f"{name} {count}" for name, count in Counter(contrasts).most_common())
+
+
+def _plain(name: str) -> str:
+    """A name in lower case, of the same length, with arrows for registrations."""
+    return _ARROW.sub(lambda match: ">" * len(match[0]), name.lower())
 
 
 def _words(text: str) -> Iterator[re.Match[str]]:
