@@ -15,10 +15,9 @@ from anofield._files import replacing, write_json
 from anofield._version import __version__
 from anofield.data.cohort.case import Case
 from anofield.data.scan import stem
-from anofield.detect.run_folder import CaseInfo, read_case
+from anofield.detect.run_folder import RUN_FOLDER, CaseInfo, read_case
 from anofield.typing import Json, PathLike
 
-RUN_FOLDER = Path("sourcedata") / "anofield"  # in the dataset; `evaluate` and `report` read it
 ENTITIES = re.compile(r"^sub-(?P<sub>[0-9A-Za-z]+)(?:_ses-(?P<ses>[0-9A-Za-z]+))?(?:_[0-9A-Za-z]+-[0-9A-Za-z]+)*$")
 FILES = {  # file of a case folder → entities and suffix; None stands for the scan's own suffix
     "anomaly.nii.gz": ("desc-anomaly", None),

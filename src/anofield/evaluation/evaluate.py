@@ -5,12 +5,15 @@ from __future__ import annotations
 from dataclasses import asdict
 from pathlib import Path
 
+from anofield._progress import say
 from anofield.bootstrap import LEVEL
 from anofield.data.parallel import HERE, Spread
+from anofield.detect.open_run import OpenRun, finished_run
+from anofield.errors import UsageError
 from anofield.evaluation.case import TOP_SHARE
 from anofield.evaluation.evidence import Evidence
 from anofield.evaluation.gather import Task, gather
-from anofield.evaluation.labels import finished_run, labelled_cases
+from anofield.evaluation.labels import labelled_cases
 from anofield.evaluation.measures import MEASURES
 from anofield.evaluation.options import Options
 from anofield.evaluation.parts import RulesInfo
@@ -31,7 +34,7 @@ def evaluate(
     """Compare a run with lesion labels and write `out/results.json` and `out/cases.tsv`.
 
     Args:
-        run: Folder written by `anofield detect`.
+        run: Folder written by `anofield detect`, also with `--naming bids`.
         labels: Folder (HCP, BraTS or BIDS tree, or loose label files named after the cases) or glob; None takes the
             labels found beside the scans when they were detected.
         out: Folder of the results.
@@ -43,21 +46,29 @@ def evaluate(
 
     Raises:
         CohortError: There is no run or no finished case, no case has a label, or no case can be read.
-        UsageError: The validation results or the run of healthy subjects cannot be used here.
+        UsageError: The validation results or the run of healthy subjects cannot be used here, or `out` is the folder
+            of the run.
         MachineError: The results cannot be written, or the workers cannot be started.
     """
-    options, run = options or Options(), Path(run)
-    info = finished_run(run)
-    cases = labelled_cases(run, info.cases, labels, options.dataset)
+    options, opened = options or Options(), finished_run(run)
+    info, notices = opened.info, _notices(opened, options)
+    if Path(out).resolve() == opened.path.resolve():
+        raise UsageError("-o is the folder of the run", where=out, why="both hold a cases.tsv", remedy="choose another")
+    for notice in notices:
+        say(notice)
+    cases = labelled_cases(opened.path, opened.ids, labels, options.dataset)
     measures = MEASURES[options.preset]
-    task = Task(run=run, info=info, cases=cases, names=info.scores, options=options, measures=measures)
+    task = Task(run=opened, cases=cases, names=info.scores, options=options, measures=measures)
     evidence, failures = gather(task, spread)
     quantile, meaning = (info.threshold.quantile, info.threshold.meaning) if info.threshold else (None, None)
     card = measures.card(evidence, options, quantile) if measures.card else None
     results = Results(
         space=SPACES[evidence.rules.space],
         preset=options.preset,
-        run=str(run),
+        run=str(opened.path),
+        identity=info.identity,
+        notices=notices,
+        seen=opened.seen,
         score=info.score,
         baselines=info.baselines,
         threshold_meaning=meaning,
@@ -73,6 +84,12 @@ def evaluate(
     )
     write_results(Path(out), results)
     return results
+
+
+def _notices(run: OpenRun, options: Options) -> list[str]:
+    """What a reader of the results has to know about the run and the run of healthy subjects."""
+    beside = [] if options.healthy is None else finished_run(options.healthy).notices()
+    return [*run.notices(), *beside]
 
 
 def rules_info(evidence: Evidence, options: Options) -> RulesInfo:
