@@ -7,6 +7,7 @@ import gzip
 import hashlib
 import json
 import re
+import shutil
 import tomllib
 import weakref
 from collections.abc import Callable
@@ -312,7 +313,7 @@ def test_cases_of_an_earlier_run_are_left_out_and_counted(run: Path, tmp_path: P
     add_case(run, tmp_path / "scans", "sub-5", 4, identity="another")
     found = read_report_run(run)
     assert [case.id for case in found.cases] == ["sub-1", WEIRD, "sub-3"]
-    (notice, _) = found.notices
+    notice = found.notices[0]
     assert "2 cases of an earlier run, with another model or other options, are ignored (sub-4, sub-5)" in notice
     (run / "run.json").write_text((run / "run.json").read_text().replace(IDENTITY, "a third one"))
     with pytest.raises(CohortError, match=r"no finished case.*5 cases of an earlier run"):
@@ -595,6 +596,8 @@ def test_numbers_read_well() -> None:
 
 @pytest.mark.slow
 def test_a_case_with_a_far_worse_fit_is_flagged(run: Path, tmp_path: Path) -> None:
+    for name in ("sub-1", WEIRD, "sub-3"):
+        shutil.rmtree(run / name)
     for place in range(6):
         loss = 9.0 if place == 5 else 1.0 + 0.01 * place
         add_case(run, tmp_path / "scans", f"fit-{place}", place, fit=fit_info(loss=loss))

@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from pydantic import BaseModel, ConfigDict, FiniteFloat
+from pydantic import BaseModel, ConfigDict, Field, FiniteFloat
 
 from anofield._files import read_json
 from anofield.detect.method import Method
@@ -57,7 +57,7 @@ class CalibrationInfo(Record):
     """Reliability of the threshold of the main score."""
     cases: list[str]
     """Ids of the healthy cases."""
-    contents: list[str] = []
+    contents: list[str] = Field(default_factory=list)
     """Hash of the content of every healthy scan, in the order of `cases`."""
     fit: dict[str, tuple[float, float, float]]
     """5th, 50th and 95th percentile of every diagnostic of the fit; empty for a method that fits nothing."""

@@ -350,7 +350,7 @@ def _refuse_not_finite(maps: Mapping[str, NDArray[np.floating[Any]]], scan: Scan
                 f"{name} is not finite in {wrong} of {values.size} voxels",
                 where=scan.path,
                 why="no anomaly can be told from such values",
-                remedy="if every scan fails, the model or the score is at fault; if only this one does, look at its voxels",
+                remedy="if every scan fails, the model or the score is at fault; else look at the voxels of this scan",
             )
 
 

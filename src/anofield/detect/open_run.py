@@ -15,6 +15,7 @@ from anofield.data.parallel import Failure
 from anofield.detect.plans import planned
 from anofield.detect.run_folder import (
     CASE_FILE,
+    OUTPUTS,
     CaseInfo,
     RunCase,
     RunInfo,
@@ -24,6 +25,7 @@ from anofield.detect.run_folder import (
     read_run,
     require_case,
     run_folder,
+    whole,
 )
 from anofield.errors import CohortError
 from anofield.typing import PathLike
@@ -38,9 +40,10 @@ class OpenRun:
     Attributes:
         path: Folder of the run.
         info: Content of `run.json`.
-        cases: Finished cases, by id.
+        cases: Cases of the run that are finished, by id.
+        incomplete: Ids of those that have lost a file since.
         strangers: Ids of cases of an earlier run, which nobody reads.
-        pending: Ids of cases that a detection began with and that are neither finished nor failed: it was stopped, or
+        pending: Ids of cases that a detection was asked for and that are neither finished nor failed: it was stopped, or
             it is still running.
         failures: Cases that failed and were not finished since.
     """
@@ -48,6 +51,7 @@ class OpenRun:
     path: Path
     info: RunInfo
     cases: Mapping[str, CaseInfo]
+    incomplete: Sequence[str]
     strangers: Sequence[str]
     pending: Sequence[str]
     failures: Sequence[Failure]
@@ -56,6 +60,11 @@ class OpenRun:
     def ids(self) -> list[str]:
         """Ids of the finished cases, in order."""
         return list(self.cases)
+
+    @property
+    def whole(self) -> list[CaseInfo]:
+        """The finished cases that still have all their files."""
+        return [case for case_id, case in self.cases.items() if case_id not in self.incomplete]
 
     @property
     def seen(self) -> dict[str, Seen]:
@@ -71,7 +80,8 @@ class OpenRun:
         """What a reader of the run has to know, one sentence each; empty if the run is complete."""
         found = {
             "of an earlier run, with another model or other options, {is_} ignored": self.strangers,
-            "{is_} not finished, the detection was stopped or still runs": self.pending,
+            "{is_} not finished, as the detection was stopped or still runs, and {is_} left out": self.pending,
+            "{has} lost a file since the detection": self.incomplete,
             "failed in the detection and {is_} left out": [failure.id for failure in self.failures],
         }
         told = [_notice(self.path, ids, text) for text, ids in found.items() if ids]
@@ -94,12 +104,14 @@ def open_run(run: PathLike, *, strict: bool = True) -> OpenRun:
     cases = {case_id: case for case_id, case in found.items() if case.identity == info.identity}
     failures = [failure for failure in read_failures(path, strict) if failure.id not in cases]
     failed = {failure.id for failure in failures}
+    asked = planned(path, info.identity) | _begun(path)
     return OpenRun(
         path=path,
         info=info,
         cases=cases,
+        incomplete=[case_id for case_id, case in cases.items() if not whole(path / case_id, case)],
         strangers=[case_id for case_id in found if case_id not in cases],
-        pending=sorted(planned(path, info.identity) - set(cases) - failed),
+        pending=sorted(asked - set(cases) - failed),
         failures=failures,
     )
 
@@ -143,7 +155,13 @@ def _read_cases(path: Path, strict: bool) -> list[CaseInfo]:
     return sorted(cases, key=lambda case: case.id)
 
 
+def _begun(path: Path) -> set[str]:
+    """Ids of the cases whose folder has a map but no `case.json`: they were being replaced."""
+    folders = {file.parent for file in path.glob(f"*/{OUTPUTS[0]}") if not file.parent.name.startswith(".")}
+    return {folder.name for folder in folders if not (folder / CASE_FILE).is_file()}
+
+
 def _notice(path: Path, ids: Sequence[str], text: str) -> str:
     named = ", ".join(ids[:NAMED]) + (", …" if len(ids) > NAMED else "")
-    words = text.format(is_="is" if len(ids) == 1 else "are")
+    words = text.format(**({"is_": "is", "has": "has"} if len(ids) == 1 else {"is_": "are", "has": "have"}))
     return f"{path}: {counted(len(ids), 'case')} {words} ({named}); detect again to finish"

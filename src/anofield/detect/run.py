@@ -75,7 +75,7 @@ class Run:
         return tuple(case for case in self.cases if case.trusted is False)
 
     def plain(self) -> Json:
-        """Content of `run.json`, of every `case.json` under `results`, and the ids of the cases that are not trusted."""
+        """Content of `run.json`, ids of the cases that are not trusted, and every `case.json` under `results`."""
         results = [case.model_dump(mode="json") for case in self.cases]
         return {
             **self.info.model_dump(mode="json"),
@@ -239,15 +239,15 @@ def _end(work: Work, plan: Path, failures: Sequence[Failure], suffix: str, secon
         )
     write_failures(out / f"failures{suffix}.json", failures)
     opened = _write_lists(work, seconds)
-    drop_plans(out, work.identity, {*opened.ids, *(failure.id for failure in opened.failures)}, plan)
+    drop_plans(out, work.identity, {*opened.info.cases, *(failure.id for failure in opened.failures)}, plan)
     return opened.info
 
 
 def _write_lists(work: Work, seconds: float) -> OpenRun:
     """Write what is derived from the finished cases: `cases.tsv` and the list in `run.json`."""
     opened = open_run(work.out, strict=False)  # a damaged case is not finished, and its own detection replaces it
-    write_cases(work.out, opened.cases.values())
-    info = _info(work, opened.ids, seconds)
+    write_cases(work.out, opened.whole)
+    info = _info(work, [case.id for case in opened.whole], seconds)
     write_json(work.out / RUN_FILE, info)
     return replace(opened, info=info)
 

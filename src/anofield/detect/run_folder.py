@@ -193,7 +193,7 @@ class RunInfo(Record):
     versions: dict[str, str]
     """Versions of the libraries that results depend on."""
     cases: list[str]
-    """Ids of the cases that were finished when the file was written, for human readers; programs look at the folders."""
+    """Ids of the cases that were finished when the file was written; readers look at the folders of the cases."""
     seconds: float
     """Wall time of the last call that ended, s; 0 before the first one ends."""
 

@@ -7,9 +7,10 @@ from pathlib import Path
 
 from anofield._progress import say
 from anofield.bootstrap import LEVEL
-from anofield.data.parallel import HERE, Spread
+from anofield.data.parallel import HERE, Failure, Spread
 from anofield.detect.open_run import OpenRun, finished_run
-from anofield.errors import UsageError
+from anofield.detect.run_folder import AGAIN
+from anofield.errors import ScanError, UsageError
 from anofield.evaluation.case import TOP_SHARE
 from anofield.evaluation.evidence import Evidence
 from anofield.evaluation.gather import Task, gather
@@ -74,7 +75,7 @@ def evaluate(
         threshold_meaning=meaning,
         labels={case.id: str(case.label) for case in cases},
         n_cases=evidence.n_cases,
-        failures=failures,
+        failures=sorted([*_unfinished(opened), *failures], key=lambda failure: failure.id),
         rules=rules_info(evidence, options),
         thresholds=evidence.thresholds,
         scores={name: measures.figures(evidence, name) for name in evidence.names},
@@ -90,6 +91,15 @@ def _notices(run: OpenRun, options: Options) -> list[str]:
     """What a reader of the results has to know about the run and the run of healthy subjects."""
     beside = [] if options.healthy is None else finished_run(options.healthy).notices()
     return [*run.notices(), *beside]
+
+
+def _unfinished(run: OpenRun) -> list[Failure]:
+    """Cases that the detection has not finished, as failures of the evaluation."""
+    folders = {case_id: run.path / case_id for case_id in run.pending}
+    return [
+        Failure(case_id, str(folder), str(ScanError("is not finished", where=folder, remedy=AGAIN)))
+        for case_id, folder in folders.items()
+    ]
 
 
 def rules_info(evidence: Evidence, options: Options) -> RulesInfo:

@@ -75,9 +75,9 @@ class Results(Part):
     """Folder of the run."""
     identity: str | None = None
     """Identity of the run when it was evaluated, as in its `run.json`."""
-    notices: list[str] = []
+    notices: list[str] = Field(default_factory=list)
     """What was left out or is to be known about the run, one sentence each."""
-    seen: dict[str, Seen] = {}
+    seen: dict[str, Seen] = Field(default_factory=dict)
     """Cases whose scan was used for training or calibration, so that their figures are better than on new scans."""
     score: str
     """Main score."""
