@@ -13,7 +13,6 @@ import torch
 import typer
 
 from anofield.cli._run import end_run
-from anofield.data.cohort.case import Case
 from anofield.detect.calibrate import calibrate
 from anofield.detect.fit import Fit
 from anofield.detect.run import Run, detect_cases
@@ -21,7 +20,14 @@ from anofield.detect.trust import TURNED
 from stub import OPTIONS, Stub, cohort
 
 USUAL = Fit(
-    code=torch.zeros(2), loss=1.0, code_distance=1.0, contrast=0.8, outside=0.01, turned=False, pose=None, intensity=None
+    code=torch.zeros(2),
+    loss=1.0,
+    code_distance=1.0,
+    contrast=0.8,
+    outside=0.01,
+    turned=False,
+    pose=None,
+    intensity=None,
 )
 
 

@@ -104,9 +104,7 @@ class TestARunThatIsDetectedAgainWithAnotherModelAndKilled:
         page = write_report(mixed, tmp_path / "report.html", max_cases=0).read_text()
         assert "of an earlier run, with another model or other options" in page
 
-    def test_resumes_to_the_undisturbed_run(
-        self, mixed: Path, cases: list[Case], stub: Stub, tmp_path: Path
-    ) -> None:
+    def test_resumes_to_the_undisturbed_run(self, mixed: Path, cases: list[Case], stub: Stub, tmp_path: Path) -> None:
         second = replace(stub, hash="second", factor=2.0)
         detect_cases(cases, second, OPTIONS, mixed)
         detect_cases(cases, second, OPTIONS, tmp_path / "undisturbed")
@@ -170,7 +168,9 @@ class TestParts:
         barrier = threading.Barrier(2)  # both have begun before either ends
         meeting = replace(stub, started=lambda _: barrier.wait(timeout=20))
         parts = [
-            threading.Thread(target=detect_cases, args=(cases, meeting, OPTIONS, tmp_path / "run"), kwargs={"part": part})
+            threading.Thread(
+                target=detect_cases, args=(cases, meeting, OPTIONS, tmp_path / "run"), kwargs={"part": part}
+            )
             for part in ("1/2", "2/2")
         ]
         for part in parts:
@@ -185,13 +185,11 @@ class TestParts:
             "failures-2-of-2.json",
         }
 
-    def test_with_other_options_are_refused_while_one_runs(
-        self, cases: list[Case], stub: Stub, tmp_path: Path
-    ) -> None:
+    def test_with_other_options_are_refused_while_one_runs(self, cases: list[Case], stub: Stub, tmp_path: Path) -> None:
         out, refused = tmp_path / "run", []
 
         def started(_: Any) -> None:
-            with pytest.raises(UsageError, match="another detection .* is running here") as caught:
+            with pytest.raises(UsageError, match=r"another detection .* is running here") as caught:
                 detect_cases(cases, replace(stub, hash="second"), OPTIONS, out, part="2/2")
             refused.append(caught.value)
 
@@ -346,7 +344,9 @@ def test_results_do_not_go_into_the_run(run: Run) -> None:
 def test_the_table_holds_every_case_whatever_its_id(stub: Stub, tmp_path: Path, cases: list[Case]) -> None:
     pandas = pytest.importorskip("pandas")
     odd = ['quoted "id"', "a,b", "it's"]
-    detect_cases([replace(case, id=name) for case, name in zip(cases, odd, strict=False)], stub, OPTIONS, tmp_path / "r")
+    detect_cases(
+        [replace(case, id=name) for case, name in zip(cases, odd, strict=False)], stub, OPTIONS, tmp_path / "r"
+    )
     table = pandas.read_csv(tmp_path / "r" / "cases.tsv", sep="\t")
     assert sorted(table["id"]) == sorted(odd) and set(table["trusted"]) == {"not judged"}
     assert table["volume_ml"].isna().all() and (table["case_score"] > 0).all()

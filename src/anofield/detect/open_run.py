@@ -43,8 +43,8 @@ class OpenRun:
         cases: Cases of the run that are finished, by id.
         incomplete: Ids of those that have lost a file since.
         strangers: Ids of cases of an earlier run, which nobody reads.
-        pending: Ids of cases that a detection was asked for and that are neither finished nor failed: it was stopped, or
-            it is still running.
+        pending: Ids of cases that a detection was asked for and that are neither finished nor failed: it was stopped or
+            still runs.
         failures: Cases that failed and were not finished since.
     """
 

@@ -61,8 +61,6 @@ def alone(folder: Path) -> Iterator[None]:
             where=folder,
             remedy="wait for it or end it, then repeat the command: finished cases are kept",
         )
-    if lock is None:
-        say(f"{folder}: this file system has no locks; do not detect with other options here at the same time")
     try:
         yield
     finally:
@@ -81,6 +79,8 @@ def held(folder: Path, identity: str, cases: Sequence[str]) -> Iterator[Path]:
     path = folder / f"{PREFIX}{secrets.token_hex(4)}.json"
     write_json(path, Plan(identity=identity, holder=f"{platform.node()} pid {os.getpid()}", cases=list(cases)))
     lock = _lock(_lock_of(path), 0.0)
+    if lock is None:
+        say(f"{folder}: this file system has no locks; do not detect with other options here at the same time")
     try:
         yield path
     finally:
@@ -153,10 +153,12 @@ def _running(path: Path) -> bool:
 
 def _lock(path: Path, timeout: float) -> Any:
     """A lock that is held; False if another process holds it, None if the file system has no locks."""
-    lock: Any = FileLock(path)
+    lock = _native(path)
     try:
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # some versions warn and fall back to a lock that a kill would leave behind
+            warnings.simplefilter(
+                "ignore"
+            )  # filelock says that it falls back to a file, which a kill would leave behind
             lock.acquire(timeout=timeout)
     except Timeout:
         return False
@@ -171,6 +173,15 @@ def _lock(path: Path, timeout: float) -> Any:
         lock.release()
         return None
     return lock
+
+
+def _native(path: Path) -> Any:
+    """A lock of the operating system, which ends with its process; a mere file would stay after a kill."""
+    kind: Any = FileLock
+    try:
+        return kind(path, fallback_to_soft=False)
+    except TypeError:  # older versions of filelock do not have the option
+        return kind(path)
 
 
 def _release(lock: Any) -> None:
