@@ -29,7 +29,7 @@ class Stub:
     training_contents: Sequence[str] = ()
     factor: float = 1.0
     fit: Fit | None = None
-    started: Callable[[Prepared], None] | None = None
+    started: Callable[[Prepared], object] | None = None
 
     name = "stub"
     device = torch.device("cpu")

@@ -28,17 +28,30 @@ def end_run(run: Run, folder: Path, *, strict: bool, as_json: bool) -> None:
         strict: Whether a scan that is not trusted counts as a failure.
         as_json: Whether the run is printed as JSON.
     """
-    finish(run.plain(), run.failures, len(run.cases), as_json=as_json, text=run_text(run.cases, folder))
+    finish(
+        run.plain(),
+        run.failures,
+        len(run.cases),
+        as_json=as_json,
+        text=run_text(run.cases, folder, written=not run.read_only),
+    )
     if strict and run.untrusted:
         raise typer.Exit(3)
 
 
-def run_text(cases: Sequence[CaseInfo], folder: Path) -> str:
-    """One line per case, then the folder, then the number of cases that are not trusted if there are any."""
+def run_text(cases: Sequence[CaseInfo], folder: Path, *, written: bool = True) -> str:
+    """One line per case, then the folder, then the number of cases that are not trusted if there are any.
+
+    Args:
+        cases: Cases of the run.
+        folder: Folder of the run as the user named it.
+        written: Whether the run was written; otherwise it was only read.
+    """
     rows = table([(case.id, *_findings(case), _distrust(case)) for case in cases], right=(1, 3))
     untrusted = sum(case.trusted is False for case in cases)
     last = f"{untrusted} of {counted(len(cases), 'scan')} {'is' if untrusted == 1 else 'are'} not trusted"
-    return "\n".join([*filter(None, [rows]), f"written to {folder}", *([last] if untrusted else [])])
+    where = f"{'written to' if written else 'read from'} {folder}"
+    return "\n".join([*filter(None, [rows]), where, *([last] if untrusted else [])])
 
 
 def _findings(case: CaseInfo) -> tuple[str, str, str]:

@@ -122,8 +122,11 @@ def drop_plans(folder: Path, identity: str, done: Collection[str] = (), own: Pat
         ):
             with writing(path):
                 path.unlink(missing_ok=True)
-                if path != own:
-                    _lock_of(path).unlink(missing_ok=True)
+    for lock in folder.glob(f"{PREFIX}*.lock"):
+        path = lock.with_suffix(".json")
+        if not path.exists() and not _running(path):
+            with writing(lock):
+                lock.unlink(missing_ok=True)
 
 
 def _paths(folder: Path) -> list[Path]:

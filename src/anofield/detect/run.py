@@ -18,7 +18,7 @@ from dataclasses import dataclass, field, replace
 from importlib.metadata import version
 from pathlib import Path
 
-from anofield._files import write_json, writing
+from anofield._files import PARTIAL, write_json, writing
 from anofield._progress import say
 from anofield._version import __version__
 from anofield._words import counted
@@ -275,7 +275,7 @@ def _as_it_is(work: Work, cases: Sequence[Case]) -> Run:
 def _writable(folder: Path) -> bool:
     """Whether files can be created in a folder."""
     try:
-        with tempfile.TemporaryFile(dir=folder):
+        with tempfile.TemporaryFile(dir=folder, prefix=PARTIAL):
             return True
     except OSError as error:
         if error.errno in (errno.EROFS, errno.EACCES, errno.EPERM):

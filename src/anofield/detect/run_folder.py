@@ -137,7 +137,7 @@ class CaseInfo(Record):
     """SHA-256 of the brain mask's file; empty without one."""
     seen: Seen | None = None
     """The training or calibration scan with the same content; None if there is none, or if it is not known."""
-    identity: str
+    identity: str = ""
     """Identity of the run, as in `run.json`: a case with another one belongs to an earlier run."""
     key: str
     """Hash of everything that the result depends on: the identity and the files of the scan."""
