@@ -52,7 +52,8 @@ def evaluate(
         MachineError: The results cannot be written, or the workers cannot be started.
     """
     options, opened = options or Options(), finished_run(run)
-    info, notices = opened.info, _notices(opened, options)
+    beside = [] if options.healthy is None else [finished_run(options.healthy)]
+    info, notices = opened.info, [notice for one in (opened, *beside) for notice in one.notices()]
     if Path(out).resolve() == opened.path.resolve():
         raise UsageError("-o is the folder of the run", where=out, why="both hold a cases.tsv", remedy="choose another")
     for notice in notices:
@@ -69,7 +70,7 @@ def evaluate(
         run=str(opened.path),
         identity=info.identity,
         notices=notices,
-        seen=opened.seen,
+        seen={case_id: scan for one in (opened, *beside) for case_id, scan in one.seen.items()},
         score=info.score,
         baselines=info.baselines,
         threshold_meaning=meaning,
@@ -85,12 +86,6 @@ def evaluate(
     )
     write_results(Path(out), results)
     return results
-
-
-def _notices(run: OpenRun, options: Options) -> list[str]:
-    """What a reader of the results has to know about the run and the run of healthy subjects."""
-    beside = [] if options.healthy is None else finished_run(options.healthy).notices()
-    return [*run.notices(), *beside]
 
 
 def _unfinished(run: OpenRun) -> list[Failure]:
