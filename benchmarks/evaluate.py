@@ -180,6 +180,7 @@ def _case_info(case_id: str, source: Path, number: int) -> CaseInfo:
         fit=None,
         seconds={},
         source_hash="",
+        identity="",
         key="",
         files=list(SCORES.values()),
     )
@@ -190,6 +191,7 @@ def _run_info(ids: list[str]) -> RunInfo:
         anofield="",
         created="",
         command="",
+        identity="",
         experiment="",
         model_hash="",
         score="deviation",

@@ -15,6 +15,7 @@ import pytest
 from anofield.data.cohort.case import Case
 from anofield.detect.calibration import Calibrated
 from anofield.detect.detection import Detection
+from anofield.detect.identity import Sources
 from anofield.detect.options import DetectOptions
 from anofield.detect.trust import Verdict
 from anofield.errors import UsageError
@@ -75,7 +76,9 @@ def detection() -> Detection:
         verdict=Verdict(None),
         options=options,
         calibrated=calibrated,
-        key="",
+        sources=Sources("", ""),
+        seen=None,
+        identity="",
         seconds={},
     )
 

@@ -16,8 +16,8 @@ from pydantic import ValidationError
 from anofield.cli import _options
 from anofield.cli._detection import Preset, options_from
 from anofield.cli._parameters import FLAGS, flag_of, refusal
+from anofield.cli._run import run_text
 from anofield.cli._verbs import load
-from anofield.cli.detect import _text
 from anofield.detect.options import (
     PRESETS,
     SMALL_LESIONS,
@@ -189,7 +189,7 @@ def test_a_table_keeps_its_columns() -> None:
         CaseInfo.model_construct(**{**empty, "id": f"c{n}", "threshold": 1.0, "lesions": n, "volume_ml": 2.5})
         for n in (0, 1, 12)
     ]
-    assert _text(rows, Path("run")).splitlines() == [
+    assert run_text(rows, Path("run")).splitlines() == [
         "c0    0  findings  2.50 ml",
         "c1    1  finding   2.50 ml",
         "c12  12  findings  2.50 ml",

@@ -233,23 +233,6 @@ def test_a_scan_that_was_damaged_since_is_no_longer_among_the_cases(world: World
     assert len(detect_cases(world.glioma, world.model, QUICK, copy).info.cases) == 2
 
 
-def test_cases_of_another_procedure_in_the_same_folder_are_not_listed(
-    world: World, run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    copy, (first, second) = shutil.copytree(run, tmp_path / "run"), world.glioma
-
-    def listed(options: DetectOptions, part: str) -> list[str]:
-        return detect_cases(world.glioma, world.model, options, copy, part=part).info.cases
-
-    assert listed(QUICK, "1/2") == sorted([first.id, second.id]) and not capsys.readouterr().err
-    (copy / second.id / "anomaly.nii.gz").unlink()
-    assert listed(QUICK, "1/2") == [first.id]
-    other = QUICK.model_copy(update={"score": "intensity", "also": ()})
-    assert listed(other, "2/2") == [second.id]
-    assert "1 finished case of another procedure" in capsys.readouterr().err
-    assert listed(QUICK, "1/2") == [first.id]
-
-
 def test_workers_find_the_same_to_the_bit(world: World, run: Path, tmp_path: Path) -> None:
     detect_cases(world.glioma, world.model, QUICK, tmp_path / "run", spread=Spread(workers=2))
     for case in world.glioma:

@@ -7,6 +7,7 @@ import gzip
 import hashlib
 import json
 import re
+import shutil
 import tomllib
 import weakref
 from collections.abc import Callable
@@ -29,7 +30,8 @@ from anofield.reports.planes import VIEWS, World, cut, read_world, view_case
 from anofield.reports.report import write_comparison_report, write_report
 from made import RULES, case_row, results_content
 
-WEIRD = 'odd <b>&"id"'
+IDENTITY = "one identity"
+WEIRD = 'sub-2 odd <b>&"id"'
 SHAPE = (20, 24, 16)
 LAS = np.array([[-2.0, 0, 0, 19], [0, 2, 0, -23], [0, 0, 3, -22], [0, 0, 0, 1]])
 TURN = np.array([[0.98, -0.2, 0, 0], [0.2, 0.98, 0, 0], [0, 0, 1, 0], [0, 0, 0, 1]])
@@ -50,7 +52,7 @@ def blob(affine: Any, at: tuple[float, float, float] = BLOB_MM) -> Any:
 
 
 def add_case(run: Path, scans: Path, name: str, place: int, affine: Any = LAS, **facts: Any) -> Path:
-    folder, lesion = run / f"case-{place}", blob(affine)
+    folder, lesion = run / name, blob(affine)
     brain = np.zeros(SHAPE)
     brain[2:-2, 2:-2, 2:-2] = 1
     scan = scans / f"{place}.nii.gz"
@@ -77,6 +79,7 @@ def add_case(run: Path, scans: Path, name: str, place: int, affine: Any = LAS, *
         fit=fit_info(),
         seconds={"prepare": 1.0, "fit": 2.5, "score": 0.4, "write": 0.1},
         source_hash="",
+        identity=IDENTITY,
         key="",
         files=[],
     )
@@ -95,6 +98,7 @@ def add_run(run: Path, names: list[str]) -> None:
         anofield="0.1.0",
         created="2026-01-02T03:04:05+00:00",
         command="anofield detect <x>",
+        identity=IDENTITY,
         experiment="model",
         model_hash="abc",
         score="deviation",
@@ -268,9 +272,9 @@ def test_the_largest_component_decides_even_if_its_centre_is_outside_it() -> Non
 def test_missing_parts_are_told_in_the_card(run: Path, tmp_path: Path) -> None:
     (tmp_path / "scans" / "0.nii.gz").unlink()
     (tmp_path / "scans" / "0-label.nii.gz").unlink()
-    (run / "case-0" / "restoration.nii.gz").unlink()
-    (run / "case-1" / "mask.nii.gz").unlink()
-    (run / "case-2" / "anomaly.nii.gz").write_bytes(b"broken")
+    (run / "sub-1" / "restoration.nii.gz").unlink()
+    (run / WEIRD / "mask.nii.gz").unlink()
+    (run / "sub-3" / "anomaly.nii.gz").write_bytes(b"broken")
     html = text(run)
     assert html.count('<article class="card"') == 3
     for part in ("source scan is no longer at", "truth is no longer at", "No restoration", "No mask of findings"):
@@ -280,25 +284,53 @@ def test_missing_parts_are_told_in_the_card(run: Path, tmp_path: Path) -> None:
 
 @pytest.mark.slow
 def test_a_case_without_any_image_still_has_its_card(run: Path, tmp_path: Path) -> None:
-    for path in [*(run / "case-0").glob("*.nii.gz"), *(tmp_path / "scans").glob("0*")]:
+    for path in [*(run / "sub-1").glob("*.nii.gz"), *(tmp_path / "scans").glob("0*")]:
         path.unlink()
     assert "no image that can be shown" in text(run)
 
 
 @pytest.mark.slow
 def test_an_image_on_other_voxels_is_not_drawn(run: Path) -> None:
-    write(run / "case-0" / "restoration.nii.gz", np.ones(SHAPE), LAS + np.eye(4, k=3) * 30)
+    write(run / "sub-1" / "restoration.nii.gz", np.ones(SHAPE), LAS + np.eye(4, k=3) * 30)
     assert "does not lie on the voxels of the other images" in text(run)
 
 
 @pytest.mark.slow
-def test_a_run_without_threshold_or_run_json(run: Path) -> None:
+def test_a_run_without_threshold(run: Path) -> None:
     info = json.loads((run / "run.json").read_text())
     (run / "run.json").write_text(json.dumps(info | {"threshold": None}))
     assert "No threshold was calibrated" in text(run)
+
+
+def test_a_folder_without_run_json_is_no_run(run: Path) -> None:
     (run / "run.json").unlink()
-    (run / "failures.json").unlink()
-    assert "did not finish" in text(run)
+    with pytest.raises(CohortError, match=r"(?i)it has no run\.json"):
+        read_report_run(run)
+
+
+def test_cases_of_an_earlier_run_are_left_out_and_counted(run: Path, tmp_path: Path) -> None:
+    add_case(run, tmp_path / "scans", "sub-4", 3, identity="another")
+    add_case(run, tmp_path / "scans", "sub-5", 4, identity="another")
+    found = read_report_run(run)
+    assert [case.id for case in found.cases] == ["sub-1", WEIRD, "sub-3"]
+    notice = found.notices[0]
+    assert "2 cases of an earlier run, with another model or other options, are ignored (sub-4, sub-5)" in notice
+    (run / "run.json").write_text((run / "run.json").read_text().replace(IDENTITY, "a third one"))
+    with pytest.raises(CohortError, match=r"no finished case.*5 cases of an earlier run"):
+        read_report_run(run)
+
+
+def test_a_scan_that_was_exchanged_is_not_shown(run: Path, tmp_path: Path) -> None:
+    add_case(run, tmp_path / "scans", "sub-1", 0, source_hash="of another file")
+    view = view_case(read_report_run(run).cases[0])
+    assert any("has changed since the detection" in note for note in view.notes)
+    assert all("scan" not in plane.images for plane in view.planes)
+
+
+def test_results_of_an_earlier_state_of_the_run_are_refused(run: Path, tmp_path: Path) -> None:
+    results = add_results(tmp_path / "old", ["sub-1"], identity="another")
+    with pytest.raises(UsageError, match="detected with another model"):
+        read_report_run(run, results)
 
 
 @pytest.mark.slow
@@ -564,6 +596,8 @@ def test_numbers_read_well() -> None:
 
 @pytest.mark.slow
 def test_a_case_with_a_far_worse_fit_is_flagged(run: Path, tmp_path: Path) -> None:
+    for name in ("sub-1", WEIRD, "sub-3"):
+        shutil.rmtree(run / name)
     for place in range(6):
         loss = 9.0 if place == 5 else 1.0 + 0.01 * place
         add_case(run, tmp_path / "scans", f"fit-{place}", place, fit=fit_info(loss=loss))

@@ -110,6 +110,16 @@ class TrainedBaseline:
         return self.info.cases
 
     @property
+    def training_contents(self) -> Sequence[str]:
+        """`Scan.content_hash` of the training scans; empty, because a baseline does not keep them."""
+        return ()
+
+    @property
+    def epoch(self) -> None:
+        """A baseline has one state only."""
+        return None
+
+    @property
     def scores(self) -> Sequence[str]:
         """Names of its scores: only one, which is the name of the baseline."""
         return [self.name]

@@ -24,6 +24,7 @@ from anofield.cli._options import (
     print_result,
 )
 from anofield.cli._parameters import Verb, expanded
+from anofield.cli._run import Strict, end_run
 from anofield.cli._tables import table
 from anofield.errors import UsageError
 
@@ -130,6 +131,7 @@ def _detect(
     filters: Filters,
     work: Work,
     force: Force = False,
+    strict: Strict = False,
     json_: Json = False,
 ) -> None:
     """Write a run like that of `anofield detect`; finished cases are skipped, failing ones are recorded."""
@@ -138,8 +140,7 @@ def _detect(
     scans.check_apart(output)
     method, options = chosen.load(context.obj, filters)
     run = detect_cases(scans.cases(), method, options, output, force=force, spread=work.spread())
-    text = f"{counted(len(run.cases), 'case')} written to {output}"
-    finish(run.plain(), run.failures, len(run.cases), as_json=json_, text=text)
+    end_run(run, output, strict=strict, as_json=json_)
 
 
 def _changes(words: list[str]) -> dict[str, Any]:

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import Annotated, Literal
 
 import typer
 
@@ -19,15 +17,11 @@ from anofield.cli._options import (
     RunFolder,
     Trained,
     Work,
-    finish,
     listed,
     score_names,
 )
 from anofield.cli._parameters import expanded
-from anofield.cli._tables import table
-
-if TYPE_CHECKING:
-    from anofield.detect.run_folder import CaseInfo
+from anofield.cli._run import Strict, end_run
 
 ScoreOption = Annotated[
     str | None,
@@ -57,12 +51,14 @@ def command(
     naming: Naming = "plain",
     work: Work,
     force: Force = False,
+    strict: Strict = False,
     json_: Json = False,
 ) -> None:
     """Show where scans differ from healthy anatomy; finished cases are skipped, failing ones are recorded."""
     from anofield.data.cohort.case import part_of
-    from anofield.detect.bids import RUN_FOLDER, UNKNOWN, bids_names, write_derivatives
+    from anofield.detect.bids import UNKNOWN, bids_names, write_derivatives
     from anofield.detect.run import detect_cases
+    from anofield.detect.run_folder import RUN_FOLDER
 
     scans.check_apart(output)
     further = tuple(name for name in listed(also) if name != "none")
@@ -73,19 +69,6 @@ def command(
     if unknown := sum(name.suffix == UNKNOWN for name in names.values()):
         say(f"{counted(unknown, 'scan')} of unknown contrast: the maps are called _{UNKNOWN}; --modality names it")
     run = detect_cases(cases, model, options, folder, part=part, force=force, spread=work.spread())
-    if naming == "bids":
+    if naming == "bids" and not run.read_only:
         write_derivatives(output, part_of(cases, part)[0], names)
-    finish(run.plain(), run.failures, len(run.cases), as_json=json_, text=_text(run.cases, folder))
-
-
-def _text(found: Sequence[CaseInfo], output: Path) -> str:
-    rows = [(info.id, *_finding(info)) for info in found]
-    return "\n".join([*filter(None, [table(rows, right=(1, 3))]), f"written to {output}"])
-
-
-def _finding(info: CaseInfo) -> tuple[str, str, str]:
-    """Number of findings, its noun, and their volume; without a threshold, a note that it is missing."""
-    if info.threshold is None:
-        return "", "anomaly map only: the model is not calibrated (anofield calibrate)", ""
-    number, noun = counted(info.lesions, "finding").split()
-    return number, noun, f"{info.volume_ml:.2f} ml"
+    end_run(run, folder, strict=strict, as_json=json_)

@@ -21,11 +21,10 @@ from anofield.data.cohort.contrast import without_contrast
 from anofield.data.cohort.loose import subject_of
 from anofield.data.cohort.own import own_folder
 from anofield.data.scan import stem
-from anofield.detect.run_folder import CaseInfo, read_case
+from anofield.detect.run_folder import RUN_FOLDER, CaseInfo, read_case
 from anofield.errors import CohortError, UsageError
 from anofield.typing import Json, PathLike
 
-RUN_FOLDER = Path("sourcedata") / "anofield"  # in the dataset; `evaluate` and `report` read it
 UNKNOWN = "MRI"  # suffix of maps of a scan whose contrast nothing states; BIDS has none for it
 IGNORED = ".bidsignore"  # names the files that a validator must not judge
 ENTITIES = re.compile(r"^sub-(?P<sub>[0-9A-Za-z]+)(?:_ses-(?P<ses>[0-9A-Za-z]+))?(?:_[0-9A-Za-z]+-[0-9A-Za-z]+)*$")

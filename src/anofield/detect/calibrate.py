@@ -28,6 +28,7 @@ from anofield.detect.fit import Fit
 from anofield.detect.method import Method
 from anofield.detect.options import RunOptions
 from anofield.detect.reference import Moments, Standard, Sums, write_reference
+from anofield.detect.seen import refuse_known
 from anofield.detect.trust import PERCENTILES
 from anofield.errors import CohortError, ScanError, UsageError
 
@@ -60,6 +61,7 @@ class Measured:
     """What one healthy scan contributes to a calibration.
 
     Attributes:
+        content: Hash of the scan's content.
         brain_ml: Volume of the brain, ml.
         fit: Fit of the scan; None for a method that fits nothing.
         diagnostics: Diagnostics of the fit, as plain numbers.
@@ -69,6 +71,7 @@ class Measured:
         spacing: Lattice spacing, mm.
     """
 
+    content: str
     brain_ml: float
     fit: Fit | None
     diagnostics: Mapping[str, float]
@@ -99,6 +102,7 @@ class Measure:
             return self._counted(examined, None)
         analysis, prepared = examined.analysis, examined.prepared
         return Measured(
+            content=examined.native.scan.content_hash,
             brain_ml=examined.native.brain_ml,
             fit=analysis.fit,
             diagnostics=examined.diagnostics,
@@ -134,6 +138,7 @@ class Measure:
             if name == self.options.score:
                 highest = Highest.of(values, HIGHEST * (1 - self.quantile))
         return Measured(
+            content=examined.native.scan.content_hash,
             brain_ml=examined.native.brain_ml,
             fit=examined.analysis.fit,
             diagnostics=examined.diagnostics,
@@ -165,13 +170,14 @@ def calibrate(
         Content of the file, and the outcome of every case.
 
     Raises:
-        UsageError: The quantile is not between 0 and 1, or a case is a training case.
+        UsageError: The quantile is not between 0 and 1, a case is a training case or has the content of a training
+            scan, or two cases have the same content.
         CohortError: No case could be used.
     """
     if not 0 < quantile < 1:
         raise UsageError(f"quantile {quantile}", remedy="give a number between 0 and 1, for example 0.995")
     cases = cohort_of(cases)
-    _refuse_training_cases(cases, method)
+    refuse_known(cases, method, spread)
     every = options.model_copy(update={"also": tuple(name for name in method.scores if name != options.score)})
     measure = Measure(method=method, options=every, quantile=quantile)
     run = partial(map_cases, spread=spread, label="calibrate")
@@ -202,6 +208,7 @@ class Total:
         names: Names of the scores.
         histograms: Histogram of the final maps of all subjects, per score.
         highest: Highest values of the main score, per subject.
+        contents: Hash of the scan's content, per subject.
         brain_ml: Volume of the brain, per subject.
         diagnostics: Diagnostics of the fit, per subject.
         fits: Fit per case id.
@@ -212,6 +219,7 @@ class Total:
     names: Sequence[str]
     histograms: dict[str, ScoreHistogram] = field(init=False)
     highest: list[Highest] = field(default_factory=list)
+    contents: list[str] = field(default_factory=list)
     brain_ml: list[float] = field(default_factory=list)
     diagnostics: list[Mapping[str, float]] = field(default_factory=list)
     fits: dict[str, Fit | None] = field(default_factory=dict)
@@ -226,6 +234,7 @@ class Total:
         measured = outcome.value
         if measured is None:
             return Outcome(outcome.case, failure=outcome.failure)
+        self.contents.append(measured.content)
         self.brain_ml.append(measured.brain_ml)
         self.diagnostics.append(measured.diagnostics)
         self.fits[outcome.case.id] = measured.fit
@@ -260,6 +269,7 @@ class Total:
             meaning=meaning(quantile, sum(self.brain_ml) / len(self.brain_ml)),
             kept=kept(score, self.highest, thresholds[score]),
             cases=cases,
+            contents=self.contents,
             fit=_percentiles(self.diagnostics),
             options=settings.plain,
             model_hash=method.hash,
@@ -325,14 +335,4 @@ def _refuse_changed(outcomes: Sequence[Outcome[str]]) -> None:
             f"{failure.id} changed during the calibration: {failure.error}",
             where=failure.image,
             remedy="calibrate again when no other program writes to the scans",
-        )
-
-
-def _refuse_training_cases(cases: Sequence[Case], method: Method) -> None:
-    shared = sorted(set(method.training_ids) & {case.id for case in cases})
-    if shared:
-        raise UsageError(
-            f"{len(shared)} of {len(cases)} healthy scans have the id of a training scan ({', '.join(shared[:3])})",
-            why="the model fits its training scans too well, so the threshold would be too low",
-            remedy="calibrate on healthy subjects that were not used for training; rename scans of other subjects",
         )

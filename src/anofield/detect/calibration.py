@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from pydantic import BaseModel, ConfigDict, FiniteFloat
+from pydantic import BaseModel, ConfigDict, Field, FiniteFloat
 
 from anofield._files import read_json
 from anofield.detect.method import Method
@@ -57,6 +57,8 @@ class CalibrationInfo(Record):
     """Reliability of the threshold of the main score."""
     cases: list[str]
     """Ids of the healthy cases."""
+    contents: list[str] = Field(default_factory=list)
+    """Hash of the content of every healthy scan, in the order of `cases`."""
     fit: dict[str, tuple[float, float, float]]
     """5th, 50th and 95th percentile of every diagnostic of the fit; empty for a method that fits nothing."""
     options: dict[str, Any]
@@ -122,6 +124,7 @@ class Calibrated:
         meaning: One sentence that says what the thresholds promise.
         healthy_fit: 5th, 50th and 95th percentile of every diagnostic of the fit over healthy subjects.
         reference: Voxel-wise healthy mean and SD per score; empty if the scores are not standardised.
+        contents: Ids of the healthy scans by the hash of their content.
     """
 
     score: str
@@ -130,6 +133,7 @@ class Calibrated:
     meaning: str
     healthy_fit: Mapping[str, tuple[float, float, float]]
     reference: Mapping[str, Standard] = field(default_factory=dict)
+    contents: Mapping[str, str] = field(default_factory=dict)
 
     @property
     def threshold(self) -> float | None:
@@ -169,6 +173,7 @@ class Calibration:
             meaning=info.meaning,
             healthy_fit=info.fit,
             reference=maps,
+            contents=dict(zip(info.contents, info.cases, strict=False)),
         )
 
 

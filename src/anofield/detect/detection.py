@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -13,8 +11,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from anofield._files import file_hash, write_json, write_text, writing
-from anofield._version import __version__
+from anofield._files import write_json, write_text, writing
 from anofield._words import counted
 from anofield.curves import top_mean
 from anofield.data.brain import StrippedScan
@@ -25,13 +22,15 @@ from anofield.data.scan import Scan, write_like
 from anofield.detect.calibration import Calibrated
 from anofield.detect.findings import find_findings, findings_table
 from anofield.detect.fit import Fit
+from anofield.detect.identity import Sources, identity_of
 from anofield.detect.method import Analysis, Method
 from anofield.detect.options import RunOptions
 from anofield.detect.procedure import PROCEDURES, to_brain
-from anofield.detect.run_folder import CASE_FILE, CaseInfo, Finding, FitInfo, outputs
+from anofield.detect.run_folder import CASE_FILE, CaseInfo, Finding, FitInfo, Seen, outputs
+from anofield.detect.seen import seen_as
 from anofield.detect.trust import Verdict, diagnostics, judge
 from anofield.detect.view import view
-from anofield.errors import UsageError
+from anofield.errors import ScanError, UsageError
 from anofield.typing import FloatVolume, Mask, PathLike
 
 CASE_ML = 1.0  # volume that `top_mean` averages: smaller than the smallest glioma, larger than single voxels
@@ -62,10 +61,16 @@ class Examined:
         Args:
             name: Name of the score.
             calibrated: Calibration with the reference maps of a standardised score; None without one.
+
+        Raises:
+            ScanError: The map is not finite.
         """
         filters = self.options.filters
         standard = calibrated.reference[name] if calibrated and filters.standardise else None
-        return PROCEDURES[self.options.procedure].native_map(self.native, self.analysis, name, filters, standard)
+        procedure = PROCEDURES[self.options.procedure]
+        values = procedure.native_map(self.native, self.analysis, name, filters, standard)
+        _refuse_not_finite({name: values}, self.native.scan)
+        return values
 
     def native_restoration(self) -> FloatVolume | None:
         """The healthy version of the scan in its own voxels and units, (i, j, k); None if the method has none."""
@@ -92,12 +97,15 @@ def examine(native: StrippedScan, method: Method, options: RunOptions, fit: Fit 
         fit: Fit of this scan if it is already known; None to fit it.
 
     Raises:
-        ScanError: The scan does not have the shape that the recipe requires.
+        ScanError: The scan does not have the shape that the recipe requires, or a score is not finite.
     """
     start = time.perf_counter()
     prepared = prepare_scan(native, None, method.recipe)
     ready = time.perf_counter()
     analysis = method.analyse(prepared, native.scan.content_hash, options, fit)
+    _refuse_not_finite(analysis.maps, native.scan)
+    if analysis.restoration is not None:
+        _refuse_not_finite({"restoration": analysis.restoration}, native.scan)
     seconds = {"prepare": ready - start, **analysis.seconds}
     return Examined(native=native, prepared=prepared, analysis=analysis, options=options, seconds=seconds)
 
@@ -118,7 +126,9 @@ class Detection:
         verdict: Whether the fit can be trusted.
         options: Options of the detection.
         calibrated: The calibration that was used; None without one.
-        key: Hash of everything that the result depends on.
+        sources: Hashes of the files of the scan.
+        seen: The training or calibration scan with the same content; None if none is known.
+        identity: Hash of everything that the result depends on besides the scan.
         seconds: Time per stage, s.
     """
 
@@ -133,7 +143,9 @@ class Detection:
     verdict: Verdict
     options: RunOptions
     calibrated: Calibrated | None
-    key: str
+    sources: Sources
+    seen: Seen | None
+    identity: str
     seconds: Mapping[str, float]
 
     @property
@@ -201,7 +213,8 @@ class Detection:
             return f"Detection({self.id}: anomaly map only, not calibrated)"
         trust = {True: "fit trusted", False: "fit NOT trusted", None: "fit not judged"}[self.trusted]
         found = f"{counted(len(self.findings), 'finding')}, {self.volume_ml:.1f} ml above {self.threshold:.3g}"
-        return f"Detection({self.id}: {found}; {trust})"
+        seen = "" if self.seen is None else f"; is {self.seen}"
+        return f"Detection({self.id}: {found}; {trust}{seen})"
 
     def view(self, score: str | None = None) -> Any:
         """Show the scan with a map over it in a notebook (extra `notebook`).
@@ -261,8 +274,11 @@ class Detection:
             findings=list(self.findings[:MOST_FINDINGS]),
             fit=self._fit_info(),
             seconds={stage: round(value, 3) for stage, value in seconds.items()},
-            source_hash=file_hash(case.image) if case.image.is_file() else self.scan.content_hash,
-            key=self.key,
+            source_hash=self.sources.scan,
+            mask_hash=self.sources.mask,
+            seen=self.seen,
+            identity=self.identity,
+            key=self.sources.key(self.identity),
             files=files,
         )
 
@@ -295,7 +311,7 @@ def detect_scan(
         calibrated: Calibration from `anofield.detect.calibration.look_up`; None for only an anomaly map.
 
     Raises:
-        ScanError: The scan does not have the shape that the recipe requires.
+        ScanError: The scan does not have the shape that the recipe requires, or a score is not finite.
     """
     examined = examine(native, method, options)
     start = time.perf_counter()
@@ -315,25 +331,27 @@ def detect_scan(
         verdict=Verdict(None) if fit is None else judge(fit, native.brain_ml, healthy),
         options=options,
         calibrated=calibrated,
-        key=case_key(case, native.scan, method, options, calibrated),
+        sources=Sources.of(case, native.scan),
+        seen=seen_as(native.scan.content_hash, method, calibrated),
+        identity=identity_of(method, options, calibrated),
         seconds={**examined.seconds, "score": examined.seconds["score"] + time.perf_counter() - start},
     )
 
 
-def case_key(case: Case, scan: Scan | None, method: Method, options: RunOptions, calibrated: Calibrated | None) -> str:
-    """Hash of everything that a case's result depends on; only the calibration in use is included.
+def _refuse_not_finite(maps: Mapping[str, NDArray[np.floating[Any]]], scan: Scan) -> None:
+    """Refuse maps with NaN or infinite values, which would look like scores or like healthy voxels.
 
-    Args:
-        case: Case whose files are hashed.
-        scan: Scan that is hashed if the case has no file.
-        method, options, calibrated: Method, options and calibration of the detection.
+    Raises:
+        ScanError: A map is not finite.
     """
-    files = [file_hash(path) if path and path.is_file() else "" for path in (case.image, case.mask)]
-    content = scan.content_hash if scan is not None and not files[0] else ""
-    promise = None if calibrated is None else [calibrated.threshold, calibrated.healthy_fit, _digest(calibrated)]
-    parts = [*files, content, json.dumps(promise), method.name, method.hash, method.precision, __version__]
-    parts += [method.recipe.model_dump_json(), options.model_dump_json()]
-    return hashlib.sha256("\n".join(parts).encode()).hexdigest()
+    for name, values in maps.items():
+        if wrong := int(values.size - np.count_nonzero(np.isfinite(values))):
+            raise ScanError(
+                f"{name} is not finite in {wrong} of {values.size} voxels",
+                where=scan.path,
+                why="no anomaly can be told from such values",
+                remedy="if every scan fails, the model or the score is at fault; else look at the voxels of this scan",
+            )
 
 
 def _thresholded(
@@ -345,14 +363,6 @@ def _thresholded(
     above = (anomaly > calibrated.threshold) & native.brain
     mask, findings = find_findings(anomaly, above, native.scan, options.filters.min_lesion_ml)
     return mask, tuple(findings)
-
-
-def _digest(calibrated: Calibrated) -> str:
-    """Hash of the reference maps."""
-    digest = hashlib.sha256()
-    for name, standard in sorted(calibrated.reference.items()):
-        digest.update(name.encode() + standard.mean.tobytes() + standard.sd.tobytes())
-    return digest.hexdigest()
 
 
 def _resolved(path: Path | None) -> str | None:

@@ -77,6 +77,14 @@ class Method(Protocol):
         """Ids of the training cases."""
 
     @property
+    def training_contents(self) -> Sequence[str]:
+        """`Scan.content_hash` of the training scans, in the order of their ids; empty where it is unknown."""
+
+    @property
+    def epoch(self) -> int | None:
+        """Epoch of the checkpoint in use; None for a method without epochs."""
+
+    @property
     def scores(self) -> Sequence[str]:
         """Names of all scores that the method can compute."""
 

@@ -83,6 +83,16 @@ class Model:
         return self.trained.codes.ids
 
     @property
+    def training_contents(self) -> Sequence[str]:
+        """`Scan.content_hash` of the training scans, in the order of their ids; empty where it is unknown."""
+        return tuple(getattr(self.trained.codes, "contents", ()))
+
+    @property
+    def epoch(self) -> int:
+        """Epoch of the checkpoint."""
+        return self.trained.epoch
+
+    @property
     def scores(self) -> Sequence[str]:
         """Names of all scores that the field can compute."""
         return score_names()

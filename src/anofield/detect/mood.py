@@ -57,7 +57,7 @@ def run_mood(
             "is not calibrated", where=model.path, why="scores in [0, 1] need a calibrated threshold",
             remedy="run `anofield calibrate` first",
         )  # fmt: skip
-    work = partial(_one, model=model, options=options, out=Path(out), task=task, calibrated=found)
+    work = partial(_one, model=model, options=options, out=Path(out).absolute(), task=task, calibrated=found)
     return list(map_cases(work, cases, label=f"mood {task}"))
 
 

@@ -1,20 +1,24 @@
-"""A run folder: types and readers of `run.json` and `case.json`, and the files of a case."""
+"""A run folder: types of `run.json` and `case.json`, the files of a case, and the readers of single files.
+
+`anofield.detect.open_run` reads a whole run.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict, FiniteFloat
+from pydantic import BaseModel, ConfigDict, FiniteFloat, RootModel
 
 from anofield._files import read_json
+from anofield.data.parallel import Failure
 from anofield.data.recipe import Recipe
 from anofield.errors import CohortError
 from anofield.typing import PathLike
 
-RUN_FILE, CASE_FILE = "run.json", "case.json"
+RUN_FILE, CASE_FILE, FAILURES = "run.json", "case.json", "failures*.json"
+RUN_FOLDER = Path("sourcedata") / "anofield"  # folder of the run in a BIDS derivative dataset
 # Files of a case, besides `score-<name>.nii.gz`.
 OUTPUTS = ("anomaly.nii.gz", "mask.nii.gz", "lesions.tsv", "restoration.nii.gz")
 AGAIN = "run `anofield detect` again: finished cases are kept"
@@ -80,6 +84,20 @@ class FitInfo(BaseModel):
     """Reasons against trusting the fit."""
 
 
+class Seen(BaseModel):
+    """Earlier use of a scan with the same content: figures on such a case are better than those on new scans."""
+
+    model_config = ConfigDict(frozen=True, use_attribute_docstrings=True)
+
+    role: Literal["training", "calibration"]
+    """What the scan was used for."""
+    id: str
+    """Id that the scan had there."""
+
+    def __str__(self) -> str:
+        return f"the {self.role} scan {self.id}"
+
+
 class CaseInfo(Record):
     """Content of `case.json`, which is written last: a case without it is not finished."""
 
@@ -115,10 +133,26 @@ class CaseInfo(Record):
     """Time per stage, s."""
     source_hash: str
     """SHA-256 of the scan's file, or of its content if it was passed in memory."""
+    mask_hash: str = ""
+    """SHA-256 of the brain mask's file; empty without one."""
+    seen: Seen | None = None
+    """The training or calibration scan with the same content; None if there is none, or if it is not known."""
+    identity: str = ""
+    """Identity of the run, as in `run.json`: a case with another one belongs to an earlier run."""
     key: str
-    """Hash of everything that the result depends on."""
+    """Hash of everything that the result depends on: the identity and the files of the scan."""
     files: list[str]
     """Names of the files of the case, except `case.json`."""
+
+    @property
+    def trusted(self) -> bool | None:
+        """Whether the result can be trusted; None if that was not judged."""
+        return None if self.fit is None else self.fit.trusted
+
+    @property
+    def reasons(self) -> list[str]:
+        """Reasons against trusting the result."""
+        return [] if self.fit is None else self.fit.reasons
 
 
 class RunInfo(Record):
@@ -130,10 +164,14 @@ class RunInfo(Record):
     """Time at which the file was written, ISO 8601."""
     command: str
     """The command line as typed; in Python, the name of the program and its arguments."""
+    identity: str
+    """Hash of everything that results depend on besides the scans: method, version, options, recipe, calibration."""
     experiment: str
     """Folder of the method."""
     model_hash: str
     """Hash of the method's weights."""
+    epoch: int | None = None
+    """Epoch of the checkpoint; None for a method without epochs."""
     score: str
     """Score of the anomaly maps."""
     scores: list[str]
@@ -155,9 +193,9 @@ class RunInfo(Record):
     versions: dict[str, str]
     """Versions of the libraries that results depend on."""
     cases: list[str]
-    """Ids of the finished cases."""
+    """Ids of the cases that were finished when the file was written; readers look at the folders of the cases."""
     seconds: float
-    """Wall time of the last call, s."""
+    """Wall time of the last call that ended, s; 0 before the first one ends."""
 
     @property
     def min_lesion_ml(self) -> float:
@@ -173,11 +211,13 @@ class RunCase:
         id: Case id.
         folder: Folder of the case in the run.
         label: Path of the lesion label; None if there is none.
+        identity: Identity of the run when it was opened; empty if it is not known.
     """
 
     id: str
     folder: Path
     label: Path | None = None
+    identity: str = ""
 
     @property
     def image(self) -> Path:
@@ -185,13 +225,24 @@ class RunCase:
         return self.folder / "anomaly.nii.gz"
 
 
+class Failures(RootModel[list[Failure]]):
+    """Content of `failures.json`."""
+
+
+def run_folder(run: PathLike) -> Path:
+    """The folder of a run: the given one, or the one in the BIDS derivative dataset that `--naming bids` wrote."""
+    folder = Path(run)
+    inner = folder / RUN_FOLDER
+    return inner if (inner / RUN_FILE).is_file() and not (folder / RUN_FILE).is_file() else folder
+
+
 def read_run(run: PathLike) -> RunInfo:
     """Read `run.json`.
 
     Raises:
-        CohortError: There is no such folder, the run is not finished, or the file is damaged.
+        CohortError: There is no such folder, it holds no run, or the file is damaged.
     """
-    folder = Path(run)
+    folder = run_folder(run)
     if not folder.is_dir():
         raise CohortError("no such run folder", where=folder, remedy="give the output folder of `anofield detect`")
     if not (folder / RUN_FILE).is_file():
@@ -199,25 +250,43 @@ def read_run(run: PathLike) -> RunInfo:
     return read_json(folder / RUN_FILE, RunInfo, remedy=AGAIN, error=CohortError)
 
 
+def read_failures(run: Path, strict: bool = True) -> list[Failure]:
+    """The failures of the last calls, of all parts of the cohort, by id.
+
+    Args:
+        run: Folder of the run.
+        strict: Whether a damaged file is an error; otherwise it is left out.
+
+    Raises:
+        CohortError: A file is damaged.
+    """
+    found: dict[str, Failure] = {}
+    for path in sorted(run.glob(FAILURES)):
+        try:
+            failures = read_json(path, Failures, remedy=AGAIN, error=CohortError).root
+        except CohortError:
+            if strict:
+                raise
+            continue
+        found |= {failure.id: failure for failure in failures}
+    return [found[case_id] for case_id in sorted(found)]
+
+
+def require_case(folder: Path) -> CaseInfo:
+    """Content of a case's `case.json`.
+
+    Raises:
+        CohortError: The case is not finished, or the file is damaged.
+    """
+    return read_json(folder / CASE_FILE, CaseInfo, remedy=AGAIN, error=CohortError)
+
+
 def read_case(folder: Path) -> CaseInfo | None:
     """Content of a case's `case.json`; None if the case is not finished or the file is damaged."""
     try:
-        return read_json(folder / CASE_FILE, CaseInfo, remedy=AGAIN, error=CohortError)
+        return require_case(folder)
     except CohortError:
         return None
-
-
-def finished_cases(run: PathLike, order: Iterable[str] = ()) -> list[tuple[RunCase, CaseInfo]]:
-    """The finished cases of a run folder, those named in `order` first and in that order, then by id.
-
-    Raises:
-        CohortError: A `case.json` is damaged.
-    """
-    place = {case_id: number for number, case_id in enumerate(order)}
-    folders = (file.parent for file in Path(run).glob(f"*/{CASE_FILE}") if not file.parent.name.startswith("."))
-    found = [(folder, read_json(folder / CASE_FILE, CaseInfo, remedy=AGAIN, error=CohortError)) for folder in folders]
-    found.sort(key=lambda pair: (place.get(pair[1].id, len(place)), pair[1].id))
-    return [(RunCase(info.id, folder, Path(info.label) if info.label else None), info) for folder, info in found]
 
 
 def outputs(folder: Path) -> list[str]:

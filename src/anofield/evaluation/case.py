@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
 
+from anofield._files import file_hash
 from anofield.curves import top_mean
 from anofield.data.brain import brain_mask
 from anofield.data.lattice import bounding_box
@@ -35,6 +37,7 @@ class Voxels:
         inside: Voxels that count, (i, j, k).
         truth: Labelled voxels among them, (i, j, k).
         outside_ml: Volume labelled outside the space, which no metric sees.
+        inputs: Hash of the case's key, scan, mask and label.
     """
 
     info: CaseInfo
@@ -42,6 +45,7 @@ class Voxels:
     inside: Mask
     truth: Mask
     outside_ml: float
+    inputs: str
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -56,6 +60,7 @@ class Scored:
         top: Mean score of the highest `TOP_SHARE` of the voxels.
         case_score: Case score that the run wrote.
         counts: Coarse counts for the bootstrap.
+        inputs: Hash of what the case was read from, which must be the same in the second pass.
         healthy_run: Whether the case belongs to the separate run of healthy subjects.
     """
 
@@ -70,6 +75,7 @@ class Scored:
     top: dict[str, float]
     case_score: float
     counts: dict[str, CaseCounts]
+    inputs: str
     healthy_run: bool = False
 
 
@@ -138,17 +144,49 @@ def read_voxels(case: RunCase, space: Space) -> Voxels:
     """Read scan, brain and label of a case; without a label no voxel is anomalous.
 
     Raises:
-        ScanError: The case is not finished, or a file cannot be used or lies on other voxels.
+        ScanError: The case is not finished or belongs to another run now, its scan or mask is not the one that was
+            examined, or a file cannot be used or lies on other voxels.
     """
     info = read_case(case.folder)
     if info is None:
         raise ScanError("is not finished", where=case.folder, remedy=AGAIN)
+    if case.identity and info.identity != case.identity:
+        raise ScanError("was replaced by another detection meanwhile", where=case.folder, remedy=AGAIN)
+    inputs = check_sources(info, case.label)
     scan = read_scan(info.image)
     mask = None if info.mask is None else Path(info.mask)
     inside = np.ones(scan.data.shape, bool) if space == "all" else brain_mask(scan, mask)
     label = np.zeros(scan.data.shape, bool) if case.label is None else as_labels(case.label, scan) > 0
     outside_ml = float(np.count_nonzero(label & ~inside)) * scan.voxel_ml
-    return Voxels(info, scan, inside, label & inside, outside_ml)
+    return Voxels(info, scan, inside, label & inside, outside_ml, inputs)
+
+
+def check_sources(info: CaseInfo, label: Path | None) -> str:
+    """Check that scan and mask are those that the detection examined; returns a hash of them, the label and the key.
+
+    Raises:
+        ScanError: The scan or its mask is missing or has changed since the detection.
+    """
+    hashes = [
+        _same(info.image, info.source_hash, "scan"),
+        _same(info.mask, info.mask_hash, "brain mask") if info.mask else "",
+        file_hash(label) if label is not None and label.is_file() else "",
+        info.key,
+    ]
+    return hashlib.sha256("\n".join(hashes).encode()).hexdigest()
+
+
+def _same(path: str, known: str, what: str) -> str:
+    """Hash of a file, which must be the known one; an empty known hash is not compared."""
+    why = f"the metrics are computed in the voxels of the {what} that was examined"
+    if not Path(path).is_file():
+        remedy = "put the file back, or detect again where the scans are now"
+        raise ScanError(f"the {what} is not there any more", where=path or "(from memory)", why=why, remedy=remedy)
+    found = file_hash(path)
+    if known and found != known:
+        remedy = "run `anofield detect` again, which examines the changed scan, or put the old file back"
+        raise ScanError(f"the {what} has changed since the detection", where=path, why=why, remedy=remedy)
+    return found
 
 
 def read_score(case: RunCase, voxels: Voxels, name: str) -> FloatVolume:
@@ -190,13 +228,20 @@ def score_case(
         top={name: top_mean(scores, round(TOP_SHARE * len(scores))) for name, scores in maps.items()},
         case_score=info.case_score,
         counts={name: count_case(scores, truth) for name, scores in maps.items()},
+        inputs=voxels.inputs,
         healthy_run=apart,
     )
     return FirstPass(scored, {} if apart else keys)
 
 
 def measure_case(
-    case: RunCase, *, rules: Rules, thresholds: Thresholds, froc: Mapping[str, list[float]], lesions: bool = True
+    case: RunCase,
+    *,
+    rules: Rules,
+    thresholds: Thresholds,
+    froc: Mapping[str, list[float]],
+    inputs: Mapping[str, str],
+    lesions: bool = True,
 ) -> Measured:
     """Second pass: the case's detections at every threshold.
 
@@ -205,9 +250,15 @@ def measure_case(
         rules: Rules of the evaluation.
         thresholds: Thresholds per score and kind.
         froc: Thresholds of the FROC per score.
+        inputs: `Scored.inputs` of every case, by id.
         lesions: Whether lesions and surfaces are measured, or only voxels.
+
+    Raises:
+        ScanError: The case, its scan or its label changed since the first pass.
     """
     voxels = read_voxels(case, rules.space)
+    if voxels.inputs != inputs[case.id]:
+        raise ScanError("the case or its label changed since the first pass", where=case.folder)
     box = bounding_box(voxels.inside) or ()  # components are searched only inside it
     truth, inside = voxels.truth[box], voxels.inside[box]
     ml = voxels.scan.voxel_ml

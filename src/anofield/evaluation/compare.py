@@ -6,14 +6,16 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from anofield._files import file_hash
+from anofield._progress import say
 from anofield._words import counted
 from anofield.data.parallel import HERE, Spread
+from anofield.detect.open_run import finished_run
 from anofield.errors import UsageError
 from anofield.evaluation.card import differences
 from anofield.evaluation.evaluate import rules_info
 from anofield.evaluation.evidence import Evidence
 from anofield.evaluation.gather import Task, gather
-from anofield.evaluation.labels import finished_run, labelled_cases
+from anofield.evaluation.labels import labelled_cases
 from anofield.evaluation.measures import FULL
 from anofield.evaluation.metrics import Sampled, figures, rests_on
 from anofield.evaluation.options import Options
@@ -73,9 +75,11 @@ def compare(
 
 
 def _task(run: Path, labels: PathLike | None, options: Options) -> Task:
-    info = finished_run(run)
-    cases = labelled_cases(run, info.cases, labels, options.dataset)
-    return Task(run=run, info=info, cases=cases, names=[info.score], options=options, measures=FULL)
+    opened = finished_run(run)
+    for notice in opened.notices():
+        say(notice)
+    cases = labelled_cases(opened.path, opened.ids, labels, options.dataset)
+    return Task(run=opened, cases=cases, names=[opened.info.score], options=options, measures=FULL)
 
 
 def _gathered(task: Task, spread: Spread) -> Evidence:
@@ -84,7 +88,7 @@ def _gathered(task: Task, spread: Spread) -> Evidence:
     if failures:
         raise UsageError(
             f"{counted(len(failures), 'case')} cannot be evaluated, the first: {failures[0].error}",
-            where=task.run,
+            where=task.run.path,
             why="both runs must be measured on the same cases",
             remedy="fix or remove them in both runs",
         )
@@ -111,7 +115,7 @@ def _refuse_unequal(tasks: Sequence[Task]) -> None:
         if extra:
             raise UsageError(
                 f"{counted(len(extra), 'labelled case')} in this run only ({', '.join(extra[:3])})",
-                where=task.run,
+                where=task.run.path,
                 why="a paired comparison needs every case in both runs",
                 remedy="detect the same scans in both, or give -t a folder with the labels of the common cases",
             )

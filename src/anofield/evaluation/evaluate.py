@@ -5,12 +5,16 @@ from __future__ import annotations
 from dataclasses import asdict
 from pathlib import Path
 
+from anofield._progress import say
 from anofield.bootstrap import LEVEL
-from anofield.data.parallel import HERE, Spread
+from anofield.data.parallel import HERE, Failure, Spread
+from anofield.detect.open_run import OpenRun, finished_run
+from anofield.detect.run_folder import AGAIN
+from anofield.errors import ScanError, UsageError
 from anofield.evaluation.case import TOP_SHARE
 from anofield.evaluation.evidence import Evidence
 from anofield.evaluation.gather import Task, gather
-from anofield.evaluation.labels import finished_run, labelled_cases
+from anofield.evaluation.labels import labelled_cases
 from anofield.evaluation.measures import MEASURES
 from anofield.evaluation.options import Options
 from anofield.evaluation.parts import RulesInfo
@@ -31,7 +35,7 @@ def evaluate(
     """Compare a run with lesion labels and write `out/results.json` and `out/cases.tsv`.
 
     Args:
-        run: Folder written by `anofield detect`.
+        run: Folder written by `anofield detect`, also with `--naming bids`.
         labels: Folder (HCP, BraTS or BIDS tree, or loose label files named after the cases) or glob; None takes the
             labels found beside the scans when they were detected.
         out: Folder of the results.
@@ -43,27 +47,36 @@ def evaluate(
 
     Raises:
         CohortError: There is no run or no finished case, no case has a label, or no case can be read.
-        UsageError: The validation results or the run of healthy subjects cannot be used here.
+        UsageError: The validation results or the run of healthy subjects cannot be used here, or `out` is the folder
+            of the run.
         MachineError: The results cannot be written, or the workers cannot be started.
     """
-    options, run = options or Options(), Path(run)
-    info = finished_run(run)
-    cases = labelled_cases(run, info.cases, labels, options.dataset)
+    options, opened = options or Options(), finished_run(run)
+    beside = [] if options.healthy is None else [finished_run(options.healthy)]
+    info, notices = opened.info, [notice for one in (opened, *beside) for notice in one.notices()]
+    if Path(out).resolve() == opened.path.resolve():
+        raise UsageError("-o is the folder of the run", where=out, why="both hold a cases.tsv", remedy="choose another")
+    for notice in notices:
+        say(notice)
+    cases = labelled_cases(opened.path, opened.ids, labels, options.dataset)
     measures = MEASURES[options.preset]
-    task = Task(run=run, info=info, cases=cases, names=info.scores, options=options, measures=measures)
+    task = Task(run=opened, cases=cases, names=info.scores, options=options, measures=measures)
     evidence, failures = gather(task, spread)
     quantile, meaning = (info.threshold.quantile, info.threshold.meaning) if info.threshold else (None, None)
     card = measures.card(evidence, options, quantile) if measures.card else None
     results = Results(
         space=SPACES[evidence.rules.space],
         preset=options.preset,
-        run=str(run),
+        run=str(opened.path),
+        identity=info.identity,
+        notices=notices,
+        seen={case_id: scan for one in (opened, *beside) for case_id, scan in one.seen.items()},
         score=info.score,
         baselines=info.baselines,
         threshold_meaning=meaning,
         labels={case.id: str(case.label) for case in cases},
         n_cases=evidence.n_cases,
-        failures=failures,
+        failures=sorted([*_unfinished(opened), *failures], key=lambda failure: failure.id),
         rules=rules_info(evidence, options),
         thresholds=evidence.thresholds,
         scores={name: measures.figures(evidence, name) for name in evidence.names},
@@ -73,6 +86,15 @@ def evaluate(
     )
     write_results(Path(out), results)
     return results
+
+
+def _unfinished(run: OpenRun) -> list[Failure]:
+    """Cases that the detection has not finished, as failures of the evaluation."""
+    folders = {case_id: run.path / case_id for case_id in run.pending}
+    return [
+        Failure(case_id, str(folder), str(ScanError("is not finished", where=folder, remedy=AGAIN)))
+        for case_id, folder in folders.items()
+    ]
 
 
 def rules_info(evidence: Evidence, options: Options) -> RulesInfo:

@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
-from pathlib import Path
 
 import numpy as np
 
 from anofield._words import counted
 from anofield.curves import Curve
 from anofield.data.parallel import Failure, Spread, map_cases
+from anofield.detect.open_run import OpenRun
 from anofield.detect.run_folder import RunCase, RunInfo
 from anofield.errors import CohortError
 from anofield.evaluation.case import Measured, Scored, measure_case, score_case
@@ -31,20 +31,23 @@ class Task:
     """A run and how it is evaluated.
 
     Attributes:
-        run: Folder of the run.
-        info: Content of its `run.json`.
+        run: The run.
         cases: Labelled cases of the run.
         names: Scores that are evaluated.
         options: Options of the evaluation.
         measures: Set of metrics that is measured.
     """
 
-    run: Path
-    info: RunInfo
+    run: OpenRun
     cases: Sequence[RunCase]
     names: Sequence[str]
     options: Options
     measures: Measures
+
+    @property
+    def info(self) -> RunInfo:
+        """Content of the run's `run.json`."""
+        return self.run.info
 
     @property
     def rules(self) -> Rules:
@@ -89,11 +92,13 @@ def gather(task: Task, spread: Spread) -> tuple[Evidence, list[Failure]]:
     wanted = (task.info.score, *task.info.baselines) if task.measures.lesions else ()
     froc = {name: values for name, values in first.froc.items() if name in wanted}
     good = [case for case in [*task.cases, *beside] if case.id in first.scored]
-    work = partial(measure_case, rules=task.rules, thresholds=thresholds, froc=froc, lesions=task.measures.lesions)
+    inputs = {case_id: scored.inputs for case_id, scored in first.scored.items()}
+    lesions = task.measures.lesions
+    work = partial(measure_case, rules=task.rules, thresholds=thresholds, froc=froc, inputs=inputs, lesions=lesions)
     measured = _second_pass(work, good, spread)
     ids = sorted(first.scored)
     evidence = Evidence(
-        run=str(task.run),
+        run=str(task.run.path),
         score=task.info.score,
         baselines=task.info.baselines,
         rules=task.rules,
@@ -122,7 +127,8 @@ def _first_pass(task: Task, beside: Sequence[RunCase], spread: Spread) -> _First
     work = partial(score_case, names=task.names, space=task.rules.space, healthy_run=apart)
     scored: dict[str, Scored] = {}
     failures: list[Failure] = []
-    for outcome in map_cases(work, [*task.cases, *beside], label="evaluate: voxels", spread=spread):
+    own = [replace(case, identity=task.info.identity) for case in task.cases]
+    for outcome in map_cases(work, [*own, *beside], label="evaluate: voxels", spread=spread):
         if outcome.value is None:
             failures += [outcome.failure] if outcome.failure else []
             continue
@@ -132,7 +138,7 @@ def _first_pass(task: Task, beside: Sequence[RunCase], spread: Spread) -> _First
     failures.sort(key=lambda failure: failure.id)
     if all(case.healthy_run for case in scored.values()):
         why = failures[0].error
-        raise CohortError(f"none of {counted(len(task.cases), 'case')} can be evaluated", where=task.run, why=why)
+        raise CohortError(f"none of {counted(len(task.cases), 'case')} can be evaluated", where=task.run.path, why=why)
     return _pooled(scored, failures, pools)
 
 

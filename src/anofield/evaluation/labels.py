@@ -5,27 +5,17 @@ from __future__ import annotations
 import glob
 import math
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 from anofield._words import counted
 from anofield.data.cohort.find import LABEL_ENDINGS, find_cases
 from anofield.data.scan import stem
-from anofield.detect.run_folder import RunCase, RunInfo, read_case, read_run
+from anofield.detect.open_run import finished_run
+from anofield.detect.run_folder import RunCase, RunInfo, read_case
 from anofield.errors import CohortError, UsageError
 from anofield.evaluation.results import read_results
 from anofield.typing import PathLike
-
-
-def finished_run(run: PathLike) -> RunInfo:
-    """Content of the `run.json` of a run with at least one case.
-
-    Raises:
-        CohortError: There is no run, its `run.json` is damaged, or it has no finished case.
-    """
-    info = read_run(run)
-    if not info.cases:
-        raise CohortError("has no finished case", where=run, remedy="look into failures.json")
-    return info
 
 
 def labelled_cases(run: Path, cases: Sequence[str], labels: PathLike | None, dataset: str = "auto") -> list[RunCase]:
@@ -65,7 +55,7 @@ def healthy_cases(run: PathLike | None, info: RunInfo, taken: Sequence[RunCase])
     if run is None:
         return []
     beside = finished_run(run)
-    differing = [key for key in ("model_hash", "options") if getattr(beside, key) != getattr(info, key)]
+    differing = [key for key in ("model_hash", "options") if getattr(beside.info, key) != getattr(info, key)]
     if differing:
         raise UsageError(
             f"the healthy run differs in {' and '.join(differing)}",
@@ -73,7 +63,7 @@ def healthy_cases(run: PathLike | None, info: RunInfo, taken: Sequence[RunCase])
             why="its scores and the threshold would not belong together",
             remedy="detect the healthy scans with the same experiment and options",
         )
-    shared = sorted({case.id for case in taken} & set(beside.cases))
+    shared = sorted({case.id for case in taken} & set(beside.ids))
     if shared:
         raise UsageError(
             f"shares {counted(len(shared), 'case')} with the run evaluated ({', '.join(shared[:3])})",
@@ -81,7 +71,7 @@ def healthy_cases(run: PathLike | None, info: RunInfo, taken: Sequence[RunCase])
             why="the same scan would count as ill and as healthy",
             remedy="give a run of healthy subjects only",
         )
-    return [RunCase(case_id, Path(run) / case_id) for case_id in beside.cases]
+    return [replace(beside.case(case_id), label=None) for case_id in beside.ids]
 
 
 def validation_thresholds(results: PathLike | None, names: Sequence[str], cases: Sequence[str]) -> dict[str, float]:

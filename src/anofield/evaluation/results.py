@@ -14,6 +14,7 @@ from pydantic import Field
 from anofield._files import read_json, write_json, write_text
 from anofield._words import counted
 from anofield.data.parallel import Failure
+from anofield.detect.run_folder import Seen
 from anofield.evaluation.options import Preset
 from anofield.evaluation.parts import (
     Band,
@@ -72,6 +73,12 @@ class Results(Part):
     """Published set of metrics; None if all metrics were computed."""
     run: str
     """Folder of the run."""
+    identity: str | None = None
+    """Identity of the run when it was evaluated, as in its `run.json`."""
+    notices: list[str] = Field(default_factory=list)
+    """What was left out or is to be known about the run, one sentence each."""
+    seen: dict[str, Seen] = Field(default_factory=dict)
+    """Cases whose scan was used for training or calibration, so that their figures are better than on new scans."""
     score: str
     """Main score."""
     baselines: list[str]

@@ -5,16 +5,13 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
-from pydantic import RootModel
-
-from anofield._files import read_json
+from anofield._files import file_hash
 from anofield.data.parallel import Failure
-from anofield.detect.run_folder import RUN_FILE, CaseInfo, FitInfo, RunCase, RunInfo, finished_cases, read_run
-from anofield.errors import CohortError, UsageError
+from anofield.detect.open_run import OpenRun, finished_run
+from anofield.detect.run_folder import CaseInfo, FitInfo, RunCase, RunInfo
+from anofield.errors import UsageError
 from anofield.evaluation.results import Results, read_results
 from anofield.typing import PathLike
-
-FAILURES_FILE = "failures.json"
 
 
 @dataclass(frozen=True)
@@ -40,6 +37,12 @@ class ReportCase:
         return Path(self.info.image) if self.info.image else None
 
     @property
+    def changed(self) -> bool:
+        """Whether the source scan is another file now than the one that was examined."""
+        known = self.info.source_hash
+        return bool(known and self.scan and self.scan.is_file() and file_hash(self.scan) != known)
+
+    @property
     def fit(self) -> FitInfo | None:
         """Diagnostics of the fit; None for a method that fits nothing."""
         return self.info.fit
@@ -51,33 +54,29 @@ class Run:
 
     Attributes:
         path: Folder of the run.
-        info: Content of `run.json`; None if the run did not finish.
+        info: Content of `run.json`.
         cases: Finished cases, at least one.
         failures: Cases that failed.
         results: Metrics of the run; None if it was not evaluated.
+        notices: What a reader has to know about the run and its results, one sentence each.
     """
 
     path: Path
-    info: RunInfo | None
+    info: RunInfo
     cases: list[ReportCase]
     failures: list[Failure]
     results: Results | None
+    notices: list[str]
 
     @property
     def score(self) -> str:
         """The run's main score."""
-        return self.info.score if self.info else self.cases[0].info.score
+        return self.info.score
 
     @property
     def threshold(self) -> float | None:
-        """The calibrated threshold of the main score, if there is one; of an unfinished run, that of its first case."""
-        if self.info is None:
-            return self.cases[0].info.threshold
+        """The calibrated threshold of the main score, if there is one."""
         return None if self.info.threshold is None else self.info.threshold.value
-
-
-class Failures(RootModel[list[Failure]]):
-    """Content of `failures.json`."""
 
 
 def read_report_run(run: PathLike, results: Results | PathLike | None = None) -> Run:
@@ -87,33 +86,33 @@ def read_report_run(run: PathLike, results: Results | PathLike | None = None) ->
         CohortError: There is no such folder, it has no finished case, or a JSON file of the run is damaged.
         UsageError: The results cannot be read, or belong to another run.
     """
-    path = Path(run)
+    opened = finished_run(run)
     measured = read_results(results) if isinstance(results, str | Path) else results
-    info = None if path.is_dir() and not (path / RUN_FILE).is_file() else read_run(path)
-    if measured is not None and info is not None:
-        _check_belong(measured, info, path if isinstance(results, Results | None) else results)
+    if measured is not None:
+        _check_belong(measured, opened, opened.path if isinstance(results, Results | None) else results)
     labels = {} if measured is None else measured.labels
-    found = finished_cases(path, info.cases if info else ())
-    cases = [ReportCase(_with_label(case, labels.get(case.id)), about) for case, about in found]
-    if not cases:
-        raise CohortError(
-            "holds no finished case",
-            where=path,
-            why="a case is finished when its folder holds case.json",
-            remedy="give the output folder of `anofield detect`, or run it again: it resumes where it stopped",
-        )
-    return Run(path, info, cases, _failures(path / FAILURES_FILE), measured)
+    cases = [ReportCase(_with_label(opened.case(one), labels.get(one)), opened.cases[one]) for one in opened.ids]
+    more = [] if measured is None else measured.notices
+    notices = list(dict.fromkeys([*opened.notices(), *more]))
+    return Run(opened.path, opened.info, cases, list(opened.failures), measured, notices)
 
 
 def _with_label(case: RunCase, label: str | None) -> RunCase:
     return RunCase(case.id, case.folder, Path(label)) if label else case
 
 
-def _check_belong(measured: Results, info: RunInfo, where: PathLike) -> None:
-    """Refuse results of another run: those with other cases, another score or another calibrated threshold."""
+def _check_belong(measured: Results, run: OpenRun, where: PathLike) -> None:
+    """Refuse results of another run: those of another identity, other cases, another score or another threshold."""
+    info = run.info
+    if measured.identity is not None and measured.identity != info.identity:
+        raise UsageError(
+            "are results of another run, or of this run before it was detected with another model or other options",
+            where=where,
+            remedy="run `anofield evaluate` on this run again",
+        )
     own = None if info.threshold is None else info.threshold.value
     used = measured.thresholds.get(measured.score, {}).get("calibrated")
-    strangers = sorted({row.id for row in measured.rows} - set(info.cases))
+    strangers = sorted({row.id for row in measured.rows} - set(run.cases))
     if strangers:
         raise UsageError(
             f"are results of another run: this one has no finished case {strangers[0]!r}",
@@ -126,7 +125,3 @@ def _check_belong(measured: Results, info: RunInfo, where: PathLike) -> None:
             where=where,
             remedy="give the output folder of `anofield evaluate` on this run",
         )
-
-
-def _failures(path: Path) -> list[Failure]:
-    return read_json(path, Failures, remedy="run `anofield detect` again").root if path.is_file() else []

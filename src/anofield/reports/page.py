@@ -43,7 +43,7 @@ class Head:
         finished, failed: Number of cases.
         score, words: The main score and its description.
         threshold, quantile, meaning: The calibrated threshold, its quantile, and its meaning in words.
-        unfinished: Whether the run did not finish.
+        notices: What a reader has to know about the run, one sentence each.
     """
 
     date: str
@@ -54,7 +54,7 @@ class Head:
     threshold: float | None
     quantile: float | None
     meaning: str
-    unfinished: bool
+    notices: Sequence[str]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -148,7 +148,7 @@ def _common(run: Run, shown: int, title: str, home: str) -> Common:
     return Common(
         title=title,
         home=home,
-        version=run.info.anofield if run.info else None,
+        version=run.info.anofield,
         head=_head(run),
         scale=scale_of(map(bright_end, run.cases[:shown]), run.threshold),
         n_shown=shown,
@@ -157,9 +157,9 @@ def _common(run: Run, shown: int, title: str, home: str) -> Common:
 
 
 def _head(run: Run) -> Head:
-    threshold = run.info.threshold if run.info else None
+    threshold = run.info.threshold
     return Head(
-        date=_date(run.info.created) if run.info else DASH,
+        date=_date(run.info.created),
         finished=len(run.cases),
         failed=len(run.failures),
         score=run.score,
@@ -167,7 +167,7 @@ def _head(run: Run) -> Head:
         threshold=run.threshold,
         quantile=threshold.quantile if threshold else None,
         meaning=threshold.meaning if threshold else "",
-        unfinished=run.info is None,
+        notices=run.notices,
     )
 
 
@@ -223,7 +223,7 @@ def _settings(run: Run) -> Settings:
     """All settings of the run and its results."""
     hashes = {case.id: case.info.source_hash for case in run.cases if case.info.source_hash}
     parts = {
-        **(_made(run.info) if run.info else {}),
+        **_made(run.info),
         "Results": _measured(run.results) if run.results else {},
         "Hashes of the scans": hashes,
     }

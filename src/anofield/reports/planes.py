@@ -194,6 +194,9 @@ def _volumes(case: ReportCase, view: CaseView) -> dict[str, World]:
     }
     volumes: dict[str, World] = {}
     for name, path in files.items():
+        if name == "scan" and case.changed:
+            view.notes.append(f"The scan at {path} has changed since the detection and is not shown.")
+            continue
         image = _readable(name, path, view) if path else None
         if image is None:
             continue

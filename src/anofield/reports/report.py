@@ -28,7 +28,8 @@ def write_report(
     """Write the report of a detection run, with its metrics if it was evaluated.
 
     Args:
-        run: Folder written by `anofield detect`; case folders without `case.json` are unfinished and left out.
+        run: Folder written by `anofield detect`; cases that are not finished, or are of an earlier run, are left out,
+            and the page says so.
         out: HTML file to write, or a folder, which gets `report.html`.
         results: Results of `evaluate`, or the folder that it wrote; without them the page shows no metrics.
         title: Heading of the page.

@@ -14,7 +14,7 @@ import numpy as np
 from anofield.errors import CohortError, UsageError
 from anofield.typing import PathLike
 
-OWN_FILES = r"(run|results|failures.*)\.json"  # files of a run, next to the folders of its cases
+OWN_FILES = r"(run|results|failures.*)\.json|cases\.tsv"  # files of a run, next to the folders of its cases
 LONGEST_ID = 200  # bytes; file systems allow 255 in a name, and temporary files add to it
 OF_WINDOWS = r"(con|prn|aux|nul|com\d|lpt\d)(\..*)?"  # names of devices, which no folder can have there
 
