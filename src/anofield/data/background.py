@@ -15,7 +15,7 @@ BRAIN_PERCENTILES = (2, 98)  # a background value between them may be that of a 
 
 def faces(data: Volume) -> list[Volume]:
     """The six outer planes of a volume, which share their edges."""
-    return [data.take(end, axis) for axis in range(3) for end in (0, -1)]
+    return [data[(slice(None),) * axis + (end,)] for axis in range(3) for end in (0, -1)]
 
 
 def border_values(data: Volume) -> tuple[NDArray[np.float64], NDArray[np.float64]]:

@@ -31,10 +31,13 @@ MOST_FILLING = 2**20  # bytes of zeros that may follow the voxels
 MOST_TAGS = 2**24  # bytes of tags that may follow the voxels of MGH
 LONGEST_QUATERNION = 1.001  # b² + c² + d² that still counts as rounding, as of numbers written with three digits
 LEAST_DETERMINANT = 1e-6  # mm³
+LEAST_ANGLES = 1e-3  # determinant of the three directions of the axes; 1 at right angles
+FARTHEST = 1e6  # mm
+LARGEST_CODE = 5  # of sform and qform; others mean 0, as in nibabel
 UNITS_SPACE, UNITS_TIME = (0, 1, 2, 3), (0, 8, 16, 24, 32, 40, 48)  # codes of NIfTI-1
 LONGEST_NIFTI1 = 32767  # voxels of an axis
-SFORM = ("sform_code", "srow_x", "srow_y", "srow_z")
-QFORM = ("qform_code", "quatern_b", "quatern_c", "quatern_d", "qoffset_x", "qoffset_y", "qoffset_z")
+SFORM = ("srow_x", "srow_y", "srow_z")
+QUATERNION, QOFFSET = ("quatern_b", "quatern_c", "quatern_d"), ("qoffset_x", "qoffset_y", "qoffset_z")
 ORIENTATION = "repair the header's sform or qform (convert again from the source)"
 
 
@@ -90,6 +93,12 @@ def read_header(head: bytes, path: Path) -> Header:
         ScanError: The file is no scan, holds colours or complex numbers, says nothing about its orientation, or
             contradicts itself.
     """
+    with np.errstate(all="ignore"):  # numbers that are not finite are judged below
+        return _read_header(head, path)
+
+
+def _read_header(head: bytes, path: Path) -> Header:
+    """See `read_header`."""
     if head.startswith(MGH_BEGIN):
         return _mgh(head, path)
     orders: tuple[Literal["little", "big"], ...] = ("little", "big")
@@ -108,9 +117,8 @@ def new_geometry(affine: Affine, shape: tuple[int, ...]) -> Nifti:
     kind: Any = nib.Nifti1Header if max(shape) <= LONGEST_NIFTI1 else nib.Nifti2Header
     header = kind()
     header.set_data_shape(shape[:3])
-    with np.errstate(over="ignore"):  # of an affine that no scan has; the brain's volume tells
-        header.set_sform(affine, ALIGNED)
-        header.set_qform(affine, ALIGNED)
+    header.set_sform(affine, ALIGNED)
+    header.set_qform(affine, ALIGNED)
     header.set_xyzt_units("mm")
     return header
 
@@ -128,40 +136,61 @@ def geometry_of(header: Any, affine: Affine, shape: tuple[int, ...]) -> Nifti:
     """
     if not isinstance(header, nib.Nifti1Header):  # NIfTI-2 derives from it
         return new_geometry(affine, shape)
+    with np.errstate(all="ignore"):  # numbers that are not finite are replaced
+        return _kept_geometry(header, affine, shape)
+
+
+def _kept_geometry(header: Nifti, affine: Affine, shape: tuple[int, ...]) -> Nifti:
+    """See `geometry_of`."""
     kept: Nifti = nib.Nifti2Header() if isinstance(header, nib.Nifti2Header) else nib.Nifti1Header()
     kept.set_data_shape(shape[:3])
     kept["pixdim"][1:4] = np.where(_sizes_valid(header), header["pixdim"][1:4], nib.affines.voxel_sizes(affine))
     kept["pixdim"][0] = -1 if header["pixdim"][0] < 0 else 1
     space, time = int(header["xyzt_units"]) & 7, int(header["xyzt_units"]) & 0x38
     kept["xyzt_units"] = (space if space in UNITS_SPACE else 0) + (time if time in UNITS_TIME else 0)
-    broken = has_broken_qform(header)
-    for name in SFORM if broken else (*SFORM, *QFORM):
+    for name in SFORM:
         if np.isfinite(header[name]).all():
             kept[name] = header[name]
-    if broken:
+    if has_broken_qform(header):
         kept.set_qform(affine)
-        kept["qform_code"] = header["qform_code"]
+    else:
+        for name, number in zip(QUATERNION, _quaternion(header), strict=True):
+            kept[name] = number
+        for name in QOFFSET:
+            kept[name] = header[name]
+    kept["sform_code"], kept["qform_code"] = _code(header, "sform_code"), _code(header, "qform_code")
     return kept
 
 
 def has_broken_qform(header: Any) -> bool:
     """Whether the qform of a NIfTI header is no rotation, up to rounding, or has no voxel size or place."""
-    numbers = np.array([header[name] for name in QFORM[1:]], dtype=np.float64)
-    return not (
-        _squared(header) <= LONGEST_QUATERNION and _sizes_valid(header).all() and bool(np.isfinite(numbers).all())
-    )
+    place = np.array([float(header[name]) for name in QOFFSET])
+    rotation = _squared(header) <= LONGEST_QUATERNION  # NaN is not
+    return not (rotation and _sizes_valid(header).all() and bool((np.abs(place) <= FARTHEST).all()))
+
+
+def _code(header: Nifti, name: str) -> int:
+    """Code of the sform or qform."""
+    code = int(header[name])
+    return code if 0 <= code <= LARGEST_CODE else 0
 
 
 def _sizes_valid(header: Any) -> NDArray[np.bool_]:
     """Which of the three voxel sizes of a NIfTI header are lengths, (3,)."""
     sizes = np.asarray(header["pixdim"][1:4], dtype=np.float64)
-    return np.isfinite(sizes) & (sizes > 0)
+    return np.asarray((sizes > 0) & (sizes <= FARTHEST))
 
 
 def _squared(header: Any) -> float:
     """b² + c² + d² of the quaternion, which is at most 1."""
-    with np.errstate(over="ignore"):
-        return float(sum(float(header[f"quatern_{axis}"]) ** 2 for axis in "bcd"))
+    return float(np.square([float(header[name]) for name in QUATERNION]).sum())
+
+
+def _quaternion(header: Any) -> NDArray[np.float64]:
+    """(b, c, d) of the quaternion; made as long as 1 if it is longer by more than its type rounds."""
+    given = np.array([float(header[name]) for name in QUATERNION])
+    squared, rounding = _squared(header), float(np.finfo(header["quatern_b"].dtype).eps)
+    return given / np.sqrt(squared) if squared > 1 + 2 * rounding else given
 
 
 def _nifti(header: Nifti, size: int, path: Path) -> Header:
@@ -180,7 +209,7 @@ def _nifti(header: Nifti, size: int, path: Path) -> Header:
     affine = _nifti_affine(header, path)
     offset = _nifti_offset(header, 0 if apart else FIRST_VOXEL[size], path)
     scaling = _nifti_scaling(header, path)
-    broken = bool(header["qform_code"]) and has_broken_qform(header)
+    broken = bool(_code(header, "qform_code")) and has_broken_qform(header)
     geometry = geometry_of(header, affine, shape)
     unit = geometry.get_xyzt_units()[0]
     return Header(shape, dtype, offset, scaling, affine, geometry, apart=apart, broken_qform=broken, unit=unit)
@@ -233,27 +262,26 @@ def _nifti_scaling(header: Nifti, path: Path) -> tuple[float, float] | None:
 
 def _nifti_affine(header: Nifti, path: Path) -> Affine:
     """The sform, or without one the qform."""
-    if int(header["sform_code"]):
+    if _code(header, "sform_code"):
         return check_affine(header.get_sform(), path, "its sform")
-    if not int(header["qform_code"]):
+    if not _code(header, "qform_code"):
         raise unknown_orientation("sform and qform code are 0", path)
     squared = _squared(header)
     if not squared <= LONGEST_QUATERNION:
         what = f"its qform is no rotation (the quaternion's b² + c² + d² is {squared:.3g}, more than 1)"
         raise ScanError(what, where=path, why="voxels have no position in millimetres", remedy=ORIENTATION)
-    return check_affine(_qform(header, max(1.0, squared)), path, "its qform")
+    return check_affine(_qform(header), path, "its qform")
 
 
-def _qform(header: Nifti, squared: float) -> Affine:
-    """Affine of the qform, whose quaternion is made as long as 1 at most; a qfac of 0 is 1 (NIfTI-1)."""
+def _qform(header: Nifti) -> Affine:
+    """Affine of the qform; a qfac of 0 is 1 (NIfTI-1)."""
     copy = header.copy()
-    for axis in "bcd":
-        copy[f"quatern_{axis}"] = float(header[f"quatern_{axis}"]) / math.sqrt(squared)
+    for name, number in zip(QUATERNION, _quaternion(header), strict=True):
+        copy[name] = number
     sizes = header["pixdim"]
     copy["pixdim"][0] = -1 if sizes[0] < 0 else 1
     copy["pixdim"][1:4] = np.abs(sizes[1:4])
-    with np.errstate(all="ignore"):  # sizes that are not finite are refused with the affine
-        return np.asarray(copy.get_qform())
+    return np.asarray(copy.get_qform())
 
 
 def unknown_orientation(because: str, path: Path) -> ScanError:
@@ -285,14 +313,24 @@ def check_affine(given: Any, path: Path, what: str = "its affine") -> Affine:
     if affine.shape != (4, 4):
         what = f"{what} has shape {affine.shape}; expected (4, 4)"
         raise ScanError(what, where=path, remedy="give the map from voxel indices to RAS+ mm")
-    finite = bool(np.isfinite(affine).all())
-    if not finite or not abs(np.linalg.det(affine[:3, :3])) >= LEAST_DETERMINANT:
-        what = f"{what} is singular" if finite else f"{what} holds NaN or infinity"
-        raise ScanError(what, where=path, why="voxels have no position in millimetres", remedy=ORIENTATION)
+    fault = _fault(affine)
+    if fault:
+        why = "voxels have no position in millimetres"
+        raise ScanError(f"{what} {fault}", where=path, why=why, remedy=ORIENTATION)
     if not np.allclose(affine[3], (0, 0, 0, 1)):
         what = f"the last row of {what} is {affine[3].tolist()}, not 0 0 0 1"
         raise ScanError(what, where=path, remedy="give the map from voxel indices to RAS+ mm; is it transposed?")
     return affine
+
+
+def _fault(affine: Affine) -> str:
+    """Why an affine (4, 4) gives voxels no place; empty if it does."""
+    if not np.isfinite(affine).all():
+        return "holds NaN or infinity"
+    if np.abs(affine).max() > FARTHEST:
+        return "puts voxels more than a kilometre away"
+    volume, edges = abs(float(np.linalg.det(affine[:3, :3]))), float(np.prod(nib.affines.voxel_sizes(affine)))
+    return "is singular" if volume < max(LEAST_DETERMINANT, LEAST_ANGLES * edges) else ""
 
 
 def _mgh(head: bytes, path: Path) -> Header:
@@ -308,8 +346,7 @@ def _mgh(head: bytes, path: Path) -> Header:
         raise unknown_orientation("its goodRASFlag is 0", path)
     shape = tuple(int(n) for n in header["dims"])
     _check_shape(shape, path)
-    with np.errstate(all="ignore"):
-        affine = check_affine(header.get_affine(), path)
+    affine = check_affine(header.get_affine(), path)
     volume = shape[:3] if shape[3] == 1 else shape
     geometry = new_geometry(affine, shape)
     return Header(

@@ -112,13 +112,14 @@ def _voxels(content: Content, header: Header, dtype: Float) -> Volume:
     _judge(content, header, dtype)
     content.skip(header.offset)
     try:
-        voxels = np.empty(header.voxels, dtype)
+        voxels = np.zeros(header.voxels, dtype)  # what is not written takes no memory
         for start in range(0, header.voxels, STEP):
             part = voxels[start : start + STEP]
             raw = content.read(part.size * header.dtype.itemsize)
             if len(raw) < part.size * header.dtype.itemsize:
                 raise damaged("fewer voxels follow than its header says", content.path, why="the file is truncated")
-            part[:] = _scaled(np.frombuffer(raw, header.dtype), header, dtype, content.path)
+            if header.scaling is not None or np.frombuffer(raw, np.uint8).any():
+                part[:] = _scaled(np.frombuffer(raw, header.dtype), header, dtype, content.path)
     except MemoryError as error:
         raise _too_large(header, content.path) from error
     content.read_rest(header.behind, zeros=header.zeros_behind)
