@@ -98,7 +98,9 @@ def test_a_scan_padded_with_another_value_is_refused(brain_data: np.ndarray) -> 
 
 
 @pytest.mark.parametrize(
-    "cut", [np.s_[:, :, 9:], np.s_[:, :, 5:-5], np.s_[:, 6:, 6:], np.s_[5:-5, :, 5:]], ids=["neck", "slab", "two", "three"]
+    "cut",
+    [np.s_[:, :, 9:], np.s_[:, :, 5:-5], np.s_[:, 6:, 6:], np.s_[5:-5, :, 5:]],
+    ids=["neck", "slab", "two", "three"],
 )
 def test_a_brain_that_is_cut_off_on_some_sides_passes(cut: tuple[slice, ...], brain_data: np.ndarray) -> None:
     data = tight(brain_data)[cut]
@@ -128,7 +130,7 @@ class TestHoles:
         inside = brain_data != 0
         data = np.where(inside, np.rint((brain_data - 200) / 10), 0).astype(np.int16)
         enclosed = (data == 0) & holes(data != 0)
-        assert 100 < np.count_nonzero(enclosed)
+        assert np.count_nonzero(enclosed) > 100
         np.testing.assert_array_equal(brain_mask(as_scan((data, AFFINE))), (data != 0) | enclosed)
 
     def test_a_large_hole_stays_one(self, brain_data: np.ndarray) -> None:
@@ -163,7 +165,9 @@ def test_the_published_recipes_take_another_background_as_they_take_0(recipe: st
     np.testing.assert_array_equal(classes[2], classes[0])
 
 
-def test_reading_turns_the_background_of_a_file_to_0(save_brain: SaveBrain, brain_data: np.ndarray, tmp_path: Path) -> None:
+def test_reading_turns_the_background_of_a_file_to_0(
+    save_brain: SaveBrain, brain_data: np.ndarray, tmp_path: Path
+) -> None:
     clean = read_scan(save_brain(tmp_path / "a.nii.gz", brain_data))
     for name, value in (("b.nii.gz", np.nan), ("c.nii", -1024.0)):
         scan = read_scan(save_brain(tmp_path / name, around(brain_data, value)))

@@ -145,7 +145,10 @@ def _kept_geometry(header: Nifti, affine: Affine, shape: tuple[int, ...]) -> Nif
     kept: Nifti = nib.Nifti2Header() if isinstance(header, nib.Nifti2Header) else nib.Nifti1Header()
     kept.set_data_shape(shape[:3])
     kept["pixdim"][1:4] = np.where(_sizes_valid(header), header["pixdim"][1:4], nib.affines.voxel_sizes(affine))
-    kept["pixdim"][0] = -1 if header["pixdim"][0] < 0 else 1
+    qfac = float(header["pixdim"][0])
+    if qfac == 0 or np.isnan(qfac):  # not written: the qform turns as the affine does
+        qfac = float(np.linalg.det(affine[:3, :3]))
+    kept["pixdim"][0] = -1 if qfac < 0 else 1
     space, time = int(header["xyzt_units"]) & 7, int(header["xyzt_units"]) & 0x38
     kept["xyzt_units"] = (space if space in UNITS_SPACE else 0) + (time if time in UNITS_TIME else 0)
     for name in SFORM:
