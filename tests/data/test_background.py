@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Callable
 from pathlib import Path
 
-import nibabel as nib
 import numpy as np
 import pytest
 
@@ -172,4 +171,3 @@ def test_reading_turns_the_background_of_a_file_to_0(
     for name, value in (("b.nii.gz", np.nan), ("c.nii", -1024.0)):
         scan = read_scan(save_brain(tmp_path / name, around(brain_data, value)))
         assert scan.content_hash == clean.content_hash
-        assert nib.load(tmp_path / name).shape == scan.data.shape

@@ -165,6 +165,17 @@ class TestPair:
         scan = read_scan(tmp_path / f"S{given.upper() if upper else given}{'.gz' * packed}")
         np.testing.assert_array_equal(scan.data, VOXELS)
 
+    @pytest.mark.parametrize("suffix", [".hdr", ".img"])
+    def test_a_flipped_bit_of_either_is_found(self, suffix: str, tmp_path: Path) -> None:
+        nib.Nifti1Pair(VOXELS, AFFINE).to_filename(tmp_path / "a.hdr")
+        for name in ("a.hdr", "a.img"):
+            put(tmp_path / f"{name}.gz", gzip.compress((tmp_path / name).read_bytes(), 0, mtime=0))
+        content = bytearray((tmp_path / f"a{suffix}.gz").read_bytes())
+        content[200] ^= 1
+        put(tmp_path / f"a{suffix}.gz", bytes(content))
+        with pytest.raises(ScanError, match=f"{suffix}.gz.*checksum"):
+            read_scan(tmp_path / "a.hdr.gz")
+
     def test_one_alone_is_no_scan(self, tmp_path: Path) -> None:
         nib.Nifti1Pair(VOXELS, AFFINE).to_filename(tmp_path / "a.hdr")
         (tmp_path / "a.img").rename(tmp_path / "b.img")

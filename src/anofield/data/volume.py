@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from anofield._memory import free_memory
 from anofield.data.content import Content, damaged, open_content
-from anofield.data.header import HEAD_BYTES, Header, check_volume, read_header
+from anofield.data.header import HEAD_BYTES, MOST_EXTENSIONS, Header, check_volume, read_header
 from anofield.errors import ScanError
 from anofield.typing import Volume
 
@@ -48,6 +48,7 @@ def read_volume(path: Path, dtype: Float) -> tuple[Header, Volume]:
         header = read_header(content.peek(HEAD_BYTES), content.path)
         if not header.apart:
             return header, _voxels(content, header, dtype)
+        content.read_rest(MOST_EXTENSIONS, zeros=False)
     with open_content(_voxel_file(path)) as content:
         return header, _voxels(content, header, dtype)
 
