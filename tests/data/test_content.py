@@ -152,6 +152,18 @@ def test_unsigned_16_bit_of_mgh_is_read(tmp_path: Path) -> None:
     assert read_scan(put(tmp_path / "a.mgz", gzip.compress(high))).data[0, 0, 0] == 65534
 
 
+@pytest.mark.parametrize(
+    ("offset", "value", "words"),
+    [(20, struct.pack(">i", 7), "MGH type 7"), (28, b"\0\0", "goodRASFlag is 0"), (4, bytes(4), "shape")],
+)
+def test_an_mgh_file_that_cannot_be_used_is_refused_by_its_fault(
+    offset: int, value: bytes, words: str, tmp_path: Path
+) -> None:
+    path = put(tmp_path / "a.mgz", gzip.compress(patched(offset, value, raw(nib.MGHImage))))
+    with pytest.raises(ScanError, match=f"{words}.*Remedy"):
+        read_scan(path)
+
+
 class TestPair:
     @pytest.mark.parametrize("packed", [False, True])
     @pytest.mark.parametrize("upper", [False, True])

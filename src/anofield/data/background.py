@@ -62,26 +62,25 @@ def not_background(data: Volume, value: float) -> Mask:
     if not values.size or values.min() >= value or values.max() <= value:
         return brain
     low, high = np.percentile(values, BRAIN_PERCENTILES)
-    return brain | (small_holes(brain, HOLE_VOXELS) if low < value < high else False)
+    return brain | (holes(brain, HOLE_VOXELS) if low < value < high else False)
 
 
-def holes(brain: Mask) -> Mask:
-    """Voxels outside a brain from which no way along faces leads to the border, (i, j, k)."""
-    labels, sizes = _enclosed(brain)
-    return np.asarray((sizes > 0)[labels])
+def holes(brain: Mask, most: float = np.inf) -> Mask:
+    """Voxels outside a brain from which no way along faces leads to the border, (i, j, k).
 
-
-def small_holes(brain: Mask, most: int) -> Mask:
-    """Holes of at most `most` voxels, (i, j, k)."""
-    labels, sizes = _enclosed(brain)
-    return np.asarray(((sizes > 0) & (sizes <= most))[labels])
-
-
-def _enclosed(brain: Mask) -> tuple[NDArray[np.int32], NDArray[np.int64]]:
-    """Number of the part of the outside that a voxel belongs to, and the voxels per part; 0 if it is no hole."""
-    labels, count = ndimage.label(~brain)
-    sizes = np.bincount(labels.reshape(-1), minlength=count + 1)
-    sizes[0] = 0
-    for face in faces(labels):
-        sizes[np.unique(face)] = 0
-    return labels, sizes
+    Args:
+        brain: Brain voxels, (i, j, k).
+        most: Voxels of the largest hole that counts.
+    """
+    if brain.flags.f_contiguous and not brain.flags.c_contiguous:  # as files are read; the other order is faster
+        return holes(brain.T, most).T
+    found = np.zeros(brain.shape, dtype=np.bool_)
+    for box in ndimage.find_objects(brain.view(np.uint8), 1):  # what is open at its faces is open
+        if box is not None:
+            labels, count = ndimage.label(~brain[box])
+            sizes = np.bincount(labels.reshape(-1), minlength=count + 1)
+            sizes[0] = 0  # the brain
+            for face in faces(labels):
+                sizes[np.unique(face)] = 0
+            found[box] = ((sizes > 0) & (sizes <= most))[labels]
+    return found

@@ -25,6 +25,7 @@ HEAD_BYTES = 544  # of the longest header, NIfTI-2 with its extension flag
 NIFTI_BYTES = {348: nib.Nifti1Header, 540: nib.Nifti2Header}
 FIRST_VOXEL = {348: 352, 540: 544}  # earliest byte of the voxels in a file of its own
 MGH_BEGIN, MGH_BYTES = b"\0\0\0\1", 284  # version 1, big-endian
+MGH_FLAG = slice(28, 30)  # bytes of goodRASFlag
 MGH_TYPES = {0: ">u1", 1: ">i4", 3: ">f4", 4: ">i2", 10: ">u2"}  # mri.h of FreeSurfer
 MOST_EXTENSIONS = 2**26  # bytes between header and voxels that are skipped
 MOST_FILLING = 2**20  # bytes of zeros that may follow the voxels
@@ -345,7 +346,7 @@ def _mgh(head: bytes, path: Path) -> Header:
     if code not in MGH_TYPES:
         what = f"holds voxels of MGH type {code}, which cannot be used"
         raise ScanError(what, where=path, remedy="convert it with mri_convert -odt float")
-    if not int(header["goodRASFlag"]):
+    if not any(head[MGH_FLAG]):  # nibabel's header sets it
         raise unknown_orientation("its goodRASFlag is 0", path)
     shape = tuple(int(n) for n in header["dims"])
     _check_shape(shape, path)
