@@ -116,10 +116,10 @@ def test_a_bad_scan_alone_is_4_and_says_why(
     fault: str, words: str, anofield: Run, save_brain: Callable[..., Path], brain_data: np.ndarray, tmp_path: Path
 ) -> None:
     data = {
-        "NaN": np.where(brain_data > 0, brain_data, np.nan),
+        "NaN": np.where(brain_data > 200, np.nan, brain_data),
         "constant": np.full((20, 20, 20), 5.0),
         "4-D": np.stack([brain_data] * 2, axis=-1),
-        "head": brain_data + 50,
+        "head": brain_data + np.random.default_rng(0).uniform(1, 50, brain_data.shape),
     }[fault]
     path = save_brain(tmp_path / "scan.nii.gz", data)
     assert_told(anofield("prepare", "-i", path, "-o", tmp_path / "s.zarr", "--res", 8), 4, path, words)

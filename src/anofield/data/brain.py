@@ -8,43 +8,94 @@ from typing import Any
 
 import numpy as np
 
+from anofield.data.background import background_value, border_values, faces, not_background
 from anofield.data.scan import Scan, as_labels, as_scan
 from anofield.errors import ScanError
 from anofield.typing import Mask, PathLike, Volume
 
 BRAIN_VOLUME_ML = (300.0, 2400.0)  # newborn brain to far above the largest adult brain; a whole head is 3 to 5 litres
+SECOND_VALUE = 0.05  # share of the border; voxels of brain that reach the border have many values
+FACE_COVERED = 0.5  # share of a face; a brain that is cut off covers one or two faces like this, at most three
+FACES_COVERED = 4
+FACE_TOUCHED = 0.25  # share of each of the six faces; a brain in its bounding box touches them with less
+STRIP = "remove the skull (HD-BET, SynthStrip, BET set the outside to 0), or give a brain mask with --mask"
 
 
 def brain_mask(scan: Scan, mask: Any = None) -> Mask:
-    """Brain voxels of a scan: those above 0 in the mask, or without a mask the scan's own non-zero voxels.
+    """Brain voxels of a scan: those above 0 in the mask, or without a mask those that are not background.
+
+    The background is the value that fills most of the scan's border: 0, or what a program wrote in its place. The brain
+    of a scan with background 0 is what is not 0, as published in 2021. Small holes are brain if the brain has values
+    below and above that of the background, so that a few of its voxels have that value by rounding.
 
     Args:
         scan: The scan.
         mask: A mask in one of the forms of `as_labels`, for example a path; None for no mask.
 
     Raises:
-        ScanError: The mask cannot be used, or the brain's volume is outside `BRAIN_VOLUME_ML`, because the scan is not
-            skull-stripped or holds no brain.
+        ScanError: The mask cannot be used, the background is not one value, or the brain's volume or what it covers of
+            the border is not that of a brain: the scan is not skull-stripped, or holds no brain.
     """
-    brain = (scan.data != 0) if mask is None else (as_labels(mask, scan, "brain mask") > 0)
+    value = background_value(scan.data) if mask is None else None
+    brain = _masked(mask, scan) if value is None else not_background(scan.data, value)
+    where = mask if isinstance(mask, str | Path) else scan.path
+    if value is not None:
+        _check_one_background(scan)
+    _check_faces(brain, where)
+    _check_volume(brain, scan, where, value)
+    return brain
+
+
+def _masked(mask: Any, scan: Scan) -> Mask:
+    """Voxels above 0 in a mask."""
+    return np.asarray(as_labels(mask, scan, "brain mask") > 0, dtype=np.bool_)
+
+
+def _check_volume(brain: Mask, scan: Scan, where: PathLike, value: float | None) -> None:
+    """Refuse a volume that no brain has."""
     volume = float(np.count_nonzero(brain)) * scan.voxel_ml
     low, high = BRAIN_VOLUME_ML
-    where = mask if isinstance(mask, str | Path) else scan.path
+    are = "are in it" if value is None else "are not zero" if value == 0 else f"are not background ({value:g})"
     if volume > high:
         raise ScanError(
-            f"{volume:.0f} ml are not zero, more than any brain ({high:.0f} ml)",
+            f"{volume:.0f} ml {are}, more than any brain ({high:.0f} ml)",
             where=where,
             why="the scan is not skull-stripped, and skull and scalp would be reported as anomalies",
-            remedy="remove the skull (HD-BET, SynthStrip, BET set the outside to 0), or give a brain mask with --mask",
+            remedy=STRIP,
         )
     if volume < low:
         raise ScanError(
-            f"only {volume:.0f} ml are not zero, less than any brain ({low:.0f} ml)",
+            f"only {volume:.0f} ml {are}, less than any brain ({low:.0f} ml)",
             where=where,
             why="there is too little brain to fit",
             remedy="open the file in a viewer; check that its voxel size is in millimetres",
         )
-    return np.asarray(brain, dtype=np.bool_)
+
+
+def _check_one_background(scan: Scan) -> None:
+    """Refuse a scan whose border holds a second value so often that it is not brain."""
+    values, shares = border_values(scan.data)
+    if len(values) > 1 and shares[1] >= SECOND_VALUE:
+        raise ScanError(
+            f"its background is not one value ({values[0]:g} in {shares[0]:.0%}, {values[1]:g} in {shares[1]:.0%} of "
+            "the border)",
+            where=scan.path,
+            why="the outside would be taken for brain",
+            remedy="set all voxels outside the brain to 0, or give a brain mask with --mask",
+        )
+
+
+def _check_faces(brain: Mask, where: PathLike) -> None:
+    """Refuse a brain that fills its field of view: the background is noise, or the mask is not one of a brain."""
+    shares = [float(np.mean(face)) for face in faces(brain)]
+    covered = sum(share > FACE_COVERED for share in shares)
+    if covered >= FACES_COVERED or min(shares) > FACE_TOUCHED:
+        raise ScanError(
+            f"what would be brain reaches the border on all sides ({np.mean(shares):.0%} of its six faces)",
+            where=where,
+            why="the scan is not skull-stripped, or its background is noise, which would be reported as anomalies",
+            remedy=STRIP,
+        )
 
 
 def check_contrast(values: Volume, path: PathLike) -> None:
@@ -89,7 +140,7 @@ def as_stripped(source: Any, mask: Any = None, *, dtype: type[np.floating[Any]] 
 
     Args:
         source: A path, a `Scan`, a nibabel image, or an array with its affine `(array, affine)`.
-        mask: Brain mask in the same forms, or an array on the scan's voxels; None takes the voxels that are not 0.
+        mask: Brain mask in the same forms, or an array on the scan's voxels; None takes what is not background.
         dtype: Type of the intensities.
 
     Raises:

@@ -18,12 +18,12 @@ from rich.text import Text
 
 from anofield._files import file_hash
 from anofield._words import counted
+from anofield.data.background import holes
 from anofield.data.brain import brain_mask, check_contrast
 from anofield.data.cohort.case import Case, cohort_of
+from anofield.data.header import Header, Nifti
 from anofield.data.parallel import HERE, Spread, map_cases
 from anofield.data.scan import (
-    UNREADABLE,
-    Geometry,
     Scan,
     as_labels,
     format_shape,
@@ -39,6 +39,7 @@ from anofield.typing import Affine, Mask
 PERCENTILES = (2, 50, 98)  # of the brain's intensities; the published recipes clip at the outer two
 LABEL_OUTSIDE = 0.01  # share of a label that may lie outside the brain, because labels are drawn along its edge
 LABEL_LARGE = 0.5  # share of the brain; lesions are smaller, tissue maps and parcellations larger
+HOLES = 0.01  # share of the brain that may be enclosed background
 SPREADS = 4.0  # robust standard deviations by which a brain volume may differ from the cohort's median
 LEAST_SPREAD = 0.05  # smallest such standard deviation, as a share of the median: adults vary by about 10 %
 SCALE_FACTOR = 100.0  # between intensity ranges; scanners differ by less than this, units (0 to 1, 0 to 4095) by more
@@ -112,6 +113,7 @@ def check_case(case: Case) -> Row:
         row.brain_ml = np.count_nonzero(brain) * scan.voxel_ml
         row.percentiles = tuple(float(value) for value in np.percentile(scan.data[brain], PERCENTILES))
         check_contrast(scan.data[brain], case.image)
+        _look_for_holes(row, brain)
     except ScanError as error:
         row.problems.append(str(error))
     try:
@@ -180,25 +182,25 @@ def _table(rows: Sequence[Row], width: int) -> str:
     return "\n".join(line.rstrip() for line in captured.get().splitlines())
 
 
-def _look_at_header(row: Row, geometry: Geometry) -> None:
-    row.shape = geometry.shape
-    row.spacing = tuple(float(step) for step in nib.affines.voxel_sizes(geometry.affine))
-    row.orientation = orientation(geometry.affine)
-    row.oblique = float(np.rad2deg(nib.affines.obliquity(geometry.affine).max()))
-    row.dtype = geometry.dtype
-    header = geometry.header
-    if not isinstance(header, nib.Nifti1Header):  # NIfTI-2 derives from it, MGH has neither form
-        return
-    if not int(header["sform_code"]) and not int(header["qform_code"]):
+def _look_at_header(row: Row, header: Header) -> None:
+    row.shape = header.shape
+    row.spacing = tuple(float(step) for step in nib.affines.voxel_sizes(header.affine))
+    row.orientation = orientation(header.affine)
+    row.oblique = float(np.rad2deg(nib.affines.obliquity(header.affine).max()))
+    row.dtype = header.dtype.name
+    if header.unit not in ("mm", "unknown"):
         row.warnings.append(
-            "its orientation is unknown (sform and qform code 0), left and right may be swapped. "
-            "Remedy: convert it again from the source, or set the codes once you know the axes"
+            f"its header gives lengths in {header.unit}s; anofield takes them for mm, other tools may not. "
+            "Remedy: set the unit to mm in the header, or convert it again from the source"
         )
-    elif int(header["sform_code"]) and int(header["qform_code"]):
-        apart = _forms_apart(header, (*geometry.shape, 1, 1, 1)[:3])
-        if apart is None or apart > 0.5 * max(row.spacing):
+    geometry = header.geometry
+    if int(geometry["sform_code"]) and int(geometry["qform_code"]):
+        apart = _forms_apart(geometry)
+        if header.broken_qform or apart > 0.5 * max(row.spacing):
             how = (
-                "the qform cannot be read" if apart is None else f"sform and qform put its corners {apart:.1f} mm apart"
+                "the qform cannot be read"
+                if header.broken_qform
+                else f"sform and qform put its corners {apart:.1f} mm apart"
             )
             row.warnings.append(
                 f"{how}; anofield uses the sform, other tools may not. "
@@ -206,15 +208,22 @@ def _look_at_header(row: Row, geometry: Geometry) -> None:
             )
 
 
-def _forms_apart(header: nib.Nifti1Header, shape: tuple[int, ...]) -> float | None:
-    """Largest distance in mm between a corner's positions by sform and by qform; None if the qform is broken."""
-    try:
-        sform, qform = header.get_sform(), header.get_qform()
-    except UNREADABLE:
-        return None
+def _forms_apart(geometry: Nifti) -> float:
+    """Largest distance in mm between a corner's positions by sform and by qform."""
+    sform, qform, shape = geometry.get_sform(), geometry.get_qform(), (*geometry.get_data_shape(), 1, 1, 1)[:3]
     corners = np.array([[*corner, 1] for corner in np.ndindex(2, 2, 2)]) * [*(n - 1 for n in shape), 1]
     moved: Affine = (sform - qform) @ corners.T
     return float(np.linalg.norm(moved[:3], axis=0).max())
+
+
+def _look_for_holes(row: Row, brain: Mask) -> None:
+    """Warn of a brain that is not solid, because some of its voxels have the value of the background."""
+    share = np.count_nonzero(holes(brain)) / np.count_nonzero(brain)
+    if share > HOLES:
+        row.warnings.append(
+            f"{100 * share:.1f} % of its brain are enclosed voxels with the value of the background; they count as "
+            "outside and are not examined. Remedy: give a brain mask with --mask if they are brain"
+        )
 
 
 def _look_at_label(row: Row, case: Case, scan: Scan, brain: Mask | None) -> None:

@@ -1,4 +1,4 @@
-"""A scan: one 3-D array, its affine to RAS+ millimetres and the untouched header of the file it came from."""
+"""A scan: one 3-D array, its affine to RAS+ millimetres and the geometry of the file it came from."""
 
 from __future__ import annotations
 
@@ -15,11 +15,22 @@ import numpy as np
 
 from anofield._files import replacing
 from anofield._words import counted
+from anofield.data.background import with_zero_background
+from anofield.data.header import (
+    Header,
+    Nifti,
+    check_affine,
+    check_dtype,
+    check_volume,
+    geometry_of,
+    new_geometry,
+    unknown_orientation,
+)
+from anofield.data.volume import read_volume, read_volume_header, to_float
 from anofield.errors import ScanError
 from anofield.typing import Affine, FloatVolume, PathLike, Volume
 
 IN_MEMORY = "array"  # name of a scan that does not come from a file
-ALIGNED = 2  # NIfTI-1 code of a frame that is aligned to another image; nibabel's default
 SUFFIXES = (".nii.gz", ".nii", ".mgz", ".mgh", ".hdr")  # in any mixture of capitals; .hdr has its voxels in .img
 UNREADABLE = (  # errors of nibabel and its decompressors on files that are damaged or not scans
     nib.filebasedimages.ImageFileError,
@@ -38,15 +49,16 @@ class Scan:
     """One volume in its own voxels.
 
     Attributes:
-        data: Intensities, (i, j, k), in the order of the file.
+        data: Intensities, (i, j, k), in the order of the file; the background is 0 (`anofield.data.background`).
         affine: Voxel index → world, RAS+ mm, (4, 4).
-        header: Header of the source file, copied, never edited.
+        header: Geometry of the source: a NIfTI header with its shape, sform, qform, codes, voxel size and units, and
+            nothing else of the source, which could identify a person.
         path: Path of the file; a name for a scan from memory.
     """
 
     data: Volume
     affine: Affine
-    header: Any
+    header: Nifti
     path: Path
 
     @property
@@ -81,7 +93,10 @@ class Scan:
         return Scan(data, self.affine, self.header, self.path)
 
     def to_nibabel(self) -> Any:
-        """The scan as a nibabel image, with its header's sform, qform, codes and units."""
+        """The scan as a nibabel image with the geometry of its source: sform, qform, codes, voxel size and units.
+
+        Nothing else of the source's header is kept: no extensions, no names, no description, no intent.
+        """
         return _image_like(self, self.data)
 
 
@@ -108,16 +123,20 @@ def is_scan_name(path: PathLike) -> bool:
 def read_scan(path: PathLike, *, dtype: type[np.floating[Any]] = np.float32) -> Scan:
     """Read and check a scan.
 
+    The file is read to its end and its checksums are verified. A background of another value, NaN or infinity becomes 0
+    (`anofield.data.background`).
+
     Args:
         path: NIfTI-1, NIfTI-2 or MGH file, 3-D (a trailing axis of length one is dropped).
         dtype: Type of the data; the published recipes need `numpy.float64`, everything else takes float32.
 
     Raises:
-        ScanError: The file is missing, unreadable, truncated, not 3-D, holds NaN or infinity, is constant, or its
-            affine is singular.
+        ScanError: The file is missing, no scan, damaged, not 3-D, its orientation is unknown, it holds NaN or infinity
+            in the brain, is constant, or its affine is singular.
     """
     path = Path(path)
-    return _from_image(_open(path), path, dtype)
+    header, data = read_volume(path, dtype)
+    return _checked(Scan(data, header.affine, header.geometry, path))
 
 
 def as_scan(source: Source, *, path: PathLike | None = None, dtype: type[np.floating[Any]] = np.float32) -> Scan:
@@ -144,29 +163,16 @@ def as_scan(source: Source, *, path: PathLike | None = None, dtype: type[np.floa
         raise ScanError(what, remedy="give a path, a Scan, a nibabel image, or a pair (array, affine)")
     name, array = Path(path or IN_MEMORY), np.asarray(source[0])
     data, affine = _data(array, name, dtype, stored=array.dtype), _affine(source[1], name)
-    return _checked(Scan(data, affine, _new_header(data, affine), name))
+    return _checked(Scan(data, affine, new_geometry(affine, data.shape), name))
 
 
-@dataclass(frozen=True)
-class Geometry:
-    """Geometry of a scan by its header: shape, affine (voxel index → world, RAS+ mm), stored type, and the header."""
-
-    shape: tuple[int, ...]
-    affine: Affine
-    dtype: str
-    header: Any
-
-
-def read_geometry(path: PathLike) -> Geometry:
+def read_geometry(path: PathLike) -> Header:
     """Read the header of a scan, not its voxels.
 
     Raises:
-        ScanError: The file is missing or unreadable, or its affine is singular.
+        ScanError: The file is missing or no scan, or its header cannot be used.
     """
-    path = Path(path)
-    image = _open(path)
-    dtype = np.dtype(image.get_data_dtype()).name
-    return Geometry(tuple(image.shape), _affine(image.affine, path), dtype, image.header.copy())
+    return read_volume_header(Path(path))
 
 
 def as_labels(source: Source | Volume, like: Scan, what: str = "label map") -> Volume:
@@ -276,69 +282,60 @@ def format_spacing(spacing: Iterable[float]) -> str:
 
 
 def _image_like(scan: Scan, array: Volume, description: str | None = None) -> Any:
-    """A NIfTI image of an array on the voxels of `scan`; the description is the scan's own if none is given."""
-    two = isinstance(scan.header, nib.Nifti2Header)
-    header = (nib.Nifti2Header if two else nib.Nifti1Header).from_header(scan.header, check=False)
-    if not isinstance(scan.header, nib.Nifti1Header | nib.Nifti2Header):  # MGH has no units
-        header.set_xyzt_units("mm")
+    """A NIfTI image of an array on the voxels of a scan, with its geometry and nothing else of its header."""
+    header = geometry_of(scan.header, scan.affine, array.shape)
     header.set_data_dtype(array.dtype)
     if description is not None:
         header["descrip"] = description.encode()[:79]
-    header["cal_min"] = header["cal_max"] = 0
-    kind: Any = nib.Nifti2Image if two else nib.Nifti1Image
+    kind: Any = nib.Nifti2Image if isinstance(header, nib.Nifti2Header) else nib.Nifti1Image
     return kind(array, scan.affine, header)  # keeps sform and qform if one of them is the affine
 
 
-def _new_header(data: Volume, affine: Affine) -> Any:
-    """A NIfTI-1 header with the affine in sform and qform, in mm."""
-    header = nib.Nifti1Header()
-    header.set_data_dtype(data.dtype)
-    header.set_data_shape(data.shape)
-    header.set_sform(affine, ALIGNED)
-    header.set_qform(affine, ALIGNED)
-    header.set_xyzt_units("mm")
-    return header
+@dataclass(frozen=True)
+class _File:
+    """A scan file whose header was read; its voxels are read by `_image_data`."""
+
+    path: Path
+    header: Header
+
+    @property
+    def affine(self) -> Affine:
+        """Voxel index → world, RAS+ mm, (4, 4)."""
+        return self.header.affine
 
 
-def _open(path: Path) -> Any:
-    if not path.is_file():
-        raise ScanError("no such file", where=path, remedy="check the path")
-    try:
-        image: Any = nib.load(path)
-        if not isinstance(image, nib.spatialimages.SpatialImage):
-            raise ValueError(f"{type(image).__name__} is not a volume")
-        return image
-    except UNREADABLE as error:
-        raise ScanError(
-            f"cannot be read as NIfTI or MGH ({str(error).splitlines()[0] if str(error) else type(error).__name__})",
-            where=path,
-            remedy="check that it opens in a viewer; convert DICOM with dcm2niix; copy it again if it is truncated",
-        ) from error
+def _open(path: Path) -> _File:
+    return _File(path, read_volume_header(path))
 
 
 def _from_image(image: Any, path: Path, dtype: type[np.floating[Any]]) -> Scan:
-    """A checked scan from an opened image."""
-    return _checked(Scan(_image_data(image, path, dtype), _affine(image.affine, path), image.header.copy(), path))
+    """A checked scan from an image of nibabel."""
+    header = image.header
+    if isinstance(header, nib.Nifti1Header) and not (header["sform_code"] or header["qform_code"]):
+        raise unknown_orientation("sform and qform code are 0", path)
+    data, affine = _image_data(image, path, dtype), _affine(image.affine, path)
+    return _checked(Scan(data, affine, geometry_of(header, affine, data.shape), path))
 
 
 def _image_data(image: Any, path: Path, dtype: type[np.floating[Any]] = np.float32) -> Volume:
-    """Voxels (i, j, k) of an opened image."""
+    """Voxels (i, j, k) of an opened image; those that nibabel has not read yet are read from its file, and checked."""
+    if isinstance(image, _File):
+        return read_volume(image.path, dtype)[1]
+    file = image.get_filename()
+    if file and nib.is_proxy(image.dataobj) and isinstance(image, nib.Nifti1Pair | nib.freesurfer.mghformat.MGHImage):
+        header, data = read_volume(Path(file), dtype)
+        if header.shape == tuple(image.shape):
+            return data
     return _data(image.dataobj, path, dtype, stored=np.dtype(image.get_data_dtype()))
 
 
 def _data(voxels: Any, path: Path, dtype: type[np.floating[Any]], *, stored: np.dtype[Any]) -> Volume:
     """Voxels (i, j, k) of an array, or of nibabel's proxy of one, which is read from disk here."""
     shape = tuple(voxels.shape)
-    if len(shape) < 3 or any(n != 1 for n in shape[3:]) or 0 in shape:
-        raise ScanError(
-            f"has shape {shape}; expected a 3-D volume",
-            where=path,
-            remedy="extract one volume, for example with `nibabel.four_to_three` or `fslroi`",
-        )
-    if stored.kind == "c":
-        raise ScanError("holds complex numbers", where=path, remedy="save its magnitude as a separate scan")
+    check_volume(shape, path)
+    check_dtype(stored, path)
     try:
-        return np.asarray(voxels, dtype=dtype).reshape(shape[:3])
+        return to_float(np.asarray(voxels), dtype, path).reshape(shape[:3])
     except UNREADABLE as error:
         raise ScanError(
             f"its voxels cannot be read ({error})",
@@ -355,30 +352,12 @@ def _data(voxels: Any, path: Path, dtype: type[np.floating[Any]], *, stored: np.
 
 
 def _affine(given: Any, path: Path) -> Affine:
-    try:
-        affine = np.asarray(given, dtype=np.float64)
-    except (TypeError, ValueError):
-        what = f"its affine is of type {type(given).__name__}; expected numbers, (4, 4)"
-        raise ScanError(what, where=path, remedy="give the map from voxel indices to RAS+ mm") from None
-    if affine.shape != (4, 4):
-        what = f"its affine has shape {affine.shape}; expected (4, 4)"
-        raise ScanError(what, where=path, remedy="give the map from voxel indices to RAS+ mm")
-    if not np.isfinite(affine).all() or abs(np.linalg.det(affine[:3, :3])) < 1e-6:
-        raise ScanError(
-            "its affine is singular",
-            where=path,
-            why="voxels have no position in millimetres",
-            remedy="repair the header's sform or qform (convert again from the source)",
-        )
-    if not np.allclose(affine[3], (0, 0, 0, 1)):
-        what = f"the last row of its affine is {affine[3].tolist()}, not 0 0 0 1"
-        raise ScanError(what, where=path, remedy="give the map from voxel indices to RAS+ mm; is it transposed?")
-    return affine
+    return check_affine(given, path)
 
 
 def _checked(scan: Scan) -> Scan:
-    """The scan, if its voxels are finite and not all the same."""
-    data, path = scan.data, scan.path
+    """The scan with 0 as its background, if its voxels are finite and not all the same."""
+    data, path = with_zero_background(scan.data), scan.path
     low, high = float(data.min()), float(data.max())
     if not (np.isfinite(low) and np.isfinite(high)):
         bad = int(np.count_nonzero(~np.isfinite(data)))
@@ -395,7 +374,7 @@ def _checked(scan: Scan) -> Scan:
             why="there is nothing to see in it",
             remedy="check the conversion that wrote it",
         )
-    return scan
+    return scan if data is scan.data else scan.like(data)
 
 
 def _corners(affine: Affine, shape: tuple[int, ...]) -> Affine:

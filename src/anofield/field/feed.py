@@ -5,13 +5,13 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from pathlib import Path
 from typing import Literal
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from anofield._memory import free_memory as memory_of_the_machine
 from anofield._random import seed_of
 from anofield.data.store import Store
 from anofield.errors import MachineError
@@ -139,24 +139,4 @@ def free_memory(device: torch.device) -> float:
     """Bytes that a process may still allocate on a device; infinite where the system does not report it."""
     if device.type == "cuda":
         return float(torch.cuda.mem_get_info(device)[0])
-    limits = [_cgroup_left(), _meminfo_available()]
-    return min(limits)
-
-
-def _meminfo_available() -> float:
-    try:
-        lines = Path("/proc/meminfo").read_text().splitlines()
-    except OSError:
-        return float("inf")
-    return next((float(line.split()[1]) * 1024 for line in lines if line.startswith("MemAvailable")), float("inf"))
-
-
-def _cgroup_left() -> float:
-    """Bytes that the memory limit of a container or batch job leaves (cgroup v2)."""
-    folder = Path("/sys/fs/cgroup")
-    try:
-        limit = (folder / "memory.max").read_text().strip()
-        used = (folder / "memory.current").read_text().strip()
-    except OSError:
-        return float("inf")
-    return float("inf") if limit == "max" else float(limit) - float(used)
+    return memory_of_the_machine()

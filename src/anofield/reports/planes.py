@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import zlib
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -10,7 +9,9 @@ from typing import Any
 import nibabel as nib
 import numpy as np
 
+from anofield.data.background import with_zero_background
 from anofield.data.lattice import surroundings
+from anofield.data.volume import read_volume
 from anofield.detect.findings import components
 from anofield.errors import ScanError
 from anofield.reports.folder import ReportCase
@@ -103,20 +104,17 @@ class CaseView:
     notes: list[str] = field(default_factory=list)
 
 
-def read_world(path: Path) -> World:
-    """Read an image and turn its voxel axes to RAS order.
+def read_world(path: Path, *, scan: bool = False) -> World:
+    """Read an image and turn its voxel axes to RAS order; a scan gets 0 as its background.
 
     Raises:
         ScanError: The file is missing, unreadable or not 3-D.
     """
-    if not path.is_file():
-        raise ScanError("no such file", where=path, remedy="check the path")
-    try:
-        image: Any = nib.as_closest_canonical(nib.load(path))
-        data = np.asarray(image.dataobj, dtype=np.float32)
-        return World(np.nan_to_num(data.reshape(data.shape[:3])), np.asarray(image.affine, dtype=np.float64))
-    except (nib.filebasedimages.ImageFileError, OSError, EOFError, ValueError, zlib.error) as error:
-        raise ScanError(f"cannot be read ({error})", where=path, remedy="write it again") from error
+    header, data = read_volume(path, np.float32)
+    turn = nib.io_orientation(header.affine)
+    affine = header.affine @ nib.orientations.inv_ornt_aff(turn, data.shape)
+    turned_data = nib.apply_orientation(with_zero_background(data) if scan else data, turn)
+    return World(np.nan_to_num(turned_data), affine)
 
 
 def cut(data: Volume, view: str, index: int) -> Volume:
@@ -219,7 +217,7 @@ def _readable(name: str, path: Path, view: CaseView) -> World | None:
         view.notes.append(missing[name])
         return None
     try:
-        return read_world(path)
+        return read_world(path, scan=name == "scan")
     except ScanError as error:
         view.notes.append(str(error))
         return None
