@@ -15,7 +15,10 @@ import torch
 
 from anofield.errors import ExperimentError, MachineError, UsageError
 from anofield.field import experiment as module
-from anofield.field.experiment import LATEST, PARTS, PREVIOUS, Checkpoint, Experiment
+from anofield.field import tensor_file
+from anofield.field.experiment import Checkpoint, Experiment
+from anofield.field.manifest import MANIFEST_FILE
+from anofield.field.parts import LATEST, PARTS, PREVIOUS
 from anofield.field.logs import Logs
 from anofield.field.specs import ConstantRate, CosineRate, Specs, StepRate, WarmupRate
 from helpers import PUBLISHED, make_checkpoint, tiny_specs
@@ -134,7 +137,7 @@ def test_schedules_have_the_documented_rates(schedule: Any, expected: dict[int, 
 
 @pytest.fixture
 def experiment(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Experiment:
-    monkeypatch.setattr(module.os, "fsync", lambda number: None)  # the kernel does not die in these tests
+    monkeypatch.setattr(tensor_file.os, "fsync", lambda number: None)  # the kernel does not die in these tests
     return Experiment.create(tmp_path / "experiment", tiny_specs())
 
 
@@ -158,7 +161,7 @@ class Killed(BaseException):
 def killed_at(count: int, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """Die at the `count`-th file write (leaving half a file) or rename."""
     left = [count]
-    write, replace = module._write, Path.replace
+    write, replace = tensor_file.write_partial, Path.replace
 
     def tick() -> bool:
         left[0] -= 1
@@ -178,7 +181,8 @@ def killed_at(count: int, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
         return replace(self, target)
 
     with monkeypatch.context() as patch:
-        patch.setattr(module, "_write", dying_write)
+        for writer in (module, tensor_file):
+            patch.setattr(writer, "write_partial", dying_write)
         patch.setattr(Path, "replace", dying_replace)
         try:
             yield
@@ -187,7 +191,7 @@ def killed_at(count: int, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     raise AssertionError(f"a save has fewer than {count + 1} writes and renames")
 
 
-SAVE_EVENTS = 2 + 3 + 3 + 3  # logs written and renamed; parts written, moved to `previous`, renamed
+SAVE_EVENTS = 2 + 3 + 1 + 3 + 3  # logs written and renamed; parts written; manifest; parts to `previous`, and renamed
 
 
 class TestCheckpoints:
@@ -326,7 +330,7 @@ class TestCheckpoints:
             raise RuntimeError("PytorchStreamWriter failed writing file: no space")
 
         with monkeypatch.context() as patch:
-            patch.setattr(module.torch, "save", full)
+            patch.setattr(tensor_file.torch, "save", full)
             with pytest.raises(MachineError, match="no space"):
                 experiment.save(make_checkpoint(2), [LATEST])
         assert_whole(experiment.load(), {(1, 0)})
@@ -334,6 +338,7 @@ class TestCheckpoints:
 
     def test_published_files_without_case_ids_are_read(self, experiment: Experiment) -> None:
         experiment.save(make_checkpoint(4), ["4"])
+        (experiment.path / MANIFEST_FILE).unlink()
         codes = torch.full((2, 3), 401.0)
         for table in (codes, {"weight": codes}):
             torch.save({"epoch": 4, "latent_codes": table}, experiment.file("LatentCodes", "4"))
@@ -345,7 +350,7 @@ class TestCheckpoints:
         experiment.save(make_checkpoint(1), [LATEST])
         before = experiment.model_hash()
         assert before
-        with killed_at(9, monkeypatch):
+        with killed_at(10, monkeypatch):
             experiment.save(make_checkpoint(2), [LATEST])
         assert_whole(experiment.load(), {(1, 0)})
         assert experiment.model_hash() == before

@@ -81,7 +81,7 @@ class Baseline(ABC):
         """Load a state that `state` returned.
 
         Raises:
-            KeyError, RuntimeError: The state belongs to another baseline.
+            KeyError, RuntimeError, TypeError, ValueError: The state belongs to another baseline.
         """
 
     @abstractmethod

@@ -114,6 +114,11 @@ class Store:
         return self.info.subjects
 
     @property
+    def contents(self) -> list[str]:
+        """Content hash of the scan of each case; an empty text where it is not known."""
+        return [""] * len(self)
+
+    @property
     def recipe(self) -> Recipe:
         """How the cases were prepared."""
         return self.info.recipe

@@ -77,6 +77,17 @@ class Method(Protocol):
         """Ids of the training cases."""
 
     @property
+    def training_contents(self) -> Sequence[str]:
+        """Content hash of the scan of each training case, hexadecimal, an empty text where it is not known.
+
+        The whole sequence is empty for methods that were trained before these hashes were kept.
+        """
+
+    @property
+    def epoch(self) -> int | None:
+        """Epoch of the training in use; None for a method without epochs."""
+
+    @property
     def scores(self) -> Sequence[str]:
         """Names of all scores that the method can compute."""
 

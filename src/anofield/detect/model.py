@@ -27,8 +27,8 @@ from anofield.detect.run import Run, detect_cases
 from anofield.detect.scores import score_names
 from anofield.errors import UsageError, for_python
 from anofield.field.device import Precision
-from anofield.field.experiment import LATEST
 from anofield.field.model import TrainedField, open_field
+from anofield.field.parts import LATEST
 from anofield.typing import PathLike
 
 
@@ -81,6 +81,16 @@ class Model:
     def training_ids(self) -> Sequence[str]:
         """Ids of the training cases."""
         return self.trained.codes.ids
+
+    @property
+    def training_contents(self) -> Sequence[str]:
+        """Content hash of the scan of each training case; empty where the checkpoint does not hold them."""
+        return self.trained.codes.contents
+
+    @property
+    def epoch(self) -> int | None:
+        """Epoch in use."""
+        return self.trained.epoch
 
     @property
     def scores(self) -> Sequence[str]:

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from anofield.errors import ExperimentError
+from anofield.field.tensor_file import is_plain
 from anofield.typing import PathLike
 
 PARALLEL = "module."  # torch.nn.DataParallel puts it before every name
@@ -53,7 +54,7 @@ def plain_codes(found: Any, where: PathLike) -> Tensor:
     """
     if isinstance(found, Mapping):
         found = next((value for name, value in found.items() if name.removeprefix(PARALLEL) == "weight"), None)
-    if isinstance(found, list) and found and all(isinstance(code, Tensor) for code in found):
+    if isinstance(found, list) and found and all(is_plain(code) for code in found):
         found = torch.cat([code.reshape(1, -1) for code in found])
     if isinstance(found, Tensor) and found.ndim == 3 and found.shape[1] == 1:
         found = found[:, 0]
@@ -68,7 +69,11 @@ def plain_codes(found: Any, where: PathLike) -> Tensor:
 
 
 def plain_logs(logs: Mapping[str, Any]) -> dict[str, Any]:
-    """Content of `Logs.pth` with numbers where the published code kept tensors of one number."""
+    """Content of `Logs.pth` with numbers where the published code kept tensors of one number.
+
+    Raises:
+        TypeError, ValueError: They are no numbers.
+    """
     return {**logs} | {"latent_magnitude": [float(value) for value in logs.get("latent_magnitude", [])]}
 
 
@@ -79,16 +84,22 @@ def load_optimizer(optimizer: torch.optim.Optimizer, state: AdamState, where: Pa
     of computing (`foreach`, `fused`, `capturable`).
 
     Raises:
-        ExperimentError: There is no state, or it belongs to other parameters.
+        ExperimentError: There is no state, it belongs to other parameters, or its numbers are not finite.
     """
+    if not _is_state(state):
+        raise _misfit(where, "it is not the state of an optimiser")
     groups = state.get("param_groups", [])
     if [len(group["params"]) for group in groups] != [len(group["params"]) for group in optimizer.param_groups]:
         raise _misfit(where, "it has another number of parameters" if groups else "there is no optimiser state")
     own = [parameter for group in optimizer.param_groups for parameter in group["params"]]
     keys = [key for group in groups for key in group["params"]]
     for number, (parameter, key) in enumerate(zip(own, keys, strict=True)):
-        if odd := _other_shape(state.get("state", {}).get(key, {}), parameter):
+        entry = state.get("state", {}).get(key, {})
+        if odd := _other_shape(entry, parameter):
             raise _misfit(where, f"parameter {number} has shape {tuple(parameter.shape)}, its state {odd}")
+        for name, value in entry.items():
+            if not torch.isfinite(torch.as_tensor(value)).all():
+                raise _misfit(where, f"{name} of parameter {number} has values that are not finite")
     merged = [
         saved | {name: fresh[name] for name in IMPLEMENTATION if name in fresh}
         for saved, fresh in zip(groups, optimizer.param_groups, strict=True)
@@ -96,9 +107,24 @@ def load_optimizer(optimizer: torch.optim.Optimizer, state: AdamState, where: Pa
     optimizer.load_state_dict({"state": state.get("state", {}), "param_groups": merged})
 
 
+def _is_state(state: Any) -> bool:
+    """Whether a value has the structure of a saved Adam state; {} counts, and means that none was saved."""
+    if not isinstance(state, Mapping):
+        return False
+    groups, entries = state.get("param_groups", []), state.get("state", {})
+    if not isinstance(groups, list) or not isinstance(entries, Mapping):
+        return False
+    values = [value for entry in entries.values() if isinstance(entry, Mapping) for value in entry.values()]
+    return (
+        all(isinstance(group, Mapping) and isinstance(group.get("params"), list) for group in groups)
+        and all(isinstance(entry, Mapping) for entry in entries.values())
+        and all(is_plain(value) or isinstance(value, int | float) for value in values)
+    )
+
+
 def _other_shape(entry: Mapping[str, Any], parameter: Tensor) -> tuple[int, ...] | None:
     """Shape of a moment that differs from the parameter's; None if all agree."""
-    moments: Iterable[Any] = (value for name, value in entry.items() if name != "step")
+    moments: Iterable[Tensor] = (torch.as_tensor(value) for name, value in entry.items() if name != "step")
     return next((tuple(value.shape) for value in moments if value.shape != parameter.shape), None)
 
 

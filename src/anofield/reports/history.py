@@ -143,10 +143,10 @@ def _logged_epoch(logs: Logs, index: int, steps: int, points: int) -> Epoch:
 
 
 def _metrics(path: Path) -> list[Epoch]:
-    """Epochs of `metrics.jsonl`; an unfinished line of a running training is left out."""
+    """Epochs of `metrics.jsonl`; a damaged line, and the unfinished one of a running training, are left out."""
     try:
-        lines = path.read_text(encoding="utf-8").splitlines()
-    except (OSError, UnicodeDecodeError):
+        lines = path.read_text(encoding="utf-8", errors="replace").splitlines()
+    except OSError:
         return []
     found = (_line(line) for line in lines)
     return [line for line in found if line is not None]
@@ -156,7 +156,7 @@ def _line(text: str) -> Epoch | None:
     """An epoch of `metrics.jsonl`; None for a line that is not one."""
     try:
         line = json.loads(text)
-    except ValueError:
+    except (ValueError, RecursionError):
         return None
     epoch = finite(line.get("epoch")) if isinstance(line, dict) else None
     if epoch is None:
