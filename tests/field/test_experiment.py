@@ -17,9 +17,9 @@ from anofield.errors import ExperimentError, MachineError, UsageError
 from anofield.field import experiment as module
 from anofield.field import tensor_file
 from anofield.field.experiment import Checkpoint, Experiment
+from anofield.field.logs import Logs
 from anofield.field.manifest import MANIFEST_FILE
 from anofield.field.parts import LATEST, PARTS, PREVIOUS
-from anofield.field.logs import Logs
 from anofield.field.specs import ConstantRate, CosineRate, Specs, StepRate, WarmupRate
 from helpers import PUBLISHED, make_checkpoint, tiny_specs
 

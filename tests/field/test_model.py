@@ -14,8 +14,8 @@ import torch
 from anofield.errors import ExperimentError, MachineError, UsageError
 from anofield.field.codes import CodePrior
 from anofield.field.experiment import Experiment
-from anofield.field.parts import LATEST, PARTS
 from anofield.field.model import open_field
+from anofield.field.parts import LATEST, PARTS
 from anofield.field.train import TrainOptions, train
 from helpers import make_store, tiny_specs
 

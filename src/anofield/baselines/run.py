@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from pydantic import ValidationError
+from pydantic import Field, ValidationError
 
 from anofield._files import PARTIAL, explain, file_hash, read_json, sealed, write_json, writing
 from anofield._progress import say
@@ -47,7 +47,7 @@ class BaselineInfo(Record):
     """Recipe that scans are prepared with."""
     cases: list[str]
     """Ids of the training cases."""
-    contents: list[str] = []
+    contents: list[str] = Field(default_factory=list)
     """Content hash of the scan of each training case; empty in files of older versions."""
     state: str | None = None
     """SHA-256 of `state.pth`; None in files of older versions."""

@@ -51,7 +51,7 @@ class Logs:
             Number of epochs without an entry.
         """
         per_epoch = [self.timing, self.latent_magnitude]
-        lost = self.epoch - min(len(series) for series in [*per_epoch, self.learning_rate])
+        lost = self.epoch - min(len(self.learning_rate), *(len(series) for series in per_epoch))
         per_epoch += [self.param_magnitude.setdefault(name, []) for name in parameters]
         for series, length in [(self.loss, steps), *((series, self.epoch) for series in per_epoch)]:
             series += [math.nan] * (length - len(series))

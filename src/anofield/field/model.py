@@ -84,8 +84,8 @@ def open_field(
         recipe: Name or file of a recipe to prepare scans with instead of the experiment's own, see `recipe_in_place`.
 
     Raises:
-        ExperimentError: There is no experiment, checkpoint or recipe; its files are damaged or belong to another network;
-            or specs or recipe are not those of the training.
+        ExperimentError: There is no experiment, checkpoint or recipe; its files are damaged or belong to another
+            network; or specs or recipe are not those of the training.
         UsageError: The recipe given does not fit the field.
         MachineError: The device is not available.
     """

@@ -124,14 +124,17 @@ def check_as_trained(path: Path, specs: Specs, recipe: Recipe) -> None:
     last = next(reversed(read_provenance(path)), None)
     if last is None:
         return
-    pairs = [("specs.json", last.specs, specs.dump(), DEFINING)]
-    pairs += [("recipe.json", last.recipe, recipe.model_dump(mode="json"), tuple(last.recipe))] if last.recipe else []
-    for file, then, now, keys in pairs:
-        differing = [key for key in keys if key in then and key in now and _defined(then[key]) != _defined(now[key])]
+    now = {"specs.json": specs.dump(), "recipe.json": recipe.model_dump(mode="json")}
+    then = {
+        "specs.json": {key: last.specs[key] for key in DEFINING if key in last.specs},
+        "recipe.json": last.recipe or {},
+    }
+    for file, values in then.items():
+        differing = [key for key in values if key in now[file] and _defined(now[file][key]) != _defined(values[key])]
         if differing:
             key = differing[0]
             raise ExperimentError(
-                f"{key} is {_shown(now[key])}, the field was trained with {_shown(then[key])}",
+                f"{key} is {_shown(now[file][key])}, the field was trained with {_shown(values[key])}",
                 where=path / file,
                 why="the weights fit another value as well, and the results would be wrong",
                 remedy=f"put back the {file} of the training ({PROVENANCE_FILE} has its values)",

@@ -24,7 +24,7 @@ from anofield._words import counted
 from anofield.data.recipe import Recipe, check_recipe, write_recipe
 from anofield.data.store import Store
 from anofield.errors import Interrupted, UsageError
-from anofield.field.device import Precision, pick_device
+from anofield.field.device import Precision, enough_memory, pick_device
 from anofield.field.experiment import LOGS_FILE, Checkpoint, Experiment
 from anofield.field.feed import Cache, Feed, open_feed
 from anofield.field.journal import Journal
@@ -179,7 +179,8 @@ def _epochs(run: Run, feed: Feed, experiment: Experiment, stop: StopRequest, jou
         while run.epoch < specs.num_epochs:
             began, epoch = time.monotonic(), run.epoch + 1
             rates = _set_rates(run, epoch)
-            losses = torch.stack(list(_epoch_steps(run, feed, epoch, stop)))
+            with enough_memory("lower SamplesPerScene, ScenesPerBatch or dims"):
+                losses = torch.stack(list(_epoch_steps(run, feed, epoch, stop)))
             ranks.sum_([losses])
             run.logs.loss += _finite(losses.tolist(), epoch, experiment)
             if run.step:
