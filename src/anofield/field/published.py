@@ -6,7 +6,7 @@ Source: files of Naval Marimont & Tarroni 2021 and of DeepSDF (Park et al. 2019)
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from typing import Any, TypedDict
+from typing import Any, TypedDict, cast
 
 import torch
 from torch import Tensor
@@ -77,6 +77,17 @@ def plain_logs(logs: Mapping[str, Any]) -> dict[str, Any]:
     return {**logs} | {"latent_magnitude": [float(value) for value in logs.get("latent_magnitude", [])]}
 
 
+def plain_optimizer(found: Any, where: PathLike) -> AdamState:
+    """What a file holds as the state of Adam, if it has the structure of one; {} means that none was saved.
+
+    Raises:
+        ExperimentError: It has another structure.
+    """
+    if not isinstance(found, Mapping) or not _is_state(found.get("param_groups", []), found.get("state", {})):
+        raise _misfit(where, "it is not the state of an optimiser")
+    return cast(AdamState, found)
+
+
 def load_optimizer(optimizer: torch.optim.Optimizer, state: AdamState, where: PathLike) -> None:
     """Load a saved state into a fresh Adam, whatever version of torch wrote it.
 
@@ -84,10 +95,8 @@ def load_optimizer(optimizer: torch.optim.Optimizer, state: AdamState, where: Pa
     of computing (`foreach`, `fused`, `capturable`).
 
     Raises:
-        ExperimentError: There is no state, it belongs to other parameters, or its numbers are not finite.
+        ExperimentError: There is no state, it belongs to other parameters, or one of its numbers is not finite.
     """
-    if not _is_state(state):
-        raise _misfit(where, "it is not the state of an optimiser")
     groups = state.get("param_groups", [])
     if [len(group["params"]) for group in groups] != [len(group["params"]) for group in optimizer.param_groups]:
         raise _misfit(where, "it has another number of parameters" if groups else "there is no optimiser state")
@@ -99,7 +108,7 @@ def load_optimizer(optimizer: torch.optim.Optimizer, state: AdamState, where: Pa
             raise _misfit(where, f"parameter {number} has shape {tuple(parameter.shape)}, its state {odd}")
         for name, value in entry.items():
             if not torch.isfinite(torch.as_tensor(value)).all():
-                raise _misfit(where, f"{name} of parameter {number} has values that are not finite")
+                raise _misfit(where, f"the {name} of parameter {number} has values that are not finite")
     merged = [
         saved | {name: fresh[name] for name in IMPLEMENTATION if name in fresh}
         for saved, fresh in zip(groups, optimizer.param_groups, strict=True)
@@ -107,19 +116,20 @@ def load_optimizer(optimizer: torch.optim.Optimizer, state: AdamState, where: Pa
     optimizer.load_state_dict({"state": state.get("state", {}), "param_groups": merged})
 
 
-def _is_state(state: Any) -> bool:
-    """Whether a value has the structure of a saved Adam state; {} counts, and means that none was saved."""
-    if not isinstance(state, Mapping):
-        return False
-    groups, entries = state.get("param_groups", []), state.get("state", {})
+def _is_state(groups: object, entries: object) -> bool:
+    """Whether values have the structure of Adam's groups of parameter numbers and of its entry for each number."""
     if not isinstance(groups, list) or not isinstance(entries, Mapping):
         return False
-    values = [value for entry in entries.values() if isinstance(entry, Mapping) for value in entry.values()]
-    return (
-        all(isinstance(group, Mapping) and isinstance(group.get("params"), list) for group in groups)
-        and all(isinstance(entry, Mapping) for entry in entries.values())
-        and all(is_plain(value) or isinstance(value, int | float) for value in values)
-    )
+    if not all(isinstance(group, Mapping) and _are_numbers(group.get("params")) for group in groups):
+        return False
+    if not all(isinstance(entry, Mapping) for entry in entries.values()):
+        return False
+    values = (value for entry in entries.values() for value in entry.values())
+    return all(is_plain(value) or isinstance(value, int | float) for value in values)
+
+
+def _are_numbers(found: object) -> bool:
+    return isinstance(found, list) and bool(found) and all(isinstance(number, int) for number in found)
 
 
 def _other_shape(entry: Mapping[str, Any], parameter: Tensor) -> tuple[int, ...] | None:

@@ -241,6 +241,8 @@ def _explain(item: Any) -> str:
         known = [info.alias or name for name, info in owner.model_fields.items()]
         near = difflib.get_close_matches(str(item["loc"][-1])[:LONGEST_KEY], known, n=1, cutoff=0.0)
         return f"unknown key {place!r} (nearest known: {near[0]!r})"
+    if item["type"] == "missing":
+        return f"it lacks {place!r}"
     return f"{place!r}: {item['msg'][0].lower()}{item['msg'][1:]}, got {reprlib.repr(item['input'])}"
 
 

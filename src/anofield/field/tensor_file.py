@@ -24,6 +24,7 @@ from anofield._files import replacing
 from anofield.errors import ExperimentError
 
 ZIP_START = b"PK\x03\x04"  # torch, too, takes every other file for one of the older kind
+REMEDY = "restore it from a backup, or train again"
 PART = 1 << 20  # bytes that are checked at a time
 UNREADABLE = (  # whatever torch's and Python's readers raise on damaged bytes
     OSError, EOFError, MemoryError, RuntimeError, ValueError, LookupError, TypeError, AttributeError, AssertionError,
@@ -86,6 +87,8 @@ def read_tensors(path: Path, keys: tuple[str, ...] = ()) -> TensorFile:
         data = path.read_bytes()
         _check_records(data)
         content = torch.load(io.BytesIO(data), map_location="cpu", weights_only=True)
+    except FileNotFoundError as error:
+        raise ExperimentError("no such file", where=path, remedy=REMEDY) from error
     except UNREADABLE as error:
         raise _damaged(path, _reason(error)) from error
     if not isinstance(content, dict) or not set(keys) <= content.keys():
@@ -164,10 +167,6 @@ def _reason(error: BaseException) -> str:
 
 
 def _damaged(path: Path, reason: str) -> ExperimentError:
-    missing = not path.exists()
     return ExperimentError(
-        "no such file" if missing else f"cannot be read ({reason})",
-        where=path,
-        why="" if missing else "it is damaged, or it was not written by torch",
-        remedy="restore it from a backup, or train again",
+        f"cannot be read ({reason})", where=path, why="it is damaged, or it was not written by torch", remedy=REMEDY
     )

@@ -33,7 +33,7 @@ from anofield.field.model import codes_of, load_weights
 from anofield.field.parts import LATEST
 from anofield.field.points import PointOptions
 from anofield.field.provenance import add_provenance, check_unchanged, describe_start
-from anofield.field.published import AdamState, load_optimizer
+from anofield.field.published import AdamState, load_optimizer, plain_optimizer
 from anofield.field.ranks import joined_ranks, plan_epoch
 from anofield.field.specs import DECODER
 from anofield.field.step import Run, start_run, train_step
@@ -133,7 +133,10 @@ def restore(run: Run, checkpoint: Checkpoint, path: PathLike = "") -> None:
     codes = codes_of(checkpoint, run.case_ids, run.specs.code_length, path)
     with torch.no_grad():
         run.codes.weight.copy_(codes[own])
-    load_optimizer(run.optimizer, _map_codes_state(checkpoint.optimizer, lambda rows: rows[own].clone()), path)
+    state = plain_optimizer(checkpoint.optimizer, path)
+    count = len(run.case_ids)
+    own_state = _map_codes_state(state, lambda rows: rows[own].clone() if len(rows) == count else rows)
+    load_optimizer(run.optimizer, own_state, path)
     run.logs, run.epoch, run.step = checkpoint.logs, checkpoint.epoch, checkpoint.step
     run.logs.cut(run.epoch, run.steps_per_epoch, run.step)
     names = [name for name, _ in run.field.named_parameters()]
