@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import math
 import pickle
 import shutil
 import tracemalloc
@@ -100,6 +99,7 @@ class TestSpecs:
             {"SamplesPerScene": 10**12},
             {"Seed": 2**64},
             {"LearningRateSchedule": [{"Type": "Constant", "Value": float("inf")}] * 2},
+            {"LearningRateSchedule": [{"Type": "Constant", "Value": 1e300}] * 2},
             *({"NetworkSpecs": {"dims": dims, "dim_out": 4}} for dims in (
                 [10**9] * 3, [10**30], [30_000] * 3, [0], [-512], [512.5], ["wide"], [[512]], [8] * 100_000)),
             {"NetworkSpecs": {"dims": [512], "dim_out": 10**9}},
@@ -192,7 +192,7 @@ class TestSpecs:
         (WarmupRate(initial=0.0, final=1.0, length=4), {1: 0.25, 2: 0.5, 4: 1.0, 50: 1.0}),
         (ConstantRate(value=0.3), {1: 0.3, 1000: 0.3}),
         (CosineRate(initial=3.0, final=1.0, length=4), {1: 3.0, 3: 2.0, 5: 1.0, 99: 1.0}),
-        (StepRate(initial=1.0, interval=1, factor=10.0), {2: 100.0, 2000: math.inf}),
+        (StepRate(initial=1.0, interval=1, factor=10.0), {2: 100.0, 2000: 1e30}),
     ],
 )
 def test_schedules_have_the_documented_rates(schedule: Any, expected: dict[int, float]) -> None:

@@ -8,6 +8,7 @@ import shutil
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from itertools import zip_longest
 from pathlib import Path
 from typing import Any
 
@@ -261,8 +262,8 @@ def _is_trained(folder: Path, wanted: Mapping[str, Any]) -> bool:
         raise UsageError("the folder holds no baseline", where=folder, remedy="choose another -o")
     info = _read_info(folder)
     found = {key: getattr(info, key) for key in wanted}
-    if not info.contents:
-        found["contents"] = wanted["contents"]  # a file of an older version
+    if info.cases == wanted["cases"]:
+        found["contents"] = _where_known(info.contents, wanted["contents"])
     differing = [key for key, value in wanted.items() if found[key] != value]
     if differing:
         raise UsageError(
@@ -271,6 +272,11 @@ def _is_trained(folder: Path, wanted: Mapping[str, Any]) -> bool:
             remedy="choose another -o, or --force to replace it",
         )
     return True
+
+
+def _where_known(found: Sequence[str], wanted: Sequence[str]) -> list[str]:
+    """The contents found; where one side does not know one, as files of older versions do not, it is taken as equal."""
+    return [one if one and other else other for one, other in zip_longest(found, wanted, fillvalue="")]
 
 
 def _read_info(folder: Path) -> BaselineInfo:

@@ -8,7 +8,6 @@ from __future__ import annotations
 import difflib
 import itertools
 import json
-import math
 import reprlib
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -33,6 +32,7 @@ DECODER = "decoder"  # NetworkArch of the published network, `field.Decoder`
 MAX_PARAMETERS = 100_000_000  # 40 times the published network; training needs 16 bytes for each
 SIZE_LIMIT = 1_000_000  # bytes of a specs.json; a large one has 3000
 ERRORS_SHOWN, LONGEST_KEY = 5, 60
+LARGEST_RATE = 1e30  # float32 holds it; training diverges long before
 Count = Annotated[int, Field(ge=1, le=1_000_000_000)]
 
 
@@ -46,24 +46,24 @@ class StepRate(_Strict):
     """lr = Initial · Factor^⌊epoch/Interval⌋."""
 
     type: Literal["Step"] = "Step"
-    initial: float = Field(gt=0)
+    initial: float = Field(gt=0, le=LARGEST_RATE)
     interval: Count
     factor: float = Field(gt=0)
 
     def rate(self, epoch: int) -> float:
         """Learning rate of an epoch, counted from 1."""
         try:
-            return float(self.initial * self.factor ** (epoch // self.interval))
+            return min(float(self.initial * self.factor ** (epoch // self.interval)), LARGEST_RATE)
         except OverflowError:
-            return math.inf
+            return LARGEST_RATE
 
 
 class WarmupRate(_Strict):
     """Linear from Initial to Final over Length epochs, then Final."""
 
     type: Literal["Warmup"] = "Warmup"
-    initial: float = Field(ge=0)
-    final: float = Field(gt=0)
+    initial: float = Field(ge=0, le=LARGEST_RATE)
+    final: float = Field(gt=0, le=LARGEST_RATE)
     length: Count
 
     def rate(self, epoch: int) -> float:
@@ -75,7 +75,7 @@ class ConstantRate(_Strict):
     """lr = Value."""
 
     type: Literal["Constant"] = "Constant"
-    value: float = Field(gt=0)
+    value: float = Field(gt=0, le=LARGEST_RATE)
 
     def rate(self, epoch: int) -> float:
         """Learning rate of an epoch, counted from 1."""
@@ -86,8 +86,8 @@ class CosineRate(_Strict):
     """Half a cosine from Initial to Final over Length epochs (an addition of this project)."""
 
     type: Literal["Cosine"] = "Cosine"
-    initial: float = Field(gt=0)
-    final: float = Field(ge=0)
+    initial: float = Field(gt=0, le=LARGEST_RATE)
+    final: float = Field(ge=0, le=LARGEST_RATE)
     length: Count
 
     def rate(self, epoch: int) -> float:
