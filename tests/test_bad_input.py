@@ -276,7 +276,7 @@ def test_debug_shows_the_traceback(anofield: Run, tmp_path: Path) -> None:
     assert ended.code == 4 and "Traceback" in ended.err and "Remedy: " in ended.err
 
 
-ABSURD = {
+ABSURD: dict[str, dict[str, Any]] = {
     "wide": {"NetworkSpecs": {"dims": [10**9] * 3, "dim_out": 4}},
     "negative": {"NetworkSpecs": {"dims": [-5], "dim_out": 4}},
     "text": {"CodeLength": "wide"},
