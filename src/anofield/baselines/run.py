@@ -184,13 +184,13 @@ def train_baseline(
         MachineError: MONAI is not installed, there is no such device, or the folder cannot be written.
     """
     folder, where = Path(folder), pick_device(device)
-    cases = store.require_cases()
+    cases, contents = store.require_cases(), store.contents
     wanted: dict[str, Any] = {
         "name": name,
         "settings": settings.model_dump(mode="json"),
         "recipe": store.recipe.model_dump(mode="json"),
         "cases": [store.ids[index] for index in cases],
-        "contents": [store.contents[index] for index in cases],
+        "contents": [contents[index] for index in cases],
     }
     if not force and _is_trained(folder, wanted):
         say(f"{name}: already trained in {folder}")

@@ -105,7 +105,8 @@ def train(
             stack.enter_context(exclusive(experiment.path, "training"))
         cases = store.require_cases(max(2, ranks.size))
         run = start_run(experiment.specs, [store.ids[i] for i in cases], where, ranks)
-        run.case_contents = [store.contents[i] for i in cases]
+        contents = store.contents
+        run.case_contents = [contents[i] for i in cases]
         run.set_precision(options.precision, compiled=_is_compiled(options, run))
         if resume is not None:
             restore(run, experiment.load(resume), experiment.path)
