@@ -21,7 +21,7 @@ from anofield.typing import PathLike
 
 NEW, OLD, REMOVED = "new", "old", "removed"  # in the hidden folder: the store in the making, the one that it replaces
 MARK = b'"anofield":'  # key of the version, in the attributes of every store
-PART = rf"({'|'.join(ARRAYS)})(/zarr\.json|/c(/\d+)*(/{re.escape(PARTIAL)}[\w-]+)?)?"
+PART = rf"({'|'.join(ARRAYS)})(/zarr\.json|/c(/\d+)*(/{re.escape(PARTIAL)}[^/]+)?)?"
 OURS = re.compile(rf"zarr\.json|{PART}")  # relative paths of the files and folders of a store
 
 

@@ -108,10 +108,7 @@ class CaseArray:
             ValueError: The chunk is damaged.
             OSError: The file cannot be read.
         """
-        size, limit = path.stat().st_size, self.nbytes + self.nbytes // 128 + SLACK
-        if not path.is_file() or size > limit:
-            raise ValueError(f"it holds {size} bytes, more than the {limit} of the largest chunk")
-        return self.decode(path.read_bytes())
+        return self.decode(_read_file(path, self.nbytes + self.nbytes // 128 + SLACK))
 
     @property
     def _stored(self) -> np.dtype[Any]:
@@ -126,15 +123,23 @@ def read_metadata(path: Path) -> Json:
         ValueError: It is too large, is not JSON, or is no dictionary.
         OSError: The file cannot be read.
     """
-    if (size := path.stat().st_size) > MAX_METADATA or not path.is_file():
-        raise ValueError(f"{METADATA} of {size} bytes")
     try:
-        content = json.loads(path.read_bytes())
+        content = json.loads(_read_file(path, MAX_METADATA))
     except RecursionError:
         raise ValueError(f"{METADATA} is nested too deeply") from None
     if not isinstance(content, dict):
         raise ValueError(f"{METADATA} holds no dictionary")
     return content
+
+
+def _read_file(path: Path, limit: int) -> bytes:
+    """The content of a file, if it is a file and not too large."""
+    size = path.stat().st_size
+    if not path.is_file():
+        raise ValueError("it is no file")
+    if size > limit:
+        raise ValueError(f"it has {size} bytes; the largest possible has {limit}")
+    return path.read_bytes()
 
 
 def _checksum(body: bytes) -> bytes:

@@ -144,11 +144,7 @@ class Store:
 
     @property
     def done(self) -> list[int]:
-        """Indices of the cases that are complete.
-
-        Raises:
-            CohortError: The mark of a case is damaged.
-        """
+        """Indices of the cases that are complete; a damaged mark of a case raises a `CohortError`."""
         return [index for index in range(len(self)) if self._is_complete(index)]
 
     def summary(self) -> Json:
@@ -257,7 +253,10 @@ class Store:
             return self._arrays[name].read(path)
         except FileNotFoundError:
             raise ExperimentError(f"lacks {case}", where=self.path, remedy=RESUME) from None
-        except (OSError, ValueError, RuntimeError) as error:  # zstd raises a RuntimeError
+        except OSError as error:
+            what = f"{case} cannot be read ({error.strerror or error})"
+            raise CohortError(what, where=path, remedy="check the permissions and the disk") from error
+        except (ValueError, RuntimeError) as error:  # zstd raises a RuntimeError
             raise CohortError(f"{case} is damaged ({error})", where=path, remedy=REPAIR) from error
 
     def _is_complete(self, index: int) -> bool:
