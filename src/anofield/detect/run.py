@@ -25,7 +25,7 @@ from anofield.detect.run_folder import CASE_FILE, RUN_FILE, CaseInfo, RunInfo, T
 from anofield.detect.scores import SCAN_SCORES
 from anofield.typing import Json, PathLike
 
-LIBRARIES = ("numpy", "scipy", "nibabel", "torch", "zarr")  # libraries that results depend on
+LIBRARIES = ("numpy", "scipy", "nibabel", "torch")  # libraries that results depend on
 
 
 @dataclass(frozen=True, kw_only=True)
