@@ -569,6 +569,21 @@ class TestCheckpoints:
         assert_whole(experiment.load(), {(1, 0)})
         assert not list(experiment.path.rglob("*partial*"))
 
+    def test_a_disk_that_is_full_at_the_manifest_leaves_the_old_state(
+        self, experiment: Experiment, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        experiment.save(make_checkpoint(1), [LATEST])
+
+        def full(*_: Any) -> None:
+            raise OSError(28, "No space left on device")
+
+        with monkeypatch.context() as patch:
+            patch.setattr(module, "add_to_manifest", full)
+            with pytest.raises(MachineError, match="No space"):
+                experiment.save(make_checkpoint(2), [LATEST])
+        assert_whole(experiment.load(), {(1, 0)})
+        assert not list(experiment.path.rglob("*partial*"))
+
     def test_published_files_without_case_ids_are_read(self, experiment: Experiment) -> None:
         experiment.save(make_checkpoint(4), ["4"])
         (experiment.path / MANIFEST_FILE).unlink()

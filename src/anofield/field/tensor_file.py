@@ -25,6 +25,7 @@ from anofield.errors import ExperimentError
 
 ZIP_START = b"PK\x03\x04"  # torch, too, takes every other file for one of the older kind
 REMEDY = "restore it from a backup, or train again"
+KNOWN = {"File is not a zip file": "the end of its ZIP archive is missing"}
 PART = 1 << 20  # bytes that are checked at a time
 UNREADABLE = (  # whatever torch's and Python's readers raise on damaged bytes
     OSError, EOFError, MemoryError, RuntimeError, ValueError, LookupError, TypeError, AttributeError, AssertionError,
@@ -161,9 +162,11 @@ def _check_records(data: bytes) -> None:
 
 
 def _reason(error: BaseException) -> str:
-    """The first line of a reader's message, in a few words."""
+    """What is wrong with a file, in a few words."""
+    if isinstance(error, pickle.UnpicklingError):  # torch's message is advice to programmers
+        return "it holds something else than tensors and plain values"
     first = str(error).partition("\n")[0].strip().rstrip(".")[:120]
-    return first or type(error).__name__
+    return KNOWN.get(first, first) or type(error).__name__
 
 
 def _damaged(path: Path, reason: str) -> ExperimentError:

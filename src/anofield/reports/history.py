@@ -9,6 +9,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from anofield._progress import say
 from anofield.errors import ExperimentError
 from anofield.field.experiment import Checkpoint, Experiment
 from anofield.field.logs import METRICS_FILE, Logs
@@ -102,8 +103,10 @@ def read_history(path: PathLike) -> History:
     experiment = Experiment(path)
     try:
         checkpoint: Checkpoint | None = experiment.load()
-    except ExperimentError:
+    except ExperimentError as error:
         checkpoint = None
+        if experiment.names():
+            say(f"{error.where}: {error.what}; the report shows what {METRICS_FILE} holds")
     rows = {} if checkpoint is None else _logged(checkpoint, experiment.specs)
     for line in _metrics(experiment.path / METRICS_FILE):
         rows[line.epoch] = line.over(rows.get(line.epoch))
