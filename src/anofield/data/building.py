@@ -92,6 +92,14 @@ def check_ours(folder: Path, path: PathLike) -> None:
     )
 
 
+def remove(path: Path) -> None:
+    """Remove a file, a link or a folder, if it is there."""
+    if path.is_dir() and not path.is_symlink():
+        shutil.rmtree(path)
+    else:
+        path.unlink(missing_ok=True)
+
+
 def _entries(folder: Path) -> Iterator[str]:
     """Relative paths of everything in a folder; links are not followed."""
     for place, folders, files in os.walk(folder):
