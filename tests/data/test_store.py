@@ -452,7 +452,7 @@ class TestDamage:
     def test_a_chunk_that_cannot_be_read_is_named(self, path: Path) -> None:
         shutil.rmtree(path / "brain" / "c" / "1")
         (path / "brain" / "c" / "1").write_text("a file where a folder is expected")
-        with pytest.raises(CohortError, match="the brain of case case-1 cannot be read.*Remedy"):
+        with pytest.raises(CohortError, match=r"the brain of case case-1 cannot be read.*Remedy"):
             Store(path).brain(1)
 
     def test_a_store_that_was_opened_for_reading_is_not_written(self, path: Path) -> None:
