@@ -53,10 +53,10 @@ class Store:
                 its metadata are damaged or not those that this package writes.
         """
         self.path = Path(path)
+        self._made = self._modified()
         self.info = read_info(self.path)
         self._arrays = self.info.arrays
         self._writable = mode != "r"
-        self._made = self._modified()
         self._told = False  # which cases are left out
 
     def __repr__(self) -> str:
@@ -186,7 +186,7 @@ class Store:
         with writing(self.path):
             for name in reversed(self._arrays):  # `done` is the first
                 self._place(name, index)
-                remove(self.path / name / "c" / str(index))  # with what a killed process left beside the chunk
+                remove(self.path / name / "c" / str(int(index)))  # with what a killed process left beside the chunk
 
     def write(self, index: int, prepared: Prepared, source_hash: str) -> None:
         """Write one case; its `done` mark is written last, so an interrupted write leaves the case undone.
