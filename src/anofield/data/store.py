@@ -245,9 +245,8 @@ class Store:
         missing = [case_id for index, case_id in enumerate(self.ids) if index not in complete]
         if missing and not self._told:
             first = ", ".join(missing[:3]) + (", ..." if len(missing) > 3 else "")
-            say(
-                f"{self.path}: {counted(len(missing), 'case')} of {len(self)} not complete, left out: {first}. {RESUME}"
-            )
+            what = f"{counted(len(missing), 'case')} of {len(self)} not complete, left out: {first}"
+            say(f"{self.path}: {what}. Remedy: {RESUME}")
         self._told = True
         return done
 
