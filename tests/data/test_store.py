@@ -307,11 +307,12 @@ def test_a_place_that_cannot_be_written_is_a_machine_error(place: str, cases: li
 
 
 def test_too_few_complete_cases_are_an_experiment_error(
-    cases: list[Case], prepared: list[Prepared], tmp_path: Path
+    cases: list[Case], prepared: list[Prepared], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     store = create(tmp_path / "s.zarr", cases)
     store.write(2, prepared[2], HASH)
-    assert store.require_cases() == [2]
+    assert store.require_cases() == [2] == store.require_cases()
+    assert capsys.readouterr().err.count("2 cases of 3 not complete, left out: case-0, case-1.") == 1
     with pytest.raises(ExperimentError, match=r"1 complete case of 3.*Remedy"):
         store.require_cases(2)
 
@@ -447,6 +448,16 @@ class TestDamage:
                 Store(path)[1]
         _, outcomes = prepare_cohort(cases, RECIPE, path, labels=True)
         assert written(outcomes) == [False, True, False] and tree(path) == before
+
+    def test_a_chunk_that_cannot_be_read_is_named(self, path: Path) -> None:
+        shutil.rmtree(path / "brain" / "c" / "1")
+        (path / "brain" / "c" / "1").write_text("a file where a folder is expected")
+        with pytest.raises(CohortError, match=r"the brain of case case-1 cannot be read.*Remedy"):
+            Store(path).brain(1)
+
+    def test_a_store_that_was_opened_for_reading_is_not_written(self, path: Path) -> None:
+        with pytest.raises(UsageError, match="opened for reading"):
+            Store(path).forget(1)
 
     def test_a_volume_of_zeros_is_not_a_lost_one(self, cases: list[Case], prepared: list[Prepared], path: Path) -> None:
         store = create(path, cases)
@@ -682,6 +693,47 @@ class TestForce:
         assert store.done == [0, 1, 2] and store.info.labels
 
 
+class TestLeftovers:
+    """What killed processes leave beside a store and in it."""
+
+    @pytest.fixture
+    def path(self, cases: list[Case], tmp_path: Path) -> Path:
+        prepare_cohort(cases, RECIPE, tmp_path / "out" / "s.zarr", labels=True)
+        return tmp_path / "out" / "s.zarr"
+
+    def test_a_store_that_was_moved_away_for_another_comes_back(self, path: Path, cases: list[Case]) -> None:
+        before = tree(path.parent)
+        work = path.with_name(".partial-s.zarr")
+        work.mkdir()
+        path.rename(work / "old")
+        (work / "removed" / "classes").mkdir(parents=True)
+        create(work / "new", cases[:1])
+        _, outcomes = prepare_cohort(cases, RECIPE, path, labels=True)
+        assert written(outcomes) == [False] * 3 and tree(path.parent) == before
+
+    @pytest.mark.parametrize("more", [0, 1])
+    def test_a_replacement_is_resumed_if_it_is_the_same_and_else_begun_again(
+        self, more: int, path: Path, cases: list[Case], prepared: list[Prepared]
+    ) -> None:
+        half = create(path.with_name(".partial-s.zarr") / "new", cases[: 1 + more], labels=False)
+        digests = [bytes(Store(path)._read("source_hash", row)).hex() for row in range(2)]
+        half.write(0, prepared[0], digests[0])
+        store, outcomes = prepare_cohort(cases[:2], RECIPE, path, force=True)
+        assert written(outcomes) == [not more, True] and store.ids == ["case-0", "case-1"]
+        assert [entry.name for entry in path.parent.iterdir()] == ["s.zarr"]
+
+    def test_unfinished_files_and_folders_are_removed(self, path: Path, cases: list[Case]) -> None:
+        before = tree(path.parent)
+        for name in ("done/c/.partial-0123abcd-1", "classes/c/1/0/0/.partial-0123abcd-0"):
+            (path / name).write_text("x")
+        (path / "done" / "c" / "1").unlink()
+        (path.with_name(".partial-0123abcd-s.zarr") / "classes").mkdir(parents=True)
+        (path.with_name(".partial-0123abcd-t.zarr") / "classes").mkdir(parents=True)  # of another store
+        prepare_cohort(cases, RECIPE, path, labels=True)
+        assert tree(path.parent) == before
+        assert sorted(entry.name for entry in path.parent.iterdir()) == [".partial-0123abcd-t.zarr", "s.zarr"]
+
+
 def test_a_second_prepare_is_refused_before_and_after_the_store_exists(
     cases: list[Case], tmp_path: Path, anofield: Callable[..., Any]
 ) -> None:
@@ -700,7 +752,7 @@ def test_a_second_prepare_is_refused_before_and_after_the_store_exists(
 
 
 def test_a_scan_under_two_ids_is_named(cases: list[Case], tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    copy = shutil.copy(cases[0].image, tmp_path / "copy.nii.gz")
+    copy = Path(shutil.copy(cases[0].image, tmp_path / "copy.nii.gz"))
     store, _ = prepare_cohort([*cases, Case("copy", copy)], RECIPE, tmp_path / "s.zarr")
     assert "the same scan under several ids" in (said := capsys.readouterr().err) and "case-0 = copy" in said
     assert store.contents[0] == store.contents[3] == read_scan(copy).content_hash
@@ -784,7 +836,7 @@ def test_a_prepare_that_is_killed_at_any_write_ends_as_if_it_had_not_been(
     numbers: range, force: bool, cases: list[Case], tmp_path: Path
 ) -> None:
     path, fresh = tmp_path / "out" / "s.zarr", tmp_path / "fresh"
-    some = [replace(case, mask=None, label=None) for case in cases[:2]]
+    some = [Case(case.id, case.image) for case in cases[:2]]
     prepare_cohort(some, RECIPE, fresh / "s.zarr")
     old = tmp_path / "old.zarr"
     prepare_cohort(some, RECIPE.model_copy(update={"box_mm": 190.0}), old)

@@ -13,10 +13,10 @@ import shutil
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-from anofield._files import PARTIAL, exclusive, writing
+from anofield._files import LOCK_FILE, PARTIAL, exclusive, writing
 from anofield.data.chunks import METADATA
 from anofield.data.layout import ARRAYS, NO_STORE
-from anofield.errors import CohortError
+from anofield.errors import CohortError, UsageError
 from anofield.typing import PathLike
 
 NEW, OLD, REMOVED = "new", "old", "removed"  # in the hidden folder: the store in the making, the one that it replaces
@@ -45,6 +45,8 @@ def building(path: PathLike, *, force: bool, resumable: Callable[[Path], bool]) 
     with writing(path):
         work.mkdir(parents=True, exist_ok=True)
     with exclusive(work, f"preparing {final.name}"), contextlib.ExitStack() as at_end:
+        if not (work / LOCK_FILE).exists():  # it was removed by a process that ended between our opening and locking it
+            raise UsageError("another process has just ended here", where=path, remedy="repeat the command")
         at_end.callback(_leave, final, work)
         with writing(path):
             _recover(final, work)
@@ -90,6 +92,14 @@ def check_ours(folder: Path, path: PathLike) -> None:
     raise CohortError(
         what, where=path, why="only what this package made is replaced", remedy="choose another -o, or move it away"
     )
+
+
+def remove(path: Path) -> None:
+    """Remove a file, a link or a folder, if it is there."""
+    if path.is_dir() and not path.is_symlink():
+        shutil.rmtree(path)
+    else:
+        path.unlink(missing_ok=True)
 
 
 def _entries(folder: Path) -> Iterator[str]:

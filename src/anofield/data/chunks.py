@@ -68,7 +68,7 @@ class CaseArray:
 
     def chunk(self, index: int) -> Path:
         """Path of a case's chunk in the store."""
-        return Path(self.name, "c", str(index), *("0" for _ in self.shape))
+        return Path(self.name, "c", str(int(index)), *("0" for _ in self.shape))
 
     def encode(self, values: Any) -> bytes:
         """The chunk of one case.

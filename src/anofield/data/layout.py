@@ -14,6 +14,8 @@ import shutil
 from collections.abc import Sequence
 from pathlib import Path
 
+import numpy as np
+from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from anofield._files import PARTIAL, explain, writing
@@ -94,6 +96,11 @@ class StoreInfo(BaseModel):
             return not read_info(folder).differs(self)
         except CohortError:
             return False
+
+
+def hash_values(digest: str) -> NDArray[np.uint8]:
+    """The bytes of a SHA-256 in hexadecimal, as the arrays keep them; zeros for an empty one."""
+    return np.frombuffer(bytes.fromhex(digest) or bytes(HASH_BYTES), dtype=np.uint8)
 
 
 def write_empty(path: PathLike, info: StoreInfo) -> None:

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
-import shutil
 from collections.abc import Iterator, Sequence
 from functools import partial
 from pathlib import Path
@@ -22,10 +21,10 @@ from numpy.typing import NDArray
 from anofield._files import PARTIAL, file_hash, write_bytes, writing
 from anofield._progress import say
 from anofield._words import counted
-from anofield.data.building import building, holds_files
+from anofield.data.building import building, holds_files, remove
 from anofield.data.chunks import METADATA
 from anofield.data.cohort.case import Case, cohort_of
-from anofield.data.layout import HASH_BYTES, StoreInfo, inside, read_info, write_empty
+from anofield.data.layout import StoreInfo, hash_values, inside, read_info, write_empty
 from anofield.data.parallel import HERE, Outcome, Spread, failures_of, map_cases
 from anofield.data.prepare import prepare_case
 from anofield.data.prepared import Prepared
@@ -54,10 +53,11 @@ class Store:
                 its metadata are damaged or not those that this package writes.
         """
         self.path = Path(path)
+        self._made = self._modified()
         self.info = read_info(self.path)
         self._arrays = self.info.arrays
         self._writable = mode != "r"
-        self._made = self._modified()
+        self._told = False  # which cases are left out
 
     def __repr__(self) -> str:
         count = f"{len(self.done)} of {counted(len(self), 'case')}"
@@ -186,7 +186,7 @@ class Store:
         with writing(self.path):
             for name in reversed(self._arrays):  # `done` is the first
                 self._place(name, index)
-                _remove(self.path / name / "c" / str(index))  # with what a killed process left beside the chunk
+                remove(self.path / name / "c" / str(int(index)))  # with what a killed process left beside the chunk
 
     def write(self, index: int, prepared: Prepared, source_hash: str) -> None:
         """Write one case; its `done` mark is written last, so an interrupted write leaves the case undone.
@@ -207,8 +207,8 @@ class Store:
         yield "to_native", prepared.lattice.to_native
         yield "native_affine", prepared.lattice.native_affine
         yield "native_shape", prepared.lattice.native_shape
-        yield "source_hash", _as_bytes(source_hash)
-        yield "content_hash", _as_bytes(prepared.content)
+        yield "source_hash", hash_values(source_hash)
+        yield "content_hash", hash_values(prepared.content)
         yield "done", 1
 
     def classes(self, index: int) -> Classes:
@@ -229,7 +229,7 @@ class Store:
         return self._read("label", index) if self.info.labels else None
 
     def require_cases(self, count: int = 1) -> list[int]:
-        """Indices of the complete cases, at least `count` of them.
+        """Indices of the complete cases, at least `count` of them; the first call says which cases are left out.
 
         Raises:
             ExperimentError: Fewer cases are complete.
@@ -241,6 +241,13 @@ class Store:
                 where=self.path,
                 remedy=RESUME,
             )
+        complete = set(done)
+        missing = [case_id for index, case_id in enumerate(self.ids) if index not in complete]
+        if missing and not self._told:
+            first = ", ".join(missing[:3]) + (", ..." if len(missing) > 3 else "")
+            what = f"{counted(len(missing), 'case')} of {len(self)} not complete, left out: {first}"
+            say(f"{self.path}: {what}. Remedy: {RESUME}")
+        self._told = True
         return done
 
     def _read(self, name: str, index: int) -> NDArray[Any]:
@@ -383,16 +390,3 @@ def stored_recipe(path: PathLike) -> Recipe | None:
         return Store(path).recipe
     except CohortError:
         return None
-
-
-def _as_bytes(digest: str) -> NDArray[np.uint8]:
-    """A SHA-256 from hexadecimal; zeros for an empty one."""
-    return np.frombuffer(bytes.fromhex(digest) or bytes(HASH_BYTES), dtype=np.uint8)
-
-
-def _remove(path: Path) -> None:
-    """Remove a file, a link or a folder, if it is there."""
-    if path.is_dir() and not path.is_symlink():
-        shutil.rmtree(path)
-    else:
-        path.unlink(missing_ok=True)
