@@ -123,12 +123,14 @@ def with_lesion(prepared: Prepared, size: int = 3) -> Prepared:
     return replace(prepared, classes=classes)
 
 
-def make_store(path: Path, people: int = 5, resolution: int = 12) -> Store:
-    cases = [Case(f"p{number}", Path(f"{number}.nii.gz")) for number in range(people)]
+def make_store(path: Path, people: int = 5, resolution: int = 12, first: int = 0) -> Store:
+    """A store of people `first`, `first` + 1 …, the same whenever it is made."""
+    numbers = range(first, first + people)
+    cases = [Case(f"p{number}", Path(f"{number}.nii.gz")) for number in numbers]
     recipe = Recipe(resolution=resolution, centers=CENTERS)
     store = Store.create(path, cases, recipe, labels=False, side=resolution)
-    for number in range(people):
-        store.write(number, make_prepared(number, resolution), f"{number:064x}")
+    for row, number in enumerate(numbers):
+        store.write(row, make_prepared(number, resolution), f"{number:064x}")
     return Store(path)
 
 

@@ -274,3 +274,27 @@ def test_a_shell_sees_the_exit_code_and_one_line(tmp_path: Path) -> None:
 def test_debug_shows_the_traceback(anofield: Run, tmp_path: Path) -> None:
     ended = anofield("--debug", "prepare", "-i", tmp_path / "missing", "-o", tmp_path / "s.zarr")
     assert ended.code == 4 and "Traceback" in ended.err and "Remedy: " in ended.err
+
+
+ABSURD: dict[str, dict[str, Any]] = {
+    "wide": {"NetworkSpecs": {"dims": [10**9] * 3, "dim_out": 4}},
+    "negative": {"NetworkSpecs": {"dims": [-5], "dim_out": 4}},
+    "text": {"CodeLength": "wide"},
+    "huge": {"CodeLength": 10**30},
+}
+
+
+@pytest.mark.parametrize("absurd", [*ABSURD, "deep", "twice"])
+def test_an_absurd_specs_file_is_2_for_every_verb(absurd: str, anofield: Run, scans: Path, tmp_path: Path) -> None:
+    model = experiment(tmp_path / "e", **ABSURD.get(absurd, {}))
+    if absurd not in ABSURD:
+        text = {"deep": "[" * 100_000, "twice": '{"Seed": 1, "Seed": 2}'}[absurd]
+        (model / "specs.json").write_text(text)
+    for verb in (
+        ("info", model),
+        ("train", "-e", model, "--data", tmp_path),
+        ("detect", "-i", scans, "-m", model, "-o", tmp_path / "run"),
+        ("calibrate", "-i", scans, "-m", model),
+        ("export", "-i", model, "-o", tmp_path / "x", "--format", "ifl2021"),
+    ):
+        assert_told(anofield(*verb), 2, "specs.json")

@@ -22,7 +22,7 @@ from helpers import QUICK, World, small_world, tiny_specs
 from images import load_image
 
 README = Path(__file__).parents[1] / "README.md"
-MODULES = ("numpy", "scipy", "nibabel", "pydantic", "torch", "zarr", "pandas")
+MODULES = ("numpy", "scipy", "nibabel", "pydantic", "torch", "numcodecs", "pandas")
 
 
 @pytest.fixture(scope="session")

@@ -34,7 +34,7 @@ def epochs_said(experiment: Path) -> int:
 def test_twenty_kills_lose_no_more_than_the_epochs_since_the_last_save(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setenv("PYTHONPATH", str(Path(__file__).parent))  # else the server cannot preload the helpers
+    monkeypatch.setenv("PYTHONPATH", str(Path(__file__).parent), prepend=os.pathsep)  # the server preloads the helpers
     store = make_store(tmp_path / "store.zarr")
     specs = tiny_specs(NumEpochs=EPOCHS, LogFrequency=2, SnapshotFrequency=5)
     killed = Experiment.create(tmp_path / "killed", specs)

@@ -190,7 +190,7 @@ def annotation(kind: Any) -> str:
     text = kind.__name__ if isinstance(kind, type) and not hasattr(kind, "__args__") else str(kind)
     text = re.sub(r"typing\.|anofield\.\w+\.", "", text)
     text = re.sub(r"Optional\[(.*)\]$", r"\1 | None", text)
-    return re.sub(r"Annotated\[(.*?), FieldInfo\(.*?\)\]", r"\1", text)
+    return re.sub(r"Annotated\[(.*?), FieldInfo\((?:[^()]|\([^()]*\))*\)\]", r"\1", text)
 
 
 def default_of(field: Any) -> str:
@@ -206,6 +206,7 @@ def default_of(field: Any) -> str:
 def limit(item: Any) -> str:
     """Show one constraint in mathematical signs."""
     signs = {"ge": "≥ ", "gt": "> ", "le": "≤ ", "lt": "< ", "min_length": "length ≥ "}
+    signs["max_length"] = "length ≤ "
     return " ".join(f"{sign}{getattr(item, name)}" for name, sign in signs.items() if hasattr(item, name))
 
 

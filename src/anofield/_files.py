@@ -20,6 +20,7 @@ from anofield.errors import AnofieldError, MachineError, UsageError
 from anofield.typing import Json, PathLike
 
 LOCK_FILE, HOLDER_FILE = ".lock", ".lock-holder"
+CHECKSUM = "checksum"  # key of a sealed JSON file
 PARTIAL = ".partial-"  # prefix of a file that is being written; every reader of a folder skips hidden names
 Content = TypeVar("Content", bound=BaseModel)
 
@@ -90,6 +91,17 @@ def write_json(path: PathLike, content: Json | Sequence[Json] | BaseModel) -> No
     write_text(path, json.dumps(plain, indent=2, allow_nan=False) + "\n")
 
 
+def sealed(content: Json | BaseModel) -> Json:
+    """Content for `write_json` with its own SHA-256, which `read_json` checks; not for files that users edit."""
+    plain = content.model_dump(mode="json", by_alias=True) if isinstance(content, BaseModel) else content
+    return {**plain, CHECKSUM: _checksum(plain)}
+
+
+def _checksum(content: Json) -> str:
+    plain = {key: value for key, value in content.items() if key != CHECKSUM}
+    return hashlib.sha256(json.dumps(plain, sort_keys=True).encode()).hexdigest()
+
+
 def read_json(
     path: PathLike, kind: type[Content], *, remedy: str, error: type[AnofieldError] = UsageError, why: str = ""
 ) -> Content:
@@ -103,10 +115,13 @@ def read_json(
         why: Reason why the file is needed.
 
     Raises:
-        AnofieldError: The file is missing, is not JSON, or does not match the model; the class is `error`.
+        AnofieldError: The file is missing, is not JSON, does not match the model, or was `sealed` and has changed; the
+            class is `error`.
     """
     try:
         content = json.loads(Path(path).read_text(encoding="utf-8"))
+        if isinstance(content, dict) and CHECKSUM in content and content[CHECKSUM] != _checksum(content):
+            raise error("is damaged (its content is not what was written)", where=path, why=why, remedy=remedy)
         return kind.model_validate(content)
     except FileNotFoundError as cause:
         raise error("no such file", where=path, why=why, remedy=remedy) from cause

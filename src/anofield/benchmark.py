@@ -7,6 +7,7 @@ when a method is done, so a stopped benchmark is resumed.
 from __future__ import annotations
 
 import json
+import math
 import shutil
 import time
 import traceback
@@ -226,7 +227,7 @@ class Bench:
                 shutil.rmtree(half, ignore_errors=True)
                 shutil.copytree(self.experiment, half, ignore=shutil.ignore_patterns(CALIBRATIONS))
                 half.replace(copy)
-        timing = Experiment(copy).load().logs.timing
+        timing = [seconds for seconds in Experiment(copy).load().logs.timing if math.isfinite(seconds)]
         return load_model(copy, device=self.device, precision="float32"), METHODS[name], round(float(sum(timing)), 1)
 
     def _baseline(self, name: str, folder: Path) -> tuple[Method, RunOptions, float]:

@@ -17,7 +17,7 @@ from anofield.data.cohort.case import Case
 from anofield.data.cohort.find import find_cases
 from anofield.data.parallel import Failure, failures_of, map_cases
 from anofield.data.recipe import recipe_for
-from anofield.data.store import Store, prepare_cohort
+from anofield.data.store import Store, prepare_cohort, stored_recipe
 from anofield.errors import AnofieldError, UsageError
 from anofield.field.experiment import Experiment
 from anofield.field.specs import Specs
@@ -157,10 +157,9 @@ def _write_person(
 
 def make_store(cases: list[Case], path: Path, plan: Plan, seed: int) -> Store:
     """Prepare the scans of the training people, with class centres fitted on them."""
-    recipe = recipe_for("box", plan.resolution).model_copy(update={"normalise": plan.normalise})
-    if path.exists():
-        recipe = Store(path).recipe
-    else:
+    recipe = stored_recipe(path)
+    if recipe is None:
+        recipe = recipe_for("box", plan.resolution).model_copy(update={"normalise": plan.normalise})
         recipe = recipe.model_copy(update={"centers": fit_cohort_centers(cases, recipe, plan.classes, seed)})
     store, outcomes = prepare_cohort(cases, recipe, path)
     refuse_failures(failures_of(outcomes))

@@ -27,6 +27,7 @@ from anofield.baselines.restoration import restore, total_variation
 from anofield.baselines.run import (
     TrainedBaseline,
     baseline_options,
+    identity,
     load_baseline,
     make_settings,
     train_baseline,
@@ -237,6 +238,13 @@ class TestEvery:
         assert same == (name == "zscore")
 
 
+def without(folder: Path, key: str) -> None:
+    """Take a key out of `baseline.json`, as older versions wrote it: they wrote no checksum either."""
+    about = json.loads((folder / "baseline.json").read_text())
+    del about[key], about["checksum"]
+    (folder / "baseline.json").write_text(json.dumps(about))
+
+
 class TestFolder:
     def test_of_the_same_training_is_opened(self, store: Store, tmp_path: Path) -> None:
         trained("zscore", store, tmp_path)
@@ -267,6 +275,7 @@ class TestFolder:
         trained("zscore", store, tmp_path / "a")
         trained("pca", store, tmp_path / "b")
         shutil.copy(tmp_path / "b" / "state.pth", tmp_path / "a" / "state.pth")
+        without(tmp_path / "a", "state")
         with pytest.raises(ExperimentError, match="not the state of this baseline"):
             load_baseline(tmp_path / "a")
         (tmp_path / "a" / "state.pth").write_bytes(b"\x80\x04")
@@ -293,7 +302,7 @@ class TestFolder:
     def test_a_recipe_without_a_key_is_refused(self, store: Store, tmp_path: Path) -> None:
         trained("zscore", store, tmp_path)
         about = json.loads((tmp_path / "baseline.json").read_text())
-        del about["recipe"]["centers"]
+        del about["recipe"]["centers"], about["checksum"]  # older versions wrote no checksum
         (tmp_path / "baseline.json").write_text(json.dumps(about))
         with pytest.raises(ExperimentError, match=r"recipe lacks centers\b") as caught:
             load_baseline(tmp_path)
@@ -304,6 +313,75 @@ class TestFolder:
         torch.save({"mean": Path("x")}, tmp_path / "state.pth")
         with pytest.raises(ExperimentError, match="cannot be read"):
             load_baseline(tmp_path)
+
+
+class TestDamage:
+    @pytest.mark.parametrize("file", ["state.pth", "baseline.json"])
+    def test_a_flipped_bit_is_refused_or_changes_nothing(self, store: Store, tmp_path: Path, file: str) -> None:
+        before, path = trained("pca", store, tmp_path), tmp_path / file
+        data, generator = path.read_bytes(), np.random.default_rng(0)
+        for _ in range(300):
+            place = int(generator.integers(len(data)))
+            path.write_bytes(
+                data[:place] + bytes([data[place] ^ (1 << int(generator.integers(8)))]) + data[place + 1 :]
+            )
+            try:
+                found = load_baseline(tmp_path, device="cpu")
+            except (ExperimentError, UsageError):
+                continue
+            assert file == "baseline.json" and found.info == before.info  # the hash of the state is in it
+            assert_alike(found.method.state(), before.method.state())
+
+    def test_numbers_that_are_not_finite_are_refused_by_name(self, store: Store, tmp_path: Path) -> None:
+        state = dict(trained("pca", store, tmp_path).method.state())
+        state["mean"][3] = float("nan")
+        torch.save(state, tmp_path / "state.pth")
+        without(tmp_path, "state")
+        with pytest.raises(ExperimentError, match=r"state\.pth: mean has 1 of \d+ values that are not finite"):
+            load_baseline(tmp_path)
+
+    def test_the_state_of_another_training_is_refused(self, store: Store, tmp_path: Path) -> None:
+        trained("pca", store, tmp_path / "a")
+        trained("pca", store, tmp_path / "b", components=2)
+        shutil.copy(tmp_path / "b" / "state.pth", tmp_path / "a" / "state.pth")
+        for use in (load_baseline, identity):
+            with pytest.raises(ExperimentError, match=r"is not the file that baseline\.json names"):
+                use(tmp_path / "a")
+
+    @pytest.mark.parametrize(
+        ("key", "value"),
+        [("settings", {"width": 10**9}), ("settings", {"latent": 10**30}), ("recipe", {"resolution": 10**9}),
+         ("recipe", {"centers": "wide"}), ("recipe", {"box_mm": -1})],
+    )  # fmt: skip
+    def test_absurd_values_are_refused_before_memory_is_taken(
+        self, store: Store, tmp_path: Path, key: str, value: dict[str, Any]
+    ) -> None:
+        trained("pca", store, tmp_path)
+        about = json.loads((tmp_path / "baseline.json").read_text())
+        del about["checksum"]
+        about["name"] = "ae-dense" if key == "settings" else "pca"
+        about[key] = {**about[key], **value} if key == "recipe" else value
+        (tmp_path / "baseline.json").write_text(json.dumps(about))
+        with pytest.raises((ExperimentError, UsageError), match=next(iter(value))):
+            load_baseline(tmp_path)
+
+    def test_scans_that_changed_are_another_training(
+        self, store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """The ids are the same; a baseline of an older version does not know its scans, and is opened."""
+        contents = ["a", "b", "c", "d", "e"]
+        monkeypatch.setattr(Store, "contents", property(lambda self: contents))
+        made = trained("zscore", store, tmp_path)
+        assert (made.training_contents, made.epoch) == (contents, None)
+        contents[2] = "z"
+        with pytest.raises(UsageError, match="another contents"):
+            trained("zscore", store, tmp_path)
+        without(tmp_path, "contents")
+        assert trained("zscore", store, tmp_path).training_contents == []
+
+
+def assert_alike(one: dict[str, torch.Tensor], other: dict[str, torch.Tensor]) -> None:
+    assert one.keys() == other.keys() and all(torch.equal(one[name], other[name]) for name in one)
 
 
 class Brightness(Baseline):

@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from anofield._files import sealed
 from anofield.data.cohort.case import Case
 from anofield.data.parallel import Spread
 from anofield.detect.calibrate import QUANTILE, calibrate
@@ -56,7 +57,7 @@ def test_quantile_is_what_is_asked_for_and_said(world: World, model: Model) -> N
     assert all(content.thresholds[name] <= old for name, old in before.thresholds.items())
     assert "10 % of the brain" in content.meaning
     (path,) = model.path.glob("calibrations/*.json")
-    assert json.loads(path.read_text()) == content.model_dump(mode="json")
+    assert json.loads(path.read_text()) == sealed(content)
     assert now.thresholds == content.thresholds and now.quantile == 0.9
 
 

@@ -6,9 +6,10 @@ import json
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
-from anofield._files import write_json
+from anofield._files import sealed, write_json
 from anofield.detect.calibration import CalibrationInfo, Kept, Settings, read_calibrations
 from anofield.detect.options import SMALL_LESIONS, DetectOptions, FieldOptions, PublishedOptions, ScoreOptions
 from anofield.errors import ExperimentError, UsageError
@@ -123,3 +124,23 @@ def test_a_threshold_that_is_no_number_is_damage(tmp_path: Path, value: object) 
     path.write_text(json.dumps(content(settings(), thresholds={"crps": value})))
     with pytest.raises(ExperimentError, match=r"thresholds\.crps"):
         read_calibrations(tmp_path).pick(settings(), "m")
+
+
+def test_a_flipped_bit_is_refused_or_changes_nothing(tmp_path: Path) -> None:
+    """A digit of a threshold that became another one is still JSON."""
+    path, generator = settings().path(tmp_path), np.random.default_rng(0)
+    write_json(path, sealed(content(settings(), thresholds={"crps": 0.21302030405})))
+    data, before = path.read_bytes(), read_calibrations(tmp_path).found[0].info
+    for _ in range(300):
+        place = int(generator.integers(len(data)))
+        path.write_bytes(data[:place] + bytes([data[place] ^ (1 << int(generator.integers(8)))]) + data[place + 1 :])
+        found = read_calibrations(tmp_path)
+        assert [one.info for one in found.found] == ([] if found.damaged else [before])
+    path.write_bytes(data.replace(b"0.213", b"0.313"))
+    with pytest.raises(ExperimentError, match="its content is not what was written"):
+        read_calibrations(tmp_path).pick(settings(), "m")
+
+
+def test_a_file_without_a_checksum_is_read(tmp_path: Path) -> None:
+    write(tmp_path, settings())
+    assert read_calibrations(tmp_path).found

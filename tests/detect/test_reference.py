@@ -100,3 +100,14 @@ def test_another_calibrations_maps_are_refused(tmp_path: Path) -> None:
     path.unlink()
     with pytest.raises(ExperimentError, match="cannot be read"):
         read_reference(path, before)
+
+
+def test_a_flipped_bit_of_the_maps_is_refused(tmp_path: Path) -> None:
+    path, generator = tmp_path / "maps.npz", np.random.default_rng(0)
+    wanted = write_reference(path, counted(range(2)).standards(5.0))
+    data = path.read_bytes()
+    for _ in range(300):
+        place = int(generator.integers(len(data)))
+        path.write_bytes(data[:place] + bytes([data[place] ^ (1 << int(generator.integers(8)))]) + data[place + 1 :])
+        with pytest.raises(ExperimentError, match=r"maps\.npz"):
+            read_reference(path, wanted)

@@ -5,18 +5,24 @@ from __future__ import annotations
 import json
 import pickle
 import shutil
+import tracemalloc
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 
 from anofield.errors import ExperimentError, MachineError, UsageError
 from anofield.field import experiment as module
-from anofield.field.experiment import LATEST, PARTS, PREVIOUS, Checkpoint, Experiment
+from anofield.field import tensor_file
+from anofield.field.experiment import Checkpoint, Experiment
 from anofield.field.logs import Logs
+from anofield.field.manifest import MANIFEST_FILE, read_manifest
+from anofield.field.parts import LATEST, PARTS, PREVIOUS
 from anofield.field.specs import ConstantRate, CosineRate, Specs, StepRate, WarmupRate
 from helpers import PUBLISHED, make_checkpoint, tiny_specs
 
@@ -78,6 +84,66 @@ class TestSpecs:
         assert f"nearest known: '{nearest}'" in str(caught.value)
         assert caught.value.where.endswith("specs.json")
 
+    @pytest.mark.parametrize(
+        "changes",
+        [
+            {"CodeLength": 10**9},
+            {"CodeLength": 10**30},
+            {"CodeLength": -1},
+            {"CodeLength": 2.5},
+            {"CodeLength": "wide"},
+            {"CodeBound": 1e999},
+            {"CodeBound": float("nan")},
+            {"L": 10**6},
+            {"NumEpochs": 10**400},
+            {"SamplesPerScene": 10**12},
+            {"Seed": 2**64},
+            {"LearningRateSchedule": [{"Type": "Constant", "Value": float("inf")}] * 2},
+            {"LearningRateSchedule": [{"Type": "Constant", "Value": 1e300}] * 2},
+            *({"NetworkSpecs": {"dims": dims, "dim_out": 4}} for dims in (
+                [10**9] * 3, [10**30], [30_000] * 3, [0], [-512], [512.5], ["wide"], [[512]], [8] * 100_000)),
+            {"NetworkSpecs": {"dims": [512], "dim_out": 10**9}},
+        ],
+        ids=lambda changes: str(changes)[:60],
+    )  # fmt: skip
+    def test_absurd_sizes_are_refused_by_key_before_memory_is_taken(
+        self, tmp_path: Path, changes: dict[str, Any]
+    ) -> None:
+        tracemalloc.start()
+        try:
+            with pytest.raises(UsageError, match=rf"specs\.json: .*({next(iter(changes))}|NaN|Infinity)") as caught:
+                read(tmp_path, **changes)
+            assert tracemalloc.get_traced_memory()[1] < 200e6
+        finally:
+            tracemalloc.stop()
+        assert len(str(caught.value)) < 2000
+
+    def test_the_limit_of_parameters_is_stated(self, tmp_path: Path) -> None:
+        with pytest.raises(UsageError, match=r"network of 1\.81e\+09 parameters, at most 100 million"):
+            read(tmp_path, NetworkSpecs={"dims": [30_000] * 3, "dim_out": 4})
+
+    @pytest.mark.parametrize(
+        ("text", "told"),
+        [
+            ("[" * 100_000 + "]" * 100_000, "recursion"),
+            ('{"Description": ' + "[" * 900 + "]" * 900 + "}", "Description"),
+            ('{"CodeLength": 256, "CodeLength": 128}', "'CodeLength' stands twice"),
+            ('{"CodeLength": NaN}', "NaN is no number"),
+            ('{"CodeLength": ' + "9" * 5000 + "}", "4300"),
+            ('{"' + "x" * 900_000 + '": 1}', "it lacks 'DataSource'"),
+            (" " * 1_000_001, "more than 1000000 bytes"),
+            ("null", "must be a JSON object"),
+            ("", "not JSON"),
+            ("\ud800", "not JSON"),
+        ],
+        ids=["deep", "deep value", "twice", "NaN", "long number", "long key", "large", "null", "empty", "no UTF-8"],
+    )
+    def test_hostile_json_is_refused(self, tmp_path: Path, text: str, told: str) -> None:
+        (tmp_path / "specs.json").write_bytes(text.encode("utf-8", "surrogatepass"))
+        with pytest.raises(UsageError, match=told) as caught:
+            Experiment(tmp_path)
+        assert len(str(caught.value)) < 2000
+
     @pytest.mark.parametrize("key", ["OrdinalWeight", "ProgressiveEpochs"])
     def test_a_removed_key_is_refused_like_any_unknown_one(self, tmp_path: Path, key: str) -> None:
         (tmp_path / "specs.json").write_text(json.dumps({**PUBLISHED, key: 0}))
@@ -126,6 +192,7 @@ class TestSpecs:
         (WarmupRate(initial=0.0, final=1.0, length=4), {1: 0.25, 2: 0.5, 4: 1.0, 50: 1.0}),
         (ConstantRate(value=0.3), {1: 0.3, 1000: 0.3}),
         (CosineRate(initial=3.0, final=1.0, length=4), {1: 3.0, 3: 2.0, 5: 1.0, 99: 1.0}),
+        (StepRate(initial=1.0, interval=1, factor=10.0), {2: 100.0, 2000: 1e30}),
     ],
 )
 def test_schedules_have_the_documented_rates(schedule: Any, expected: dict[int, float]) -> None:
@@ -134,7 +201,7 @@ def test_schedules_have_the_documented_rates(schedule: Any, expected: dict[int, 
 
 @pytest.fixture
 def experiment(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Experiment:
-    monkeypatch.setattr(module.os, "fsync", lambda number: None)  # the kernel does not die in these tests
+    monkeypatch.setattr(tensor_file.os, "fsync", lambda number: None)  # the kernel does not die in these tests
     return Experiment.create(tmp_path / "experiment", tiny_specs())
 
 
@@ -158,7 +225,7 @@ class Killed(BaseException):
 def killed_at(count: int, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """Die at the `count`-th file write (leaving half a file) or rename."""
     left = [count]
-    write, replace = module._write, Path.replace
+    write, replace = tensor_file.write_partial, Path.replace
 
     def tick() -> bool:
         left[0] -= 1
@@ -178,7 +245,8 @@ def killed_at(count: int, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
         return replace(self, target)
 
     with monkeypatch.context() as patch:
-        patch.setattr(module, "_write", dying_write)
+        for writer in (module, tensor_file):
+            patch.setattr(writer, "write_partial", dying_write)
         patch.setattr(Path, "replace", dying_replace)
         try:
             yield
@@ -187,7 +255,7 @@ def killed_at(count: int, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     raise AssertionError(f"a save has fewer than {count + 1} writes and renames")
 
 
-SAVE_EVENTS = 2 + 3 + 3 + 3  # logs written and renamed; parts written, moved to `previous`, renamed
+SAVE_EVENTS = 2 + 3 + 1 + 3 + 3  # logs written and renamed; parts written; manifest; parts to `previous`, and renamed
 
 
 class TestCheckpoints:
@@ -259,6 +327,175 @@ class TestCheckpoints:
             path.write_bytes(path.read_bytes()[:size])
         assert_whole(experiment.load(), {(2, 0)})
 
+    @pytest.mark.parametrize("size", [0, 100])
+    @pytest.mark.parametrize("part", PARTS)
+    def test_falling_back_names_the_damaged_file_and_the_epoch_in_use(
+        self, experiment: Experiment, capsys: pytest.CaptureFixture[str], part: str, size: int
+    ) -> None:
+        for epoch in (1, 2, 3):
+            experiment.save(make_checkpoint(epoch), [LATEST])
+        assert experiment.load().epoch == 3
+        assert capsys.readouterr().err == ""
+        path = experiment.file(part, LATEST)
+        path.write_bytes(path.read_bytes()[:size])
+        for use in (lambda: experiment.load().epoch, experiment.model_hash):
+            use()
+            told = capsys.readouterr().err
+            assert f"{part}/latest.pth cannot be read" in told
+            assert "the checkpoint of epoch 2 is used instead" in told
+        path.unlink()
+        assert experiment.load().epoch == 2
+        assert f"{part}/latest.pth is missing; the checkpoint of epoch 2" in capsys.readouterr().err
+
+    @pytest.mark.parametrize("part", PARTS)
+    def test_a_damaged_snapshot_is_an_error_that_names_its_file(self, experiment: Experiment, part: str) -> None:
+        for epoch in (1, 2):
+            experiment.save(make_checkpoint(epoch), [LATEST, str(epoch)])
+        path = experiment.file(part, "2")
+        path.write_bytes(path.read_bytes()[:-50])
+        with pytest.raises(ExperimentError, match=rf"{part}/2\.pth cannot be read"):
+            experiment.load("2")
+
+    @pytest.mark.slow
+    @pytest.mark.parametrize("part", PARTS)
+    def test_a_flipped_bit_is_refused_or_changes_nothing(self, experiment: Experiment, part: str) -> None:
+        experiment.save(make_checkpoint(3), ["3"])
+        path, generator = experiment.file(part, "3"), np.random.default_rng(0)
+        whole, refused = path.read_bytes(), 0
+        for _ in range(300):
+            place = int(generator.integers(len(whole)))
+            changed = whole[place] ^ (1 << int(generator.integers(8)))
+            path.write_bytes(whole[:place] + bytes([changed]) + whole[place + 1 :])
+            try:
+                assert_whole(experiment.load("3"), {(3, 0)})
+            except ExperimentError as error:
+                assert "3.pth" in str(error)
+                refused += 1
+        assert refused == 300  # the manifest has the hash of every byte
+
+    @pytest.mark.parametrize("part", PARTS)
+    def test_a_part_of_another_training_is_refused(
+        self, experiment: Experiment, tmp_path: Path, capsys: pytest.CaptureFixture[str], part: str
+    ) -> None:
+        """The epoch is the same and the file is sound."""
+        other = Experiment.create(tmp_path / "other", tiny_specs())
+        other.save(replace(make_checkpoint(2), codes=torch.zeros(2, 3), model={"w": torch.zeros(2, 3)},
+                           optimizer={"state": {}}), [LATEST])  # fmt: skip
+        for epoch in (1, 2):
+            experiment.save(make_checkpoint(epoch), [LATEST])
+        shutil.copy(other.file(part, LATEST), experiment.file(part, LATEST))
+        assert_whole(experiment.load(), {(1, 0)})
+        told = capsys.readouterr().err
+        assert "not of one save" in told and "epoch 1 is used instead" in told
+        experiment.file(PARTS[0], PREVIOUS).unlink()
+        with pytest.raises(ExperimentError, match="not of one save"):
+            experiment.load()
+
+    def test_a_damaged_manifest_is_said_and_the_files_are_read(
+        self, experiment: Experiment, capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        experiment.save(make_checkpoint(2), [LATEST])
+        for content in ("{", '{"checkpoints": 3}', "[" * 100_000):
+            (experiment.path / MANIFEST_FILE).write_text(content)
+            assert_whole(experiment.load(), {(2, 0)})
+            assert MANIFEST_FILE in capsys.readouterr().err
+        experiment.save(make_checkpoint(3), [LATEST])
+        capsys.readouterr()
+        assert_whole(experiment.load(), {(3, 0)})
+        assert capsys.readouterr().err == ""
+
+    def test_the_manifest_does_not_grow_without_end(self, experiment: Experiment) -> None:
+        for epoch in range(1, 12):
+            experiment.save(make_checkpoint(epoch), [LATEST])
+        assert [entry.epoch for entry in read_manifest(experiment.path).checkpoints] == [8, 9, 10, 11]
+
+    @pytest.mark.parametrize("value", [float("nan"), float("inf")])
+    @pytest.mark.parametrize(("part", "name"), [("ModelParameters", "w"), ("LatentCodes", "latent_codes")])
+    def test_values_that_are_not_finite_are_refused_by_name(
+        self, experiment: Experiment, value: float, part: str, name: str
+    ) -> None:
+        odd = torch.tensor([[1.0, value, 0.0]] * 2)
+        changes: dict[str, Any] = {"model": {"w": odd}} if part == "ModelParameters" else {"codes": odd}
+        experiment.save(make_checkpoint(1), [LATEST])
+        experiment.save(replace(make_checkpoint(2), **changes), [LATEST])
+        with pytest.raises(ExperimentError, match=rf"{part}/latest\.pth: {name} has 2 of 6 values that are not finite"):
+            experiment.load()
+
+    @pytest.mark.parametrize("damage", [b"", b"PK", None])
+    def test_a_damaged_history_is_said(
+        self, experiment: Experiment, capsys: pytest.CaptureFixture[str], damage: bytes | None
+    ) -> None:
+        experiment.save(make_checkpoint(2), [LATEST])
+        path, whole = experiment.path / "Logs.pth", experiment.load().logs
+        data = path.read_bytes()
+        path.write_bytes(data[:-200] if damage is None else damage)
+        assert experiment.load().logs == Logs()
+        assert "Logs.pth cannot be read" in (told := capsys.readouterr().err)
+        assert "the history before epoch 3 is lost" in told
+        torch.save({"epoch": 2, "loss": "many"}, path)
+        assert experiment.load().logs == Logs()
+        assert "Logs.pth is damaged" in capsys.readouterr().err
+        path.write_bytes(data)
+        assert experiment.load().logs == whole
+        path.unlink()
+        assert experiment.load().logs == Logs()
+        assert capsys.readouterr().err == ""
+
+    @pytest.mark.slow
+    def test_the_bits_of_the_history_are_checked(self, experiment: Experiment) -> None:
+        experiment.save(make_checkpoint(2), [LATEST])
+        path, generator = experiment.path / "Logs.pth", np.random.default_rng(0)
+        data, whole = path.read_bytes(), experiment.load().logs
+        for _ in range(300):
+            place = int(generator.integers(len(data)))
+            changed = data[place] ^ (1 << int(generator.integers(8)))
+            path.write_bytes(data[:place] + bytes([changed]) + data[place + 1 :])
+            assert experiment.load().logs in (whole, Logs())
+
+    def test_a_save_does_not_bring_back_a_removed_directory(self, experiment: Experiment) -> None:
+        experiment.save(make_checkpoint(1), [LATEST])
+        shutil.rmtree(experiment.path)
+        with pytest.raises(MachineError, match=r"removed or renamed.*no specs\.json") as caught:
+            experiment.save(make_checkpoint(2), [LATEST])
+        assert caught.value.exit_code == 6
+        assert not experiment.path.exists()
+
+    def test_a_directory_removed_during_a_save_is_noticed(
+        self, experiment: Experiment, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        write = tensor_file.write_partial
+
+        def removing(path: Path, content: Any) -> None:
+            write(path, content)
+            if path.parent.name == PARTS[-1]:
+                shutil.rmtree(experiment.path)
+
+        monkeypatch.setattr(module, "write_partial", removing)
+        with pytest.raises(MachineError):
+            experiment.save(make_checkpoint(1), [LATEST])
+
+    def test_nothing_but_damaged_files_is_not_an_untrained_experiment(self, experiment: Experiment) -> None:
+        experiment.save(make_checkpoint(1), [LATEST])
+        path = experiment.file("LatentCodes", LATEST)
+        path.write_bytes(path.read_bytes()[:100])
+        with pytest.raises(ExperimentError, match=r"LatentCodes/latest\.pth cannot be read"):
+            experiment.has_checkpoint()
+        path.unlink()  # as after a kill between two renames of the first save
+        assert not experiment.has_checkpoint()
+
+    @pytest.mark.parametrize("ids", [["a"], "ab", [1, 2]])
+    def test_ids_that_do_not_fit_the_codes_are_refused(self, experiment: Experiment, ids: Any) -> None:
+        experiment.save(make_checkpoint(1), [LATEST])
+        content = torch.load(experiment.file("LatentCodes", LATEST), weights_only=True)
+        torch.save({**content, "case_ids": ids}, experiment.file("LatentCodes", LATEST))
+        (experiment.path / MANIFEST_FILE).unlink()
+        with pytest.raises(ExperimentError, match="case_ids are not one text for each of its 2 codes"):
+            experiment.load()
+
+    def test_contents_of_the_training_scans_are_kept(self, experiment: Experiment) -> None:
+        experiment.save(replace(make_checkpoint(1), code_contents=["1f", ""]), [LATEST])
+        assert experiment.load().code_contents == ["1f", ""]
+
     def test_files_that_disagree_fall_back_to_the_newest_epoch_they_share(self, experiment: Experiment) -> None:
         for epoch in (1, 2, 3):
             experiment.save(make_checkpoint(epoch), [LATEST, str(epoch)])
@@ -326,14 +563,30 @@ class TestCheckpoints:
             raise RuntimeError("PytorchStreamWriter failed writing file: no space")
 
         with monkeypatch.context() as patch:
-            patch.setattr(module.torch, "save", full)
+            patch.setattr(tensor_file.torch, "save", full)
             with pytest.raises(MachineError, match="no space"):
+                experiment.save(make_checkpoint(2), [LATEST])
+        assert_whole(experiment.load(), {(1, 0)})
+        assert not list(experiment.path.rglob("*partial*"))
+
+    def test_a_disk_that_is_full_at_the_manifest_leaves_the_old_state(
+        self, experiment: Experiment, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        experiment.save(make_checkpoint(1), [LATEST])
+
+        def full(*_: Any) -> None:
+            raise OSError(28, "No space left on device")
+
+        with monkeypatch.context() as patch:
+            patch.setattr(module, "add_to_manifest", full)
+            with pytest.raises(MachineError, match="No space"):
                 experiment.save(make_checkpoint(2), [LATEST])
         assert_whole(experiment.load(), {(1, 0)})
         assert not list(experiment.path.rglob("*partial*"))
 
     def test_published_files_without_case_ids_are_read(self, experiment: Experiment) -> None:
         experiment.save(make_checkpoint(4), ["4"])
+        (experiment.path / MANIFEST_FILE).unlink()
         codes = torch.full((2, 3), 401.0)
         for table in (codes, {"weight": codes}):
             torch.save({"epoch": 4, "latent_codes": table}, experiment.file("LatentCodes", "4"))
@@ -345,7 +598,7 @@ class TestCheckpoints:
         experiment.save(make_checkpoint(1), [LATEST])
         before = experiment.model_hash()
         assert before
-        with killed_at(9, monkeypatch):
+        with killed_at(10, monkeypatch):
             experiment.save(make_checkpoint(2), [LATEST])
         assert_whole(experiment.load(), {(1, 0)})
         assert experiment.model_hash() == before

@@ -19,9 +19,10 @@ from anofield.data.recipe import write_recipe
 from anofield.data.store import Store
 from anofield.errors import ExperimentError, UsageError
 from anofield.field import export as published
-from anofield.field.experiment import LATEST, PARTS, Experiment
+from anofield.field.experiment import Experiment
 from anofield.field.export import PUBLISHED_KEYS, PUBLISHED_NETWORK_KEYS, export_experiment
 from anofield.field.model import build_field, load_weights, open_field
+from anofield.field.parts import LATEST, PARTS
 from anofield.field.published import plain_weights
 from anofield.field.specs import NetworkSpecs, Specs
 from anofield.field.step import Run, batch_loss, start_run

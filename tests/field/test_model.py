@@ -2,19 +2,24 @@
 
 from __future__ import annotations
 
+import json
 import pickle
+import shutil
 import sys
 from collections import Counter
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 
+from anofield.detect.model import Model
 from anofield.errors import ExperimentError, MachineError, UsageError
 from anofield.field.codes import CodePrior
-from anofield.field.experiment import LATEST, PARTS, Experiment
+from anofield.field.experiment import Experiment
 from anofield.field.model import open_field
+from anofield.field.parts import LATEST, PARTS
 from anofield.field.train import TrainOptions, train
 from helpers import make_store, tiny_specs
 
@@ -107,3 +112,70 @@ def test_what_cannot_be_opened_is_refused(experiment: Experiment, tmp_path: Path
     longer = Experiment.create(tmp_path / "bare", experiment.specs.model_copy(update={"code_length": 7}))
     with pytest.raises(ExperimentError, match=r"specs\.json"):
         open_field(longer.path, device="cpu")
+
+
+@pytest.fixture
+def copy(experiment: Experiment, tmp_path: Path) -> Path:
+    return shutil.copytree(experiment.path, tmp_path / "copy")
+
+
+@pytest.mark.parametrize(
+    ("file", "change", "told"),
+    [
+        ("specs.json", {"CodeBound": 0.5}, "CodeBound is 0.5, the field was trained with 0.4"),
+        ("specs.json", {"CodeBound": None}, "CodeBound is None"),
+        ("recipe.json", {"centers": [0.0, 0.3, 0.5, 0.75]}, "centers is .*0.75.*trained with .*0.7]"),
+        ("recipe.json", {"box_mm": 201.0}, "box_mm is 201.0"),
+    ],
+)
+def test_a_value_that_the_weights_do_not_show_is_compared_with_the_training(
+    copy: Path, file: str, change: dict[str, Any], told: str
+) -> None:
+    content = json.loads((copy / file).read_text())
+    (copy / file).write_text(json.dumps({**content, **change}))
+    with pytest.raises(ExperimentError, match=f"{file}: {told}"):
+        open_field(copy, device="cpu")
+
+
+@pytest.mark.parametrize("change", [{"NumEpochs": 9}, {"Description": "x"}, {"Seed": 5}, {"NetworkSpecs": "dropout"}])
+def test_values_that_only_training_depends_on_may_change(copy: Path, change: dict[str, Any]) -> None:
+    content = json.loads((copy / "specs.json").read_text())
+    if "NetworkSpecs" in change:
+        change = {"NetworkSpecs": {**content["NetworkSpecs"], "dropout": [], "dropout_prob": 0.0}}
+    (copy / "specs.json").write_text(json.dumps({**content, **change}))
+    assert open_field(copy, device="cpu").epoch == 4
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("file", ["specs.json", "recipe.json", "provenance.json", "checkpoints.json"])
+def test_a_flipped_bit_of_a_description_is_refused_or_changes_nothing(
+    copy: Path, experiment: Experiment, file: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    whole, generator = (copy / file).read_bytes(), np.random.default_rng(0)
+    points, codes = torch.rand(1, 30, 3) * 2 - 1, torch.randn(1, 6)
+    before = open_field(experiment.path, device="cpu")
+    for _ in range(100):
+        place = int(generator.integers(len(whole)))
+        changed = whole[place] ^ (1 << int(generator.integers(8)))
+        (copy / file).write_bytes(whole[:place] + bytes([changed]) + whole[place + 1 :])
+        try:
+            found = open_field(copy, device="cpu")
+        except (ExperimentError, UsageError):
+            continue
+        assert (found.recipe, found.epoch, found.hash) == (before.recipe, before.epoch, before.hash)
+        assert torch.equal(found.codes.seen(), before.codes.seen())
+        assert torch.equal(found.field.logits(points, codes), before.field.logits(points, codes))
+    capsys.readouterr()
+
+
+def test_a_damaged_latest_gives_the_epoch_in_use(copy: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    path = copy / "ModelParameters" / "latest.pth"
+    path.write_bytes(path.read_bytes()[:-10])
+    for name in ("4", "previous"):
+        for part in PARTS:
+            (copy / part / f"{name}.pth").unlink()
+    found = open_field(copy, device="cpu")
+    assert found.epoch == 2 and "epoch 2" in repr(found)
+    assert "the checkpoint of epoch 2 is used instead" in capsys.readouterr().err
+    assert Model(found).epoch == 2
+    assert list(Model(found).training_contents) == list(found.codes.contents)

@@ -15,9 +15,10 @@ from anofield._files import write_json
 from anofield.data.store import Store
 from anofield.errors import UsageError
 from anofield.field.decoder import Decoder
-from anofield.field.experiment import PARTS, Experiment
+from anofield.field.experiment import Experiment
 from anofield.field.export import export_experiment
 from anofield.field.model import build_field, open_field
+from anofield.field.parts import PARTS
 from anofield.field.plugins import GROUP, known_fields
 from anofield.field.presets import start_experiment
 from anofield.field.sample import canvas_of, unlearned_octaves

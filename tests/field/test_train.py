@@ -8,6 +8,8 @@ import os
 import resource
 import shutil
 import signal
+from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +25,7 @@ from anofield.field import train as module
 from anofield.field.device import pick_device
 from anofield.field.experiment import Experiment
 from anofield.field.logs import Logs
+from anofield.field.model import open_field
 from anofield.field.provenance import read_provenance
 from anofield.field.step import batch_loss, start_run
 from anofield.field.train import TrainOptions, train
@@ -328,10 +331,180 @@ class TestBetweenRuns:
         assert len(read_provenance(tmp_path)) == 2
 
 
+def at_epoch(monkeypatch: pytest.MonkeyPatch, epoch: int, act: Callable[[], object]) -> None:
+    """Do something while an epoch is computed."""
+    steps = module._epoch_steps
+
+    def acting(run: Any, feed: Any, number: int, stop: Any) -> Any:
+        if number == epoch:
+            act()
+        return steps(run, feed, number, stop)
+
+    monkeypatch.setattr(module, "_epoch_steps", acting)
+
+
+class TestDirectoryInUse:
+    """What happens to the directory while it is trained in."""
+
+    @pytest.mark.parametrize("epoch", [1, 2, 3])
+    @pytest.mark.parametrize("way", ["removed", "renamed"])
+    def test_gone_is_an_error_and_it_is_not_made_again(
+        self, tmp_path: Path, store: Store, monkeypatch: pytest.MonkeyPatch, epoch: int, way: str
+    ) -> None:
+        experiment = Experiment.create(tmp_path / "e", tiny_specs(NumEpochs=3))
+        move = {"removed": lambda: shutil.rmtree(experiment.path),
+                "renamed": lambda: experiment.path.rename(tmp_path / "moved")}[way]  # fmt: skip
+        at_epoch(monkeypatch, epoch, move)
+        with pytest.raises(MachineError, match="removed or renamed while it was in use") as caught:
+            train(experiment, store, TrainOptions(device="cpu"))
+        assert caught.value.exit_code == 6
+        assert not experiment.path.exists()
+
+    def test_exchanged_for_another_experiment_is_an_error_and_leaves_that_alone(
+        self, tmp_path: Path, store: Store, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        other = trained(tmp_path / "other", store, NumEpochs=1)
+        before = {path: path.read_bytes() for path in other.path.rglob("*") if path.is_file()}
+        experiment = Experiment.create(tmp_path / "e", tiny_specs(NumEpochs=3))
+
+        def exchange() -> None:
+            shutil.rmtree(experiment.path)
+            shutil.copytree(other.path, experiment.path)
+
+        at_epoch(monkeypatch, 2, exchange)
+        with pytest.raises(MachineError, match="exchanged while it was in use"):
+            train(experiment, store, TrainOptions(device="cpu"))
+        assert {other.path / path.relative_to(experiment.path): path.read_bytes()
+                for path in experiment.path.rglob("*") if path.is_file()} == before  # fmt: skip
+
+    @pytest.mark.parametrize("file", ["specs.json", "provenance.json"])
+    def test_a_file_that_vanishes_is_an_error(
+        self, tmp_path: Path, store: Store, monkeypatch: pytest.MonkeyPatch, file: str
+    ) -> None:
+        experiment = Experiment.create(tmp_path / "e", tiny_specs(NumEpochs=2))
+        at_epoch(monkeypatch, 2, (experiment.path / file).unlink)
+        with pytest.raises(MachineError, match=f"no {file}"):
+            train(experiment, store, TrainOptions(device="cpu"))
+
+
+class TestDamage:
+    def test_a_lock_file_left_by_a_killed_process_blocks_nobody(self, tmp_path: Path, store: Store) -> None:
+        experiment = Experiment.create(tmp_path, tiny_specs(NumEpochs=1))
+        (tmp_path / ".lock").touch()
+        (tmp_path / ".lock-holder").write_text("elsewhere pid 1")
+        train(experiment, store, TrainOptions(device="cpu"))
+
+    def test_resuming_from_a_cut_latest_says_what_is_used_and_arrives_at_the_same(
+        self, tmp_path: Path, store: Store, capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        experiment = trained(tmp_path, store, NumEpochs=3)
+        whole = state(experiment)
+        path = experiment.file("ModelParameters", "latest")
+        path.write_bytes(path.read_bytes()[:-1000])
+        capsys.readouterr()
+        train(experiment, store, TrainOptions(device="cpu"), resume="latest")
+        told = capsys.readouterr().err
+        assert "ModelParameters/latest.pth cannot be read" in told and "epoch 2 is used instead" in told
+        assert_same(state(experiment), whole)
+
+    @pytest.mark.parametrize("resume", [None, "auto"])
+    def test_the_only_checkpoint_is_not_replaced_when_it_is_damaged(
+        self, tmp_path: Path, store: Store, resume: str | None
+    ) -> None:
+        experiment = trained(tmp_path, store, NumEpochs=1)
+        path = experiment.file("LatentCodes", "latest")
+        path.write_bytes(path.read_bytes()[:-1000])
+        before = experiment.file("ModelParameters", "latest").read_bytes()
+        with pytest.raises(ExperimentError, match=r"LatentCodes/latest\.pth cannot be read"):
+            train(experiment, store, TrainOptions(device="cpu"), resume=resume)
+        assert experiment.file("ModelParameters", "latest").read_bytes() == before
+
+    @pytest.mark.parametrize("damage", [b"PK", None])
+    def test_a_lost_history_is_said_and_later_epochs_keep_their_places(
+        self, tmp_path: Path, store: Store, capsys: pytest.CaptureFixture[str], damage: bytes | None
+    ) -> None:
+        experiment = trained(tmp_path, store, NumEpochs=2)
+        if damage is None:
+            (tmp_path / "Logs.pth").unlink()
+        else:
+            (tmp_path / "Logs.pth").write_bytes(damage)
+        capsys.readouterr()
+        logs = train(longer(experiment, 4), store, TrainOptions(device="cpu"), resume="latest")
+        told = capsys.readouterr().err
+        assert "Logs.pth lacks 2 of 2 epochs" in told
+        assert ("the history before epoch 3 is lost" in told) == (damage is not None)
+        assert [math.isnan(loss) for loss in logs.loss] == [True] * 6 + [False] * 6
+        series = [logs.timing, logs.latent_magnitude, *logs.param_magnitude.values()]
+        assert all([math.isnan(value) for value in one] == [True, True, False, False] for one in series)
+        assert vars(experiment.load().logs).keys() == vars(logs).keys()
+
+    @pytest.mark.parametrize("key", ["exp_avg", "exp_avg_sq", "step"])
+    def test_a_state_of_adam_that_is_not_finite_is_refused(self, tmp_path: Path, store: Store, key: str) -> None:
+        experiment = trained(tmp_path, store, NumEpochs=1)
+        found = experiment.load()
+        found.optimizer["state"][2][key].view(-1)[0] = float("nan")
+        experiment.save(found, ["latest"])
+        with pytest.raises(ExperimentError, match=f"[Tt]he {key} of parameter 2 has values that are not finite"):
+            train(longer(experiment, 2), store, TrainOptions(device="cpu"), resume="latest")
+        open_field(tmp_path, device="cpu")  # what detection needs is sound
+
+    @pytest.mark.parametrize(
+        "state",
+        [
+            3,
+            {"state": 1, "param_groups": []},
+            {"state": {}, "param_groups": [1]},
+            {"state": {0: {"exp_avg": "x"}}, "param_groups": [{"params": [0]}] * 2},
+        ],
+    )
+    def test_something_else_than_a_state_of_adam_is_refused(self, tmp_path: Path, store: Store, state: Any) -> None:
+        experiment = trained(tmp_path, store, NumEpochs=1)
+        experiment.save(replace(experiment.load(), optimizer=state), ["latest"])
+        with pytest.raises(ExperimentError, match="optimiser state does not fit"):
+            train(longer(experiment, 2), store, TrainOptions(device="cpu"), resume="latest")
+
+    def test_weights_that_diverge_in_the_last_step_are_not_saved(
+        self, tmp_path: Path, store: Store, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """The loss of a step is computed before its update."""
+        experiment = Experiment.create(tmp_path, tiny_specs(NumEpochs=2))
+
+        def ruin(*args: Any) -> torch.Tensor:
+            found = step(*args)
+            with torch.no_grad():
+                if args[3] == 2:
+                    next(args[0].field.parameters()).fill_(math.inf)
+            return found
+
+        step = module.train_step
+        monkeypatch.setattr(module, "train_step", ruin)
+        with pytest.raises(UsageError, match="not finite in epoch 2"):
+            train(experiment, store, TrainOptions(device="cpu"))
+        assert experiment.load().epoch == 1
+
+    def test_memory_that_is_refused_is_no_defect(
+        self, tmp_path: Path, store: Store, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        def full(*_: Any) -> torch.Tensor:
+            raise RuntimeError("[enforce fail] DefaultCPUAllocator: can't allocate memory: you tried 99 bytes")
+
+        monkeypatch.setattr(module, "train_step", full)
+        with pytest.raises(MachineError, match="SamplesPerScene"):
+            train(Experiment.create(tmp_path, tiny_specs()), store, TrainOptions(device="cpu"))
+
+    def test_damaged_provenance_is_said(self, tmp_path: Path, store: Store, capsys: pytest.CaptureFixture[str]) -> None:
+        experiment = trained(tmp_path, store, NumEpochs=1)
+        (tmp_path / "provenance.json").write_text("[{}]")
+        capsys.readouterr()
+        train(longer(experiment, 2), store, TrainOptions(device="cpu"), resume="latest")
+        assert "provenance.json is damaged" in capsys.readouterr().err
+        assert len(read_provenance(tmp_path)) == 1
+
+
 class TestWatching:
     @pytest.mark.slow
     def test_held_out_people_are_measured_without_changing_the_run(self, tmp_path: Path, store: Store) -> None:
-        others = make_store(tmp_path / "others.zarr", people=2)
+        others = make_store(tmp_path / "others.zarr", people=2, first=5)
         plain = state(trained(tmp_path / "plain", store))
         experiment = Experiment.create(tmp_path / "watched", tiny_specs(HeldOutFrequency=2))
         train(experiment, store, TrainOptions(device="cpu"), held_out=others)
@@ -345,7 +518,12 @@ class TestWatching:
         specs = tiny_specs(NumEpochs=20, LearningRateSchedule=rates, CodeRegularization=False, HeldOutFrequency=10,
                            SamplesPerScene=400, BrainFraction=0.5)  # fmt: skip
         experiment = Experiment.create(tmp_path / "experiment", specs)
-        train(experiment, store, TrainOptions(device="cpu"), held_out=make_store(tmp_path / "others.zarr", people=2))
+        train(
+            experiment,
+            store,
+            TrainOptions(device="cpu"),
+            held_out=make_store(tmp_path / "others.zarr", people=2, first=5),
+        )
         lines = (experiment.path / "metrics.jsonl").read_text().splitlines()
         measured = [json.loads(line).get("held_out_ce") for line in lines]
         assert measured[19] < 0.9 * measured[9]
@@ -365,6 +543,31 @@ class TestWatching:
         events = accumulator.EventAccumulator(str(tmp_path / "tensorboard"))
         events.Reload()
         assert [event.step for event in events.Scalars("loss_per_point")] == [1, 2, 3, 4]
+
+    def test_a_held_out_scan_that_is_trained_on_is_refused(
+        self, tmp_path: Path, store: Store, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """It has another name, and the same content."""
+        others = make_store(tmp_path / "others.zarr", people=2, first=5)
+        known = {store.path: ["", "", "ab", "cd", ""], others.path: ["", "cd"]}
+        monkeypatch.setattr(Store, "contents", property(lambda self: known[self.path]))
+        experiment = Experiment.create(tmp_path / "e", tiny_specs())
+        with pytest.raises(UsageError, match="the held-out scan p6 is the training scan p3"):
+            train(experiment, store, TrainOptions(device="cpu"), held_out=others)
+        known[others.path] = ["", "ef"]
+        train(experiment, store, TrainOptions(device="cpu"), held_out=others)
+        assert experiment.load().code_contents == known[store.path]
+        assert open_field(experiment.path, device="cpu").codes.contents == known[store.path]
+
+    def test_held_out_subjects_named_as_in_the_training_are_said(
+        self, tmp_path: Path, store: Store, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        contents = {store.path: ["a", "b", "c", "d", "e"]}
+        monkeypatch.setattr(Store, "contents", property(lambda self: contents.get(self.path, [""] * len(self))))
+        others = make_store(tmp_path / "others.zarr", people=3, first=3)
+        train(Experiment.create(tmp_path / "e", tiny_specs(NumEpochs=1)), store, TrainOptions(device="cpu"),
+              held_out=others)  # fmt: skip
+        assert "2 subjects named as in the training (p3, p4)" in capsys.readouterr().err
 
     def test_an_unknown_tracker_is_refused(self, tmp_path: Path, store: Store) -> None:
         with pytest.raises(UsageError, match="tensorboard"):

@@ -104,8 +104,9 @@ def test_logs_alone_say_what_metrics_say(experiment: Path) -> None:
 
 @pytest.mark.slow
 def test_an_experiment_of_2021_is_read(experiment: Path) -> None:
-    """No metrics, no case ids, a bare table of codes, the names of several GPUs, tensors in the logs."""
-    (experiment / "metrics.jsonl").unlink()
+    """No metrics, no manifest, no case ids, a bare table of codes, the names of several GPUs, tensors in the logs."""
+    for name in ("metrics.jsonl", "checkpoints.json"):
+        (experiment / name).unlink()
     path = experiment / "LatentCodes" / "latest.pth"
     codes = torch.load(path)
     torch.save({"epoch": 4, "latent_codes": codes["latent_codes"]["weight"]}, path)

@@ -20,6 +20,7 @@ from anofield.errors import ExperimentError
 
 BAUR = "Baur et al. 2021, Medical Image Analysis 69:101952 (arXiv 2004.03271)"
 SCORE_BATCH = 64  # slices per batch when a scan is scored
+WIDEST = 256  # channels and code entries: the networks then have at most 200 million weights
 LOSS_PARTS = 20  # equal parts of the training; the mean loss of each is kept
 
 
@@ -37,21 +38,21 @@ class SliceSettings(Settings):
     steps: int = Field(default=2000, ge=1)
     batch: int = Field(default=32, ge=1)
     learning_rate: float = Field(default=2e-3, gt=0)
-    width: int = Field(default=16, ge=1)
-    latent: int = Field(default=128, ge=1)
+    width: int = Field(default=16, ge=1, le=WIDEST)
+    latent: int = Field(default=128, ge=1, le=WIDEST)
 
 
 class SpatialSettings(SliceSettings):
     """Settings for an image of codes; with more than one channel it also reproduces lesions (how-to/baselines.md)."""
 
-    latent: int = Field(default=1, ge=1)
+    latent: int = Field(default=1, ge=1, le=WIDEST)
 
 
 class NarrowSettings(SliceSettings):
     """Settings for `AutoencoderKL`: its residual blocks cost more, and noise limits the information in its code."""
 
-    latent: int = Field(default=4, ge=1)
-    width: int = Field(default=8, ge=1)
+    latent: int = Field(default=4, ge=1, le=WIDEST)
+    width: int = Field(default=8, ge=1, le=WIDEST)
     batch: int = Field(default=16, ge=1)
 
 

@@ -29,7 +29,7 @@ class Settings(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
-    seed: int = Field(default=0, ge=0)
+    seed: int = Field(default=0, ge=0, lt=2**63)
 
 
 @dataclass(frozen=True)
@@ -81,7 +81,7 @@ class Baseline(ABC):
         """Load a state that `state` returned.
 
         Raises:
-            KeyError, RuntimeError: The state belongs to another baseline.
+            KeyError, RuntimeError, TypeError, ValueError: The state belongs to another baseline.
         """
 
     @abstractmethod

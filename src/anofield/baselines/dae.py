@@ -8,7 +8,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from anofield.baselines import networks
-from anofield.baselines.autoencoders import SliceBaseline, SliceSettings
+from anofield.baselines.autoencoders import WIDEST, SliceBaseline, SliceSettings
 
 NOISE_GRID = 16  # noise values per axis of a slice; Kascenas et al. 2022
 NOISE_SD = 0.2  # standard deviation of the noise, normalised intensity; Kascenas et al. 2022
@@ -22,10 +22,10 @@ class DenoisingSettings(SliceSettings):
         noise_grid: Noise values per axis of a slice.
     """
 
-    width: int = Field(default=8, ge=1)
+    width: int = Field(default=8, ge=1, le=WIDEST)
     batch: int = Field(default=16, ge=1)  # as published
     noise_sd: float = Field(default=NOISE_SD, gt=0)
-    noise_grid: int = Field(default=NOISE_GRID, ge=2)
+    noise_grid: int = Field(default=NOISE_GRID, ge=2, le=256)
 
 
 class Denoising(SliceBaseline):

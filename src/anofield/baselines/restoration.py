@@ -40,7 +40,7 @@ class MixtureSettings(RestorationSettings):
         dense: Whether the code is a vector; an image of codes needs a smaller `latent`.
     """
 
-    clusters: int = Field(default=6, ge=2)
+    clusters: int = Field(default=6, ge=2, le=256)
     dense: bool = True
 
 

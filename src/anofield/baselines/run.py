@@ -4,18 +4,18 @@ from __future__ import annotations
 
 import hashlib
 import json
-import pickle
 import shutil
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from itertools import zip_longest
 from pathlib import Path
 from typing import Any
 
 import torch
-from pydantic import ValidationError
+from pydantic import Field, ValidationError
 
-from anofield._files import PARTIAL, explain, file_hash, read_json, write_json, writing
+from anofield._files import PARTIAL, explain, file_hash, read_json, sealed, write_json, writing
 from anofield._progress import say
 from anofield._version import __version__
 from anofield.baselines.base import Baseline, Settings, State
@@ -30,10 +30,11 @@ from anofield.detect.options import BaselineOptions, RunOptions, ScoreOptions
 from anofield.detect.run_folder import Record
 from anofield.errors import ExperimentError, UsageError
 from anofield.field.device import pick_device
-from anofield.field.experiment import save_file
+from anofield.field.tensor_file import TensorFile, checked_tensors, read_tensors, write_tensors
 from anofield.typing import PathLike
 
 ABOUT_FILE, STATE_FILE = "baseline.json", "state.pth"
+AGAIN = "train the baseline again with --force"
 
 
 class BaselineInfo(Record):
@@ -47,6 +48,10 @@ class BaselineInfo(Record):
     """Recipe that scans are prepared with."""
     cases: list[str]
     """Ids of the training cases."""
+    contents: list[str] = Field(default_factory=list)
+    """Content hash of the scan of each training case; empty in files of older versions."""
+    state: str | None = None
+    """SHA-256 of `state.pth`; None in files of older versions."""
     title: str
     """Name of the method in a few words."""
     paper: str
@@ -111,12 +116,12 @@ class TrainedBaseline:
 
     @property
     def training_contents(self) -> Sequence[str]:
-        """`Scan.content_hash` of the training scans; empty, because a baseline does not keep them."""
-        return ()
+        """Content hash of the scan of each training case; empty where `baseline.json` does not hold them."""
+        return self.info.contents
 
     @property
-    def epoch(self) -> None:
-        """A baseline has one state only."""
+    def epoch(self) -> int | None:
+        """None: a baseline keeps only the end of its training."""
         return None
 
     @property
@@ -179,11 +184,13 @@ def train_baseline(
         MachineError: MONAI is not installed, there is no such device, or the folder cannot be written.
     """
     folder, where = Path(folder), pick_device(device)
+    cases, contents = store.require_cases(), store.contents
     wanted: dict[str, Any] = {
         "name": name,
         "settings": settings.model_dump(mode="json"),
         "recipe": store.recipe.model_dump(mode="json"),
-        "cases": [store.ids[index] for index in store.require_cases()],
+        "cases": [store.ids[index] for index in cases],
+        "contents": [contents[index] for index in cases],
     }
     if not force and _is_trained(folder, wanted):
         say(f"{name}: already trained in {folder}")
@@ -196,9 +203,10 @@ def train_baseline(
         folder.mkdir(parents=True, exist_ok=True)
         (folder / ABOUT_FILE).unlink(missing_ok=True)
         shutil.rmtree(folder / FOLDER, ignore_errors=True)  # the calibrations are valid only for the old state
-    save_file(folder / STATE_FILE, dict(method.state()))
+    write_tensors(folder / STATE_FILE, method.state())
     info = BaselineInfo(
         **wanted,
+        state=file_hash(folder / STATE_FILE),
         title=method.title,
         paper=method.paper,
         losses=method.losses,
@@ -207,7 +215,7 @@ def train_baseline(
         anofield=__version__,
         torch=str(torch.__version__),
     )
-    write_json(folder / ABOUT_FILE, info)
+    write_json(folder / ABOUT_FILE, sealed(info))
     return load_baseline(folder, device=device)
 
 
@@ -221,10 +229,12 @@ def load_baseline(folder: PathLike, *, device: str = "auto") -> TrainedBaseline:
     """
     folder = Path(folder)
     info = _read_info(folder)
-    recipe = Recipe.model_validate(info.recipe)
-    method = find_baseline(info.name)(recipe, make_settings(info.name, info.settings), pick_device(device))
-    _restore(method, _read_state(folder / STATE_FILE), folder)
-    return TrainedBaseline(method, folder, info, _hash(info, folder / STATE_FILE))
+    state = _read_state(folder, info)
+    method = find_baseline(info.name)(
+        _recipe(folder, info), make_settings(info.name, info.settings), pick_device(device)
+    )
+    _restore(method, checked_tensors(state.content, state.path), folder)
+    return TrainedBaseline(method, folder, info, _hash(info, state.hash))
 
 
 def identity(folder: Path) -> str:
@@ -233,7 +243,8 @@ def identity(folder: Path) -> str:
     Raises:
         ExperimentError: The baseline is missing or damaged.
     """
-    return _hash(_read_info(folder), folder / STATE_FILE)
+    info = _read_info(folder)
+    return _hash(info, _read_state(folder, info).hash)
 
 
 def _is_trained(folder: Path, wanted: Mapping[str, Any]) -> bool:
@@ -250,7 +261,10 @@ def _is_trained(folder: Path, wanted: Mapping[str, Any]) -> bool:
             return False  # a training that was stopped while it was written
         raise UsageError("the folder holds no baseline", where=folder, remedy="choose another -o")
     info = _read_info(folder)
-    differing = [key for key, value in wanted.items() if getattr(info, key) != value]
+    found = {key: getattr(info, key) for key in wanted}
+    if info.cases == wanted["cases"]:
+        found["contents"] = _where_known(info.contents, wanted["contents"])
+    differing = [key for key, value in wanted.items() if found[key] != value]
     if differing:
         raise UsageError(
             f"a baseline with another {', '.join(differing)} is already there",
@@ -260,42 +274,58 @@ def _is_trained(folder: Path, wanted: Mapping[str, Any]) -> bool:
     return True
 
 
+def _where_known(found: Sequence[str], wanted: Sequence[str]) -> list[str]:
+    """The contents found; where one side does not know one, as files of older versions do not, it is taken as equal."""
+    return [one if one and other else other for one, other in zip_longest(found, wanted, fillvalue="")]
+
+
 def _read_info(folder: Path) -> BaselineInfo:
     if not (folder / ABOUT_FILE).is_file():
         raise ExperimentError(
             "holds no trained baseline", where=folder, remedy="train one with `anofield baseline NAME train`"
         )
-    remedy = "train the baseline again with --force"
-    info = read_json(folder / ABOUT_FILE, BaselineInfo, remedy=remedy, error=ExperimentError)
+    info = read_json(folder / ABOUT_FILE, BaselineInfo, remedy=AGAIN, error=ExperimentError)
     if lacking := missing_keys(info.recipe):
         what = f"is damaged (its recipe lacks {', '.join(lacking)})"
-        raise ExperimentError(what, where=folder / ABOUT_FILE, remedy=remedy)
+        raise ExperimentError(what, where=folder / ABOUT_FILE, remedy=AGAIN)
     return info
+
+
+def _recipe(folder: Path, info: BaselineInfo) -> Recipe:
+    try:
+        return Recipe.model_validate(info.recipe)
+    except ValidationError as error:
+        what = f"is damaged (its recipe: {explain(error)})"
+        raise ExperimentError(what, where=folder / ABOUT_FILE, remedy=AGAIN) from error
 
 
 def _restore(method: Baseline, state: State, folder: Path) -> None:
     try:
         method.restore(state)
-    except (KeyError, RuntimeError, AttributeError) as error:
+    except (KeyError, RuntimeError, AttributeError, TypeError, ValueError) as error:
         raise ExperimentError(
             f"its {STATE_FILE} is not the state of this baseline",
             where=folder,
-            why=str(error).splitlines()[-1].strip(),
-            remedy="train the baseline again with --force",
+            why=(str(error).splitlines() or [type(error).__name__])[-1].strip(),
+            remedy=AGAIN,
         ) from error
 
 
-def _read_state(path: Path) -> State:
-    """Read tensors by name; other content is refused, because the file may not be trustworthy."""
-    try:
-        state: State = torch.load(path, map_location="cpu", weights_only=True)
-    except (OSError, EOFError, RuntimeError, ValueError, KeyError, pickle.UnpicklingError) as error:
+def _read_state(folder: Path, info: BaselineInfo) -> TensorFile:
+    """The file of the state; other content than tensors is refused, because the file may not be trustworthy.
+
+    Raises:
+        ExperimentError: It is missing or damaged, or not the one that `baseline.json` was written for.
+    """
+    state = read_tensors(folder / STATE_FILE)
+    if info.state not in (None, state.hash):
         raise ExperimentError(
-            "the state cannot be read", where=path, why=type(error).__name__, remedy="train the baseline again"
-        ) from error
+            f"is not the file that {ABOUT_FILE} names", where=state.path, why="it is of another training", remedy=AGAIN
+        )
     return state
 
 
-def _hash(info: BaselineInfo, state: Path) -> str:
-    parts = [json.dumps([info.name, info.settings, info.recipe], sort_keys=True), file_hash(state)]
+def _hash(info: BaselineInfo, state: str) -> str:
+    """Hash of a baseline, from its description and the SHA-256 of its state."""
+    parts = [json.dumps([info.name, info.settings, info.recipe], sort_keys=True), state]
     return hashlib.sha256("\n".join(parts).encode()).hexdigest()

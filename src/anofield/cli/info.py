@@ -18,7 +18,8 @@ from anofield.cli._verbs import VERBS
 if TYPE_CHECKING:
     from anofield.detect.calibration import Calibration
 
-PACKAGES = ("numpy", "scipy", "nibabel", "nilearn", "torch", "zarr", "pydantic", "distributed", "monai", "tensorboard")
+PACKAGES: tuple[str, ...] = ("numpy", "scipy", "nibabel", "nilearn", "torch", "numcodecs", "pydantic")
+PACKAGES += ("distributed", "monai", "tensorboard")  # of extras
 Model = Annotated[Path | None, typer.Argument(help="Experiment or baseline, to list its calibrations.")]
 
 

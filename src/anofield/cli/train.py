@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
@@ -56,11 +57,12 @@ def command(
     )
     if not is_first_rank():
         return
-    per_point = logs.loss[-1] / opened.specs.samples_per_scene if logs.loss else None
+    last = logs.loss[-1] if logs.loss else math.nan
+    per_point = last / opened.specs.samples_per_scene if math.isfinite(last) else None  # not known: a lost history
     result = {"experiment": str(experiment), "epoch": logs.epoch, "loss_per_point": per_point}
-    if json_ or per_point is not None:
-        text = f"{experiment}: epoch {logs.epoch}, loss {per_point or 0:.3f} nats per point"
-        print_result(result, text, as_json=json_)
+    if json_ or logs.epoch:
+        known = "" if per_point is None else f", loss {per_point:.3f} nats per point"
+        print_result(result, f"{experiment}: epoch {logs.epoch}{known}", as_json=json_)
 
 
 def _open(experiment: Path, preset: str | None, data: Path | None) -> Experiment:

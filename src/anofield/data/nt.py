@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import itertools
 import pickle
-import shutil
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
@@ -35,10 +34,11 @@ from anofield.data._pickles import (
 from anofield.data.classes import MAX_CLASSES
 from anofield.data.cohort.case import Case
 from anofield.data.lattice import Lattice
+from anofield.data.layout import StoreInfo
 from anofield.data.prepared import Prepared
 from anofield.data.published import lattice_side, published_lattice
 from anofield.data.recipe import Recipe
-from anofield.data.store import Store
+from anofield.data.store import Store, making
 from anofield.errors import CohortError, ScanError, UsageError
 from anofield.typing import Classes, PathLike
 
@@ -157,7 +157,7 @@ def import_store(folder: PathLike, path: PathLike, recipe: Recipe, *, force: boo
         path: Store to make, by convention `NAME.zarr`.
         recipe: Recipe that made the files: `ifl2021-hcp` or `ifl2021-brats`, centres and mode pool. The resolution is
             taken from the files.
-        force: Replace an existing store.
+        force: Replace an existing store, which stays until the new one is made.
 
     Returns:
         The store. A `.nt` file keeps neither brain mask nor affine: the brain is where the class is above 0, and the
@@ -167,9 +167,9 @@ def import_store(folder: PathLike, path: PathLike, recipe: Recipe, *, force: boo
         by case id.
 
     Raises:
-        UsageError: The recipe is not a published one, or the path holds another store.
-        CohortError: The folder has no `.nt` file, two files have the same case id, resolutions differ, or a case of
-            `dict_cid.k` has no file.
+        UsageError: The recipe is not a published one; the path holds another store; or another process is making it.
+        CohortError: The path holds something that is not a store; the folder has no `.nt` file, two files have the same
+            case id, resolutions differ, or a case of `dict_cid.k` has no file.
         ScanError: A file cannot be used (see `read_nt`), is not a cube, or has more classes than there are centres.
     """
     if not recipe.kind.published:
@@ -179,15 +179,14 @@ def import_store(folder: PathLike, path: PathLike, recipe: Recipe, *, force: boo
     side, full = found[0].resolution, lattice_side(recipe.model_copy(update={"resolution": None}))
     recipe = recipe.model_copy(update={"resolution": None if side == full else side})
     cases = [Case(entry.id, entry.path, entry.path if entry.labelled else None) for entry in found]
-    if force and (Path(path) / "zarr.json").is_file():
-        shutil.rmtree(path)
-    store = Store.create(path, cases, recipe, labels=any(entry.labelled for entry in found), side=side)
+    wanted = StoreInfo.of(cases, recipe, labels=any(entry.labelled for entry in found), side=side)
     lattice = published_lattice(recipe.name, side, np.eye(4))  # the world is unknown
-    for row, entry in enumerate(track(found, "import", len(found))):
-        digest = file_hash(entry.path)
-        if not store.is_current(row, digest):
-            store.write(row, _as_prepared(read_nt(entry.path), recipe, lattice), digest)
-    return store
+    with making(path, wanted, force=force) as store:
+        for row, entry in enumerate(track(found, "import", len(found))):
+            digest = file_hash(entry.path)
+            if not store.is_current(row, digest):
+                store.write(row, _as_prepared(read_nt(entry.path), recipe, lattice), digest)
+    return Store(path)
 
 
 def export_nt(store: Store, folder: PathLike) -> list[Path]:

@@ -7,7 +7,7 @@ There are two kinds of recipe. The box, one physical cube for every data set, is
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -49,14 +49,14 @@ def steps_of(recipe: Recipe) -> Steps:
 
 
 def prepare_case(case: Case, recipe: Recipe) -> Prepared:
-    """Read one case and resample it to the lattice of the recipe.
+    """Read one case and resample it to the lattice of the recipe, with the content hash of its scan.
 
     Raises:
         ScanError: The scan, its mask or its label cannot be used, or the recipe needs another shape.
     """
     native = as_stripped(case.image, case.mask, dtype=recipe.kind.dtype)
     label = None if case.label is None else as_labels(case.label, native.scan)
-    return prepare_scan(native, label, recipe)
+    return replace(prepare_scan(native, label, recipe), content=native.scan.content_hash)
 
 
 def prepare_scan(native: StrippedScan, label: Volume | None, recipe: Recipe) -> Prepared:

@@ -21,6 +21,7 @@ class Prepared:
         lattice: Lattice and its position in the scan.
         recipe: Recipe that prepared the scan: class centres, field coordinates, meaning of class 0.
         scale: Pair (a, b) with normalised = (native − a)/b.
+        content: `Scan.content_hash` of the scan in its own voxels; empty if it was not asked for.
     """
 
     classes: Classes
@@ -30,3 +31,4 @@ class Prepared:
     lattice: Lattice
     recipe: Recipe
     scale: tuple[float, float]
+    content: str = ""

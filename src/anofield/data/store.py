@@ -1,55 +1,40 @@
 """A prepared cohort on disk: one Zarr 3 group, one chunk per case, safe for several writers, resumable.
 
 `classes`, `brain` and `label` are (case, i, j, k) uint8; `to_native` and `native_affine` (case, 4, 4), `native_shape`
-(case, 3), `source_hash` (case, 32) and `done` (case,) have one chunk per case as well: a group's attributes are one
-file, and two writers could overwrite each other's. Attributes, written once: recipe, case ids, subjects, version.
+(case, 3), `source_hash` and `content_hash` (case, 32) and `done` (case,) have one chunk per case as well: a group's
+attributes are one file, and two writers could overwrite each other's. Every chunk has a checksum, and a complete case
+has all its chunks. Attributes, written once: see `StoreInfo`.
 """
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
-import shutil
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import zarr
-from pydantic import BaseModel, ConfigDict
+from numpy.typing import NDArray
 
-from anofield._files import file_hash, writing
+from anofield._files import PARTIAL, file_hash, write_bytes, writing
+from anofield._progress import say
 from anofield._words import counted
+from anofield.data.building import building, holds_files, remove
+from anofield.data.chunks import METADATA
 from anofield.data.cohort.case import Case, cohort_of
-from anofield.data.parallel import HERE, Outcome, Spread, map_cases
+from anofield.data.layout import StoreInfo, hash_values, inside, read_info, write_empty
+from anofield.data.parallel import HERE, Outcome, Spread, failures_of, map_cases
 from anofield.data.prepare import prepare_case
 from anofield.data.prepared import Prepared
 from anofield.data.published import lattice_side
-from anofield.data.recipe import Recipe, missing_keys
-from anofield.errors import CohortError, ExperimentError, UsageError
+from anofield.data.recipe import Recipe
+from anofield.errors import AnofieldError, CohortError, ExperimentError, UsageError
 from anofield.typing import Classes, Json, PathLike
 
-FORMAT = 1
 RESUME = "run `anofield prepare` again, which resumes where it stopped"
-ARRAYS = ("classes", "brain", "to_native", "native_affine", "native_shape", "source_hash", "done")
-
-
-class StoreInfo(BaseModel):
-    """Attributes of a store, written once.
-
-    Attributes:
-        format: Version of the store's layout.
-        recipe: Recipe of the cases.
-        cases: Case ids, in the order of the arrays.
-        subjects: Subject of each case.
-    """
-
-    model_config = ConfigDict(frozen=True)
-
-    format: int = FORMAT
-    recipe: Recipe
-    cases: list[str]
-    subjects: list[str]
+REPAIR = "run the command that made the store again, which makes exactly this case again"
 
 
 class Store:
@@ -61,23 +46,18 @@ class Store:
     """
 
     def __init__(self, path: PathLike, *, mode: str = "r") -> None:
-        """Open a store.
+        """Open a store, for reading or, with mode `r+`, for writing cases.
 
         Raises:
-            CohortError: There is no store, it has another format version, or it lacks arrays or keys of its recipe.
+            CohortError: There is no store, it has another format version, it lacks arrays or keys of its recipe, or
+                its metadata are damaged or not those that this package writes.
         """
         self.path = Path(path)
-        try:
-            self._group: Any = zarr.open_group(str(path), mode="r" if mode == "r" else "r+")
-            self.info = _read_info(self._group, self.path)
-        except (FileNotFoundError, ValueError) as error:  # damaged JSON and what the model refuses are ValueErrors
-            raise CohortError(
-                "is not a store of prepared scans", where=path, remedy="make one with `anofield prepare`"
-            ) from error
-        missing = [name for name in ARRAYS if name not in self._group]
-        missing += [f"recipe.{key}" for key in missing_keys(self.recipe.model_fields_set)]
-        if missing:
-            raise CohortError(f"lacks {', '.join(missing)}", where=path, remedy="prepare the cohort again with --force")
+        self._made = self._modified()
+        self.info = read_info(self.path)
+        self._arrays = self.info.arrays
+        self._writable = mode != "r"
+        self._told = False  # which cases are left out
 
     def __repr__(self) -> str:
         count = f"{len(self.done)} of {counted(len(self), 'case')}"
@@ -99,7 +79,7 @@ class Store:
         """
         if not 0 <= index < len(self):
             raise IndexError(f"case {index} of {len(self)}")
-        if not (self._group["done"][index] and self._has_chunks(index)):
+        if not self._is_complete(index):
             raise ExperimentError(f"case {self.ids[index]} is not complete", where=self.path, remedy=RESUME)
         return self.classes(index), self.brain(index), self.ids[index]
 
@@ -118,6 +98,15 @@ class Store:
         """How the cases were prepared."""
         return self.info.recipe
 
+    @property
+    def contents(self) -> list[str]:
+        """Content hash of each case's scan (`Scan.content_hash`); empty if the case is not complete or has none.
+
+        Cases that were imported from files of 2021 have none.
+        """
+        hashes = [bytes(self._read("content_hash", i)) if self._is_complete(i) else b"" for i in range(len(self))]
+        return [content.hex() if any(content) else "" for content in hashes]
+
     @classmethod
     def create(cls, path: PathLike, cases: Sequence[Case], recipe: Recipe, *, labels: bool, side: int) -> Store:
         """Create the store of these cases, or open an existing one if it was made for the same cases and recipe.
@@ -131,31 +120,22 @@ class Store:
 
         Raises:
             UsageError: The folder already holds a store of other cases or another recipe.
+            CohortError: The folder holds something that is not a store.
             MachineError: The folder cannot be written.
         """
-        with writing(path):
-            occupied = Path(path).exists() and any(Path(path).iterdir())
-        if occupied:
-            return cls._reopen(path, cases, recipe, labels)
-        with writing(path):
-            group = zarr.create_group(str(path))
-            _create_arrays(group, len(cases), side, labels)
-            subjects = [case.subject or case.id for case in cases]
-            info = StoreInfo(recipe=recipe, cases=[case.id for case in cases], subjects=subjects)
-            group.attrs.update(info.model_dump(mode="json"))
-        return cls(path, mode="r+")
+        return cls.begin(path, StoreInfo.of(cases, recipe, labels=labels, side=side))
 
     @classmethod
-    def _reopen(cls, path: PathLike, cases: Sequence[Case], recipe: Recipe, labels: bool) -> Store:
+    def begin(cls, path: PathLike, wanted: StoreInfo) -> Store:
+        """Like `create`, with the attributes of the store."""
+        with writing(path):
+            occupied = holds_files(Path(path))
+        if not occupied:
+            write_empty(path, wanted)
         store = cls(path, mode="r+")
-        differs = {
-            "with another recipe": store.recipe != recipe,
-            "with other cases": store.ids != [case.id for case in cases],
-            "without labels": labels and "label" not in store._group,
-        }
-        if any(differs.values()):
+        if difference := store.info.differs(wanted):
             raise UsageError(
-                f"a store {next(what for what, differ in differs.items() if differ)} is already there",
+                f"a store {difference} is already there",
                 where=path,
                 why="half of its arrays would belong to the old one",
                 remedy="choose another -o, or --force to replace it",
@@ -164,8 +144,8 @@ class Store:
 
     @property
     def done(self) -> list[int]:
-        """Indices of the cases that are complete."""
-        return [int(i) for i in np.flatnonzero(self._group["done"][:]) if self._has_chunks(int(i))]
+        """Indices of the cases that are complete; a damaged mark of a case raises a `CohortError`."""
+        return [index for index in range(len(self)) if self._is_complete(index)]
 
     def summary(self) -> Json:
         """Summary of the store as plain values."""
@@ -179,62 +159,77 @@ class Store:
 
     def content_hash(self) -> str:
         """SHA-256 over ids and source hashes of the complete cases, and the recipe; paths do not count."""
-        sources = self._group["source_hash"][:]
-        cases = [f"{self.ids[i]} {bytes(sources[i]).hex()}" for i in self.done]
+        cases = [f"{self.ids[i]} {bytes(self._read('source_hash', i)).hex()}" for i in self.done]
         return hashlib.sha256("\n".join([self.recipe.model_dump_json(), *cases]).encode()).hexdigest()
 
     @property
     def resolution(self) -> int:
         """R, lattice voxels per axis."""
-        return int(self._group["classes"].shape[1])
+        return self.info.side
 
     def is_current(self, index: int, source_hash: str) -> bool:
-        """Whether case `index` is complete and was made from files with this SHA-256."""
-        same = bytes(self._group["source_hash"][index]).hex() == source_hash
-        return bool(self._group["done"][index]) and same and self._has_chunks(index)
-
-    def _has_chunks(self, index: int) -> bool:
-        """Whether the files of a case are there; Zarr reads a lost chunk as zeros without an error."""
-        return all((self.path / name / "c" / str(index)).exists() for name in ("classes", "brain"))
+        """Whether case `index` is complete and undamaged, and was made from files with this SHA-256."""
+        try:
+            found = {name: self._read(name, index) for name in self._arrays}
+        except AnofieldError:
+            return False
+        return bool(found["done"]) and bytes(found["source_hash"]).hex() == source_hash
 
     def forget(self, index: int) -> None:
-        """Mark a case as not done, because its files changed since it was stored."""
+        """Remove a case, because its files changed since it was stored, or it is damaged.
+
+        Raises:
+            MachineError: The files of the case cannot be removed.
+        """
+        if not self._writable:
+            raise UsageError("the store was opened for reading", where=self.path, remedy="open it with mode='r+'")
         with writing(self.path):
-            self._group["done"][index] = 0
+            for name in reversed(self._arrays):  # `done` is the first
+                self._place(name, index)
+                remove(self.path / name / "c" / str(int(index)))  # with what a killed process left beside the chunk
 
     def write(self, index: int, prepared: Prepared, source_hash: str) -> None:
-        """Write one case; its `done` flag is written last, so an interrupted write leaves the case undone.
+        """Write one case; its `done` mark is written last, so an interrupted write leaves the case undone.
 
         Raises:
             MachineError: The disk is full or cannot be written.
         """
-        group = self._group
-        with writing(self.path):
-            group["done"][index] = 0
-            group["classes"][index] = prepared.classes
-            group["brain"][index] = prepared.brain.astype(np.uint8)
-            if "label" in group and prepared.label is not None:
-                group["label"][index] = prepared.label
-            group["to_native"][index] = prepared.lattice.to_native
-            group["native_affine"][index] = prepared.lattice.native_affine
-            group["native_shape"][index] = np.asarray(prepared.lattice.native_shape)
-            group["source_hash"][index] = np.frombuffer(bytes.fromhex(source_hash), dtype=np.uint8)
-            group["done"][index] = 1
+        self.forget(index)
+        for name, value in self._values(prepared, source_hash):
+            write_bytes(self._place(name, index), self._arrays[name].encode(value))
+
+    def _values(self, prepared: Prepared, source_hash: str) -> Iterator[tuple[str, Any]]:
+        """Name and values of every array of a case, in the order in which they are written."""
+        yield "classes", prepared.classes
+        yield "brain", prepared.brain
+        if self.info.labels:  # a case without a label has a volume of zeros, which is not the same as a lost one
+            yield "label", np.zeros_like(prepared.classes) if prepared.label is None else prepared.label
+        yield "to_native", prepared.lattice.to_native
+        yield "native_affine", prepared.lattice.native_affine
+        yield "native_shape", prepared.lattice.native_shape
+        yield "source_hash", hash_values(source_hash)
+        yield "content_hash", hash_values(prepared.content)
+        yield "done", 1
 
     def classes(self, index: int) -> Classes:
-        """Intensity classes of one case, (R, R, R) uint8."""
-        return np.asarray(self._group["classes"][index], dtype=np.uint8)
+        """Intensity classes of one case, (R, R, R) uint8.
+
+        Raises:
+            ExperimentError: The case is not complete.
+            CohortError: The classes are damaged.
+        """
+        return self._read("classes", index)
 
     def brain(self, index: int) -> Classes:
-        """Brain voxels of one case, (R, R, R) uint8, 0 or 1."""
-        return np.asarray(self._group["brain"][index], dtype=np.uint8)
+        """Brain voxels of one case, (R, R, R) uint8, 0 or 1; raises as `classes` does."""
+        return self._read("brain", index)
 
     def label(self, index: int) -> Classes | None:
-        """Lesion labels of one case, (R, R, R) uint8, or None if the store keeps none."""
-        return np.asarray(self._group["label"][index], dtype=np.uint8) if "label" in self._group else None
+        """Lesion labels of one case, (R, R, R) uint8, or None if the store keeps none; raises as `classes` does."""
+        return self._read("label", index) if self.info.labels else None
 
     def require_cases(self, count: int = 1) -> list[int]:
-        """Indices of the complete cases, at least `count` of them.
+        """Indices of the complete cases, at least `count` of them; the first call says which cases are left out.
 
         Raises:
             ExperimentError: Fewer cases are complete.
@@ -246,7 +241,71 @@ class Store:
                 where=self.path,
                 remedy=RESUME,
             )
+        complete = set(done)
+        missing = [case_id for index, case_id in enumerate(self.ids) if index not in complete]
+        if missing and not self._told:
+            first = ", ".join(missing[:3]) + (", ..." if len(missing) > 3 else "")
+            what = f"{counted(len(missing), 'case')} of {len(self)} not complete, left out: {first}"
+            say(f"{self.path}: {what}. Remedy: {RESUME}")
+        self._told = True
         return done
+
+    def _read(self, name: str, index: int) -> NDArray[Any]:
+        """The array of a case, as it was written."""
+        path, case = self._place(name, index), f"the {name} of case {self.ids[index]}"
+        if self._modified() != self._made:
+            what, why = "was replaced while it was read", "cases of two stores would mix"
+            raise ExperimentError(what, where=self.path, why=why, remedy="start again")
+        try:
+            return self._arrays[name].read(path)
+        except FileNotFoundError:
+            raise ExperimentError(f"lacks {case}", where=self.path, remedy=RESUME) from None
+        except OSError as error:
+            what = f"{case} cannot be read ({error.strerror or error})"
+            raise CohortError(what, where=path, remedy="check the permissions and the disk") from error
+        except (ValueError, RuntimeError) as error:  # zstd raises a RuntimeError
+            raise CohortError(f"{case} is damaged ({error})", where=path, remedy=REPAIR) from error
+
+    def _is_complete(self, index: int) -> bool:
+        """Whether the mark of a case is set and the files of all its arrays are there."""
+        chunks = (self.path / array.chunk(index) for array in self._arrays.values())
+        return all(chunk.is_file() for chunk in chunks) and bool(self._read("done", index))
+
+    def _place(self, name: str, index: int) -> Path:
+        """The file of a case in an array, which must not lie outside of the store."""
+        path = self.path / self._arrays[name].chunk(index)
+        inside(self.path, path)
+        return path
+
+    def _modified(self) -> int:
+        """When the store was made, ns; its attributes are never written again."""
+        try:
+            return (self.path / METADATA).stat().st_mtime_ns
+        except OSError:
+            return 0
+
+
+@contextlib.contextmanager
+def making(path: PathLike, wanted: StoreInfo, *, force: bool = False) -> Iterator[Store]:
+    """Yield a store to write cases into; its path is `path`, or, while an old store is replaced, a folder beside it.
+
+    Args:
+        path: The store, new or half made.
+        wanted: Its attributes.
+        force: Replace an existing store once the body has ended without an error.
+
+    Raises:
+        UsageError: Another process is making this store, or it has other cases, another recipe, or no labels although
+            labels are wanted.
+        CohortError: The folder holds something that is not a store, or files that this package did not make.
+        MachineError: The store cannot be written.
+    """
+    with building(path, force=force, resumable=wanted.is_begun_in) as folder:
+        store = Store.begin(folder, wanted)
+        with writing(path):
+            for unfinished in (store.path / "done" / "c").glob(f"{PARTIAL}*"):
+                unfinished.unlink()
+        yield store
 
 
 def prepare_cohort(
@@ -265,24 +324,35 @@ def prepare_cohort(
         recipe: Recipe of the store.
         path: Store to make or to resume.
         labels: Whether to keep lesion labels.
-        spread: Where the work runs; all workers must be able to read the scans and to write to `path`.
-        force: Whether to replace an existing store.
+        spread: Where the work runs; all workers must be able to read the scans and to write to `path` and beside it.
+        force: Whether to replace an existing store. It stays until the new one is made, unless no case can be prepared.
 
     Returns:
         The store, and the outcome of every case.
 
     Raises:
-        CohortError: Two cases have the same id.
-        UsageError: An existing store has other cases, another recipe, or no labels although labels are wanted.
+        CohortError: Two cases have the same id; or the folder holds something else than a store; or no case could be
+            prepared, and the store that was to be replaced was kept.
+        UsageError: An existing store has other cases, another recipe, or no labels although labels are wanted; or
+            another process is preparing it.
+        MachineError: The store cannot be written.
     """
     cases = cohort_of(cases)
-    if force and (Path(path) / "zarr.json").is_file():
-        shutil.rmtree(path)
-    Store.create(path, cases, recipe, labels=labels, side=lattice_side(recipe))
     rows = {case.id: row for row, case in enumerate(cases)}
-    work = partial(_prepare_into, path=str(Path(path).absolute()), recipe=recipe, rows=rows)
-    outcomes = list(map_cases(work, cases, spread=spread, label="prepare"))
-    return Store(path), outcomes
+    with making(path, StoreInfo.of(cases, recipe, labels=labels, side=lattice_side(recipe)), force=force) as store:
+        work = partial(_prepare_into, path=str(store.path.absolute()), recipe=recipe, rows=rows)
+        outcomes = list(map_cases(work, cases, spread=spread, label="prepare"))
+        failures = failures_of(outcomes)
+        if store.path != Path(path) and len(failures) == len(cases):
+            raise CohortError(
+                f"none of {counted(len(cases), 'case')} could be prepared, the first: {failures[0].error}",
+                where=path,
+                why="the store that is there was kept",
+                remedy="fix the scans, and repeat the command",
+            )
+    made = Store(path)
+    _name_copies(made)
+    return made, outcomes
 
 
 def _prepare_into(case: Case, *, path: str, recipe: Recipe, rows: dict[str, int]) -> bool:
@@ -304,34 +374,19 @@ def _digest(case: Case) -> str:
     return hashlib.sha256("\n".join(f"{name} {file_hash(path)}" for name, path in given.items()).encode()).hexdigest()
 
 
+def _name_copies(store: Store) -> None:
+    """Name the cases whose scans have the same content: one person would count several times in training."""
+    same: dict[str, list[str]] = {}
+    for case_id, content in zip(store.ids, store.contents, strict=True):
+        same.setdefault(content, []).append(case_id)
+    copies = [" = ".join(ids) for content, ids in same.items() if content and len(ids) > 1]
+    if copies:
+        say(f"{store.path}: the same scan under several ids, which counts it several times: {'; '.join(copies)}")
+
+
 def stored_recipe(path: PathLike) -> Recipe | None:
     """The recipe of an existing store, which can be resumed; None if there is no store."""
     try:
         return Store(path).recipe
     except CohortError:
         return None
-
-
-def _read_info(group: Any, path: Path) -> StoreInfo:
-    """Attributes of a store of this format."""
-    attributes = dict(group.attrs)
-    found = attributes.get("format", FORMAT)
-    if found != FORMAT:
-        what = f"has store format {found}, this version reads {FORMAT}"
-        raise CohortError(what, where=path, remedy="prepare the cohort again")
-    return StoreInfo.model_validate(attributes)
-
-
-def _create_arrays(group: Any, cases: int, side: int, labels: bool) -> None:
-    volumes = ("classes", "brain", "label") if labels else ("classes", "brain")
-    for name in volumes:
-        _array(group, name, (cases, side, side, side), "u1", ("case", "i", "j", "k"))
-    _array(group, "to_native", (cases, 4, 4), "f8", ("case", "row", "column"))
-    _array(group, "native_affine", (cases, 4, 4), "f8", ("case", "row", "column"))
-    _array(group, "native_shape", (cases, 3), "i8", ("case", "axis"))
-    _array(group, "source_hash", (cases, 32), "u1", ("case", "byte"))
-    _array(group, "done", (cases,), "u1", ("case",))
-
-
-def _array(group: Any, name: str, shape: tuple[int, ...], dtype: str, axes: tuple[str, ...]) -> None:
-    group.create_array(name, shape=shape, chunks=(1, *shape[1:]), dtype=dtype, fill_value=0, dimension_names=axes)

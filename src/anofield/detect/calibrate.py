@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from anofield import bootstrap
-from anofield._files import write_json
+from anofield._files import sealed, write_json
 from anofield._version import __version__
 from anofield.curves import DROPPED_BITS, ScoreHistogram, ordered_keys
 from anofield.data.brain import as_stripped
@@ -196,7 +196,7 @@ def calibrate(
         _refuse_changed([total.add_counts(outcome) for outcome in in_order(run(second, used), used)])
     settings = settings_of(method, options)
     info = total.info(settings, method, options.score, quantile, [case.id for case in used])
-    write_json(settings.path(method.path), info)
+    write_json(settings.path(method.path), sealed(info))
     return info, outcomes
 
 

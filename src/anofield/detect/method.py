@@ -78,11 +78,14 @@ class Method(Protocol):
 
     @property
     def training_contents(self) -> Sequence[str]:
-        """`Scan.content_hash` of the training scans, in the order of their ids; empty where it is unknown."""
+        """Content hash of the scan of each training case, hexadecimal, an empty text where it is not known.
+
+        The whole sequence is empty for methods that were trained before these hashes were kept.
+        """
 
     @property
     def epoch(self) -> int | None:
-        """Epoch of the checkpoint in use; None for a method without epochs."""
+        """Epoch of the training in use; None for a method without epochs."""
 
     @property
     def scores(self) -> Sequence[str]:

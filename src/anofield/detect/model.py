@@ -27,8 +27,8 @@ from anofield.detect.run import Run, detect_cases
 from anofield.detect.scores import score_names
 from anofield.errors import UsageError, for_python
 from anofield.field.device import Precision
-from anofield.field.experiment import LATEST
 from anofield.field.model import TrainedField, open_field
+from anofield.field.parts import LATEST
 from anofield.typing import PathLike
 
 
@@ -84,12 +84,12 @@ class Model:
 
     @property
     def training_contents(self) -> Sequence[str]:
-        """`Scan.content_hash` of the training scans, in the order of their ids; empty where it is unknown."""
-        return tuple(getattr(self.trained.codes, "contents", ()))
+        """Content hash of the scan of each training case; empty where the checkpoint does not hold them."""
+        return self.trained.codes.contents
 
     @property
-    def epoch(self) -> int:
-        """Epoch of the checkpoint."""
+    def epoch(self) -> int | None:
+        """Epoch in use."""
         return self.trained.epoch
 
     @property

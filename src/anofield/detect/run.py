@@ -48,7 +48,7 @@ from anofield.detect.scores import SCAN_SCORES
 from anofield.errors import CohortError, MachineError, ScanError, UsageError
 from anofield.typing import Json, PathLike
 
-LIBRARIES = ("numpy", "scipy", "nibabel", "torch", "zarr")  # libraries that results depend on
+LIBRARIES = ("numpy", "scipy", "nibabel", "torch")  # libraries that results depend on
 
 
 @dataclass(frozen=True, kw_only=True)

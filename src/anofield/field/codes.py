@@ -90,6 +90,7 @@ class Codes:
         ids: Case ids, row by row; empty for experiments of 2021, which do not store them.
         values: Stored codes, (case, code); after the last step of training, rows may exceed the bound.
         bound: `CodeBound` of the specs; None for no bound.
+        contents: Content hash of the scan of each row; empty where it is not known.
 
     >>> Codes(ids=("a", "b"), values=torch.tensor([[3.0, 4.0], [0.0, 0.5]]), bound=1.0).seen()
     tensor([[0.6000, 0.8000],
@@ -99,6 +100,7 @@ class Codes:
     ids: Sequence[str]
     values: Tensor
     bound: float | None
+    contents: Sequence[str] = ()
 
     def __len__(self) -> int:
         return len(self.values)

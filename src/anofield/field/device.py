@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+from collections.abc import Iterator
 from typing import Literal, get_args
 
 import torch
@@ -46,3 +48,15 @@ def pick_device(name: str | torch.device) -> torch.device:
     if not available[kind] or (kind == "cuda" and number and int(number) >= torch.cuda.device_count()):
         raise MachineError(f"no device {name!r} here", remedy="use --device auto; `anofield info` lists the devices")
     return torch.device(name)
+
+
+@contextlib.contextmanager
+def enough_memory(remedy: str) -> Iterator[None]:
+    """Turn a failed allocation in the body into a `MachineError`; torch reports one on the CPU as RuntimeError."""
+    try:
+        yield
+    except (MemoryError, RuntimeError) as error:
+        told = str(error).partition("\n")[0]
+        if isinstance(error, RuntimeError) and not isinstance(error, torch.OutOfMemoryError) and "alloc" not in told:
+            raise
+        raise MachineError("out of memory", why=told, remedy=remedy) from error

@@ -5,34 +5,25 @@ Layout of DeepSDF (Park et al. 2019) as used by Naval Marimont & Tarroni 2021; t
 
 from __future__ import annotations
 
-import hashlib
-import io
-import os
-import pickle
-from collections.abc import Callable, Mapping
+from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import cache
 from pathlib import Path
-from typing import Any
 
-import torch
 from torch import Tensor
 
-from anofield._files import replacing, replacing_together, write_json
+from anofield._files import file_hash, replacing_together, write_json
+from anofield._progress import say
 from anofield.data.nt import ROWS_FILE, read_rows
-from anofield.errors import ExperimentError
-from anofield.field.logs import Logs
-from anofield.field.published import AdamState, plain_codes, plain_logs, plain_weights
+from anofield.errors import ExperimentError, MachineError
+from anofield.field.logs import Logs, read_logs
+from anofield.field.manifest import Entry, add_to_manifest
+from anofield.field.parts import LATEST, PARTS, PREVIOUS, Parts, Whole
+from anofield.field.published import AdamState, plain_codes, plain_weights
 from anofield.field.specs import DECODER, Specs
+from anofield.field.tensor_file import TensorFile, checked_tensors, write_partial, write_tensors
 from anofield.typing import PathLike
 
-CONTENT = {  # folder → key of its content
-    "ModelParameters": "model_state_dict",
-    "LatentCodes": "latent_codes",
-    "OptimizerParameters": "optimizer_state_dict",
-}
-PARTS = tuple(CONTENT)
-LATEST, PREVIOUS = "latest", "previous"
+SPECS_FILE, LOGS_FILE, PROVENANCE_FILE = "specs.json", "Logs.pth", "provenance.json"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -48,6 +39,7 @@ class Checkpoint:
         optimizer: State of Adam; empty where OptimizerParameters is missing, which is enough for detection but not for
             further training.
         logs: Logs up to this state.
+        code_contents: Content hash of the scan of each row, hexadecimal; empty where it is not known.
         hash: SHA-256 of the files of weights and codes, shortened; empty for a state that was not read from files.
     """
 
@@ -58,21 +50,8 @@ class Checkpoint:
     codes: Tensor
     optimizer: AdamState
     logs: Logs
+    code_contents: Sequence[str] = ()
     hash: str = ""
-
-
-@dataclass(frozen=True)
-class _File:
-    """A readable `.pth` file: path, SHA-256 of its bytes, and content."""
-
-    path: Path
-    hash: str
-    content: dict[str, Any]
-
-    @property
-    def stamp(self) -> tuple[int, int]:
-        """Epoch and step."""
-        return int(self.content["epoch"]), int(self.content.get("step", 0))
 
 
 class Experiment:
@@ -88,40 +67,67 @@ class Experiment:
         self.path = Path(path)
         if not self.path.is_dir():
             raise ExperimentError("no such experiment directory", where=self.path, remedy="check -e or -m")
-        self.specs = Specs.read(self.path / "specs.json")
+        self.specs = Specs.read(self.path / SPECS_FILE)
+        self._claimed: bytes | None = None
 
     @classmethod
     def create(cls, path: PathLike, specs: Specs) -> Experiment:
         """Make the directory with its `specs.json`."""
-        write_json(Path(path) / "specs.json", specs.dump())
+        write_json(Path(path) / SPECS_FILE, specs.dump())
         return cls(path)
 
     def file(self, part: str, name: str) -> Path:
         """Path of a file: `<part>/<name>.pth`."""
-        return self.path / part / f"{name}.pth"
+        return Parts(self.path).path(part, name)
 
     def save(self, checkpoint: Checkpoint, names: list[str]) -> None:
         """Write a checkpoint under each name; after a kill at any moment a complete older checkpoint remains.
 
         All new files are complete before the first is renamed, and every `latest` becomes `previous` before the first
-        is replaced, so the three folders always share an epoch.
+        is replaced, so the three folders always share an epoch. The manifest names the new files before they are there.
 
         Raises:
-            MachineError: The disk is full or cannot be written; the old state is intact.
+            MachineError: The disk is full or cannot be written, and the old state is intact; or the directory is gone.
         """
-        stamp = {"epoch": checkpoint.epoch, "step": checkpoint.step}
-        content = {
-            "ModelParameters": {**stamp, "model_state_dict": checkpoint.model},
-            "LatentCodes": {**stamp, "latent_codes": {"weight": checkpoint.codes}, "case_ids": checkpoint.code_ids},
-            "OptimizerParameters": {**stamp, "optimizer_state_dict": checkpoint.optimizer},
-        }
-        save_file(self.path / "Logs.pth", vars(checkpoint.logs))
+        self.require_there()
+        write_tensors(self.path / LOGS_FILE, vars(checkpoint.logs))
+        content = _contents(checkpoint)
         for name in names:
             with replacing_together([self.file(part, name) for part in PARTS]) as partials:
                 for part, partial in zip(PARTS, partials, strict=True):
-                    _write(partial, content[part])
+                    write_partial(partial, content[part])
+                hashes = {part: file_hash(partial) for part, partial in zip(PARTS, partials, strict=True)}
+                entry = Entry(name=name, epoch=checkpoint.epoch, step=checkpoint.step, files=hashes)
+                add_to_manifest(self.path, entry)
                 if name == LATEST:
                     self._keep_latest()
+        self.require_there()  # it may have been removed meanwhile, and what was just written stands alone
+
+    def claim(self) -> None:
+        """Remember the present `provenance.json`: from now on `require_there` notices an exchanged directory."""
+        self._claimed = (self.path / PROVENANCE_FILE).read_bytes()
+
+    def require_there(self) -> None:
+        """Check that nobody removed, renamed or exchanged the directory while it is in use.
+
+        Raises:
+            MachineError: It holds no `specs.json` any more, or the `provenance.json` of another start.
+        """
+        what = ""
+        try:
+            if self._claimed is not None and (self.path / PROVENANCE_FILE).read_bytes() != self._claimed:
+                what = f"the experiment was exchanged while it was in use: its {PROVENANCE_FILE} is another one"
+        except OSError:
+            what = f"the experiment was removed or renamed while it was in use: there is no {PROVENANCE_FILE} any more"
+        if not (self.path / SPECS_FILE).is_file():
+            what = f"the experiment was removed or renamed while it was in use: there is no {SPECS_FILE} any more"
+        if what:
+            raise MachineError(
+                what,
+                where=self.path,
+                why="what is saved here now would not be found, or would be found without what belongs to it",
+                remedy="put the directory back and resume it with --continue latest, or train again",
+            )
 
     def _keep_latest(self) -> None:
         """Rename `latest` to `previous`, unless an interrupted save left new `latest` files in some folders only."""
@@ -132,77 +138,71 @@ class Experiment:
                 self.file(part, LATEST).replace(self.file(part, PREVIOUS))
 
     def load(self, name: str = LATEST) -> Checkpoint:
-        """Read a checkpoint, every file once; `latest` falls back to the newest epoch that all three folders share.
+        """Read a checkpoint, every file once and checked; `latest` falls back to the newest save that is complete.
+
+        Falling back is said on stderr, with the reason and the epoch that is used.
 
         Raises:
-            ExperimentError: There is no complete checkpoint of that name.
+            ExperimentError: There is no complete checkpoint of that name, its files are damaged or of different saves,
+                or its weights or codes are not finite.
         """
-        model, codes, *optimizer = self._whole(name)
-        epoch, step = model.stamp
-        weights = model.content["model_state_dict"]
-        ids = codes.content.get("case_ids")
+        whole = self._whole(name)
+        model, codes, *optimizer = whole.files
+        epoch, step = whole.stamp
+        weights = checked_tensors(model.content["model_state_dict"], model.path)
+        table = _table(codes)
+        ids = _texts(codes, "case_ids", len(table))
         return Checkpoint(
             epoch=epoch,
             step=step,
-            model=(plain_weights if self.specs.network_arch == DECODER else dict)(weights),
-            code_ids=self._published_ids() if ids is None else list(ids),
-            codes=plain_codes(codes.content["latent_codes"], self.path / "LatentCodes"),
+            model=plain_weights(weights) if self.specs.network_arch == DECODER else weights,
+            code_ids=self._published_ids() if ids is None else ids,
+            code_contents=_texts(codes, "case_contents", len(table)) or (),
+            codes=table,
             optimizer=optimizer[0].content["optimizer_state_dict"] if optimizer else {},
-            logs=self._logs(),
-            hash=_hash(model, codes),
+            logs=self._logs(epoch),
+            hash=whole.hash,
         )
 
     def has_checkpoint(self) -> bool:
-        """Whether there is a complete checkpoint of any name; files of an interrupted first save do not count."""
+        """Whether there is a complete checkpoint of any name; files of an interrupted first save do not count.
+
+        Raises:
+            ExperimentError: There is none, but a damaged file: a new training would replace what may be restored.
+        """
+        parts = Parts(self.path)
         try:
-            return bool(self._whole(LATEST))
+            return bool(parts.whole(LATEST))
         except ExperimentError:
+            if parts.damaged:
+                raise
             return False
 
     def model_hash(self, name: str = LATEST) -> str:
         """SHA-256 of the files of weights and codes that `load` reads, shortened; detections record it."""
-        return _hash(*self._whole(name)[:2])
+        return self._whole(name).hash
 
     def names(self) -> list[str]:
         """Names of the checkpoints on disk, complete or not."""
-        files = (path for part in PARTS for path in (self.path / part).glob("*.pth"))
-        return sorted({path.stem for path in files if not path.name.startswith(".")})
+        return Parts(self.path).names()
 
-    def _whole(self, name: str) -> list[_File]:
-        """The file of each part at the newest epoch and step that all share.
+    def _whole(self, name: str) -> Whole:
+        """The files of a checkpoint; says which one is used instead of a damaged one."""
+        whole = Parts(self.path).whole(name)
+        if whole.note:
+            say(whole.note)
+        return whole
 
-        The optimiser's folder may be missing, as in a model that was shared; the first save creates it.
-        """
-        parts = [part for part in PARTS if part != PARTS[-1] or (self.path / part).is_dir()]
-        read = cache(_read)
-        for names in ([name], self.names()) if name == LATEST else ([name],):
-            found = [self._stamped(part, names, read) for part in parts]
-            shared = set.intersection(*(set(stamps) for stamps in found))
-            if shared:
-                return [stamps[max(shared)] for stamps in found]
-        if name != LATEST and name not in self.names():
-            there = f"there are {', '.join(self.names())}" if self.names() else "there are no checkpoints"
-            raise ExperimentError(f"has no snapshot {name!r}; {there}", where=self.path, remedy="name another epoch")
-        found = [self._stamped(part, self.names(), read) for part in parts]
-        raise ExperimentError(
-            f"has no complete checkpoint {name!r}",
-            where=self.path,
-            why=f"model, codes and optimiser of one epoch are needed together, found: {_stamps(parts, found)}",
-            remedy="train it with `anofield train`, or name another epoch",
-        )
-
-    def _stamped(
-        self, part: str, names: list[str], read: Callable[[Path, str], _File | None]
-    ) -> dict[tuple[int, int], _File]:
-        """The readable files of a part by epoch and step."""
-        files = (read(self.file(part, name), CONTENT[part]) for name in names)
-        return {file.stamp: file for file in files if file}
-
-    def _logs(self) -> Logs:
-        """The logs; empty if `Logs.pth` is missing or damaged."""
-        file = _read(self.path / "Logs.pth", "loss")
-        logs = plain_logs(file.content) if file else {}
-        return Logs(**{key: value for key, value in logs.items() if key in Logs.__dataclass_fields__})
+    def _logs(self, epoch: int) -> Logs:
+        """The logs; empty if `Logs.pth` is missing or, which is said, damaged."""
+        path = self.path / LOGS_FILE
+        if not path.exists():
+            return Logs()
+        try:
+            return read_logs(path)
+        except ExperimentError as error:
+            say(f"{path} {error.what}: the history before epoch {epoch + 1} is lost")
+            return Logs()
 
     def _published_ids(self) -> list[str]:
         """Case ids row by row from `dict_cid.k`; empty without that file."""
@@ -211,39 +211,36 @@ class Experiment:
         return sorted(rows, key=rows.__getitem__)
 
 
-def _hash(model: _File, codes: _File) -> str:
-    return f"{model.hash[:16]}-{codes.hash[:16]}"
+def _contents(checkpoint: Checkpoint) -> dict[str, dict[str, object]]:
+    """What the file of each part holds."""
+    stamp = {"epoch": checkpoint.epoch, "step": checkpoint.step}
+    cases = {"case_ids": checkpoint.code_ids, "case_contents": list(checkpoint.code_contents)}
+    return {
+        "ModelParameters": {**stamp, "model_state_dict": checkpoint.model},
+        "LatentCodes": {**stamp, "latent_codes": {"weight": checkpoint.codes}, **cases},
+        "OptimizerParameters": {**stamp, "optimizer_state_dict": checkpoint.optimizer},
+    }
 
 
-def _stamps(parts: list[str], found: list[dict[tuple[int, int], _File]]) -> str:
-    """The epochs of each part, in words."""
-    epochs = [", ".join(str(epoch) for epoch, _ in sorted(stamps)) or "none" for stamps in found]
-    return "; ".join(f"{part} {epoch}" for part, epoch in zip(parts, epochs, strict=True))
+def _table(file: TensorFile) -> Tensor:
+    """The codes of a file, (case, code), all of them finite."""
+    table = plain_codes(file.content["latent_codes"], file.path)
+    return checked_tensors({"latent_codes": table}, file.path)["latent_codes"]
 
 
-def _write(path: Path, content: Mapping[str, object]) -> None:
-    with path.open("wb") as stream:
-        try:
-            torch.save(content, stream)
-        except RuntimeError as error:  # torch reports a full disk as RuntimeError
-            raise OSError(str(error).splitlines()[0]) from error
-        stream.flush()
-        os.fsync(stream.fileno())
+def _texts(file: TensorFile, key: str, rows: int) -> list[str] | None:
+    """A text per row of the code table; None where the file has no such list, or an empty one.
 
-
-def save_file(path: Path, content: Mapping[str, object]) -> None:
-    """Write a `.pth` file; the file appears complete or not at all."""
-    with replacing(path) as partial:
-        _write(partial, content)
-
-
-def _read(path: Path, key: str) -> _File | None:
-    """Read a `.pth` file; None if it is missing or damaged, or holds no epoch or no `key`."""
-    try:
-        data = path.read_bytes()
-        content = torch.load(io.BytesIO(data), map_location="cpu", weights_only=True)
-    except (OSError, EOFError, RuntimeError, ValueError, KeyError, pickle.UnpicklingError):
+    Raises:
+        ExperimentError: It is no list of as many texts.
+    """
+    found = file.content.get(key)
+    if not found:
         return None
-    if not isinstance(content, dict) or not {"epoch", key} <= set(content):
-        return None
-    return _File(path, hashlib.sha256(data).hexdigest(), content)
+    if not isinstance(found, list) or len(found) != rows or not all(isinstance(one, str) for one in found):
+        raise ExperimentError(
+            f"its {key} are not one text for each of its {rows} codes",
+            where=file.path,
+            remedy="restore the file from a backup, or name another epoch",
+        )
+    return found

@@ -16,9 +16,11 @@ from pydantic import JsonValue
 from anofield._files import write_json
 from anofield.data.nt import ROWS_FILE, write_rows
 from anofield.errors import ExperimentError, UsageError
-from anofield.field.experiment import LATEST, PREVIOUS, Checkpoint, Experiment, save_file
+from anofield.field.experiment import LOGS_FILE, SPECS_FILE, Checkpoint, Experiment
+from anofield.field.parts import LATEST, PREVIOUS
 from anofield.field.published import AdamState
 from anofield.field.specs import DECODER, ConstantRate, CosineRate, Rate, Specs
+from anofield.field.tensor_file import write_tensors
 from anofield.typing import PathLike
 
 PUBLISHED_KEYS = (
@@ -57,7 +59,7 @@ def export_experiment(experiment: Experiment, folder: PathLike) -> tuple[list[Pa
         ExperimentError: There is no checkpoint at the end of an epoch.
     """
     folder = Path(folder)
-    if (folder / "specs.json").exists():
+    if (folder / SPECS_FILE).exists():
         raise UsageError(
             "holds an experiment", where=folder, why="it would be overwritten", remedy="choose another -o, or delete it"
         )
@@ -65,8 +67,8 @@ def export_experiment(experiment: Experiment, folder: PathLike) -> tuple[list[Pa
     found, notes = _checkpoints(experiment)
     latest = found[LATEST]
     written = [path for name, checkpoint in found.items() for path in _write_parts(folder, name, checkpoint)]
-    save_file(folder / "Logs.pth", _published_logs(latest, experiment.specs))
-    written.append(folder / "Logs.pth")
+    write_tensors(folder / LOGS_FILE, _published_logs(latest, experiment.specs))
+    written.append(folder / LOGS_FILE)
     if latest.code_ids:
         write_rows(folder / ROWS_FILE, {cid: row for row, cid in enumerate(latest.code_ids)})
         written.append(folder / ROWS_FILE)
@@ -74,8 +76,8 @@ def export_experiment(experiment: Experiment, folder: PathLike) -> tuple[list[Pa
     else:
         notes.append(f"the codes name no cases: no {ROWS_FILE} is written, keep the one of the .nt files")
     specs, converted = published_specs(experiment.specs, latest.epoch)
-    write_json(folder / "specs.json", _published_keys(specs))
-    return [*written, folder / "specs.json"], notes + converted
+    write_json(folder / SPECS_FILE, _published_keys(specs))
+    return [*written, folder / SPECS_FILE], notes + converted
 
 
 def published_specs(specs: Specs, epoch: int) -> tuple[Specs, list[str]]:
@@ -115,7 +117,7 @@ def _refuse_other_networks(experiment: Experiment) -> None:
         if flat[key] != value:
             raise UsageError(
                 f"{key} is {flat[key]}, which the code of 2021 does not support",
-                where=experiment.path / "specs.json",
+                where=experiment.path / SPECS_FILE,
                 why=f"it changes the network; the published one has {value}",
                 remedy=f"train an experiment with {key} {value}, which can be exported",
             )
@@ -156,7 +158,7 @@ def _write_parts(folder: Path, name: str, checkpoint: Checkpoint) -> list[Path]:
         content["OptimizerParameters"] = {"optimizer_state_dict": _adam_of_2021(checkpoint.optimizer)}
     paths = {part: folder / part / f"{name}.pth" for part in content}
     for part, path in paths.items():
-        save_file(path, {"epoch": checkpoint.epoch, **content[part]})
+        write_tensors(path, {"epoch": checkpoint.epoch, **content[part]})
     return list(paths.values())
 
 

@@ -16,8 +16,10 @@ from anofield.errors import ExperimentError
 from anofield.field.codes import CodePrior, Codes
 from anofield.field.decoder import Decoder, FieldModule, FrozenField
 from anofield.field.device import Precision, pick_device, wants_bfloat16
-from anofield.field.experiment import LATEST, Checkpoint, Experiment
+from anofield.field.experiment import Checkpoint, Experiment
+from anofield.field.parts import LATEST
 from anofield.field.plugins import installed_field
+from anofield.field.provenance import check_as_trained
 from anofield.field.specs import DECODER, Specs
 from anofield.typing import PathLike
 
@@ -33,7 +35,7 @@ class TrainedField:
         codes: Codes of the training subjects.
         recipe: Recipe that prepares scans.
         hash: SHA-256 of the files of weights and codes, shortened.
-        epoch: Epoch of the checkpoint.
+        epoch: Epoch in use: of the checkpoint that was read, which may be older than a damaged one that was asked for.
         device: Device of the field.
     """
 
@@ -82,7 +84,8 @@ def open_field(
         recipe: Name or file of a recipe to prepare scans with instead of the experiment's own, see `recipe_in_place`.
 
     Raises:
-        ExperimentError: There is no experiment, checkpoint or recipe, or its files belong to another network.
+        ExperimentError: There is no experiment, checkpoint or recipe; its files are damaged or belong to another
+            network; or specs or recipe are not those of the training.
         UsageError: The recipe given does not fit the field.
         MachineError: The device is not available.
     """
@@ -93,11 +96,17 @@ def open_field(
     _check_codes(checkpoint, field, experiment.path)
     where = pick_device(device)
     own = read_recipe(experiment.path)
+    check_as_trained(experiment.path, experiment.specs, own)
     return TrainedField(
         path=experiment.path,
         specs=experiment.specs,
         field=FrozenField(field.to(where), bfloat16=wants_bfloat16(precision, where)),
-        codes=Codes(ids=checkpoint.code_ids, values=checkpoint.codes, bound=experiment.specs.code_bound),
+        codes=Codes(
+            ids=checkpoint.code_ids,
+            contents=checkpoint.code_contents,
+            values=checkpoint.codes,
+            bound=experiment.specs.code_bound,
+        ),
         recipe=own if recipe is None else recipe_in_place(own, recipe),
         hash=checkpoint.hash,
         epoch=checkpoint.epoch,

@@ -6,18 +6,25 @@ import platform
 import sys
 import time
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import torch
 from pydantic import BaseModel, ConfigDict, JsonValue, TypeAdapter, ValidationError
 
-from anofield._files import write_json
+from anofield._files import explain, write_json
 from anofield._progress import say
 from anofield._version import __version__
+from anofield.data.recipe import Recipe
 from anofield.data.store import Store
-from anofield.errors import UsageError
-from anofield.field.step import Run
+from anofield.errors import ExperimentError, UsageError
+from anofield.field.experiment import PROVENANCE_FILE
+from anofield.field.specs import Specs
 
-PROVENANCE_FILE = "provenance.json"
+if TYPE_CHECKING:
+    from anofield.field.step import Run
+
+DEFINING = ("NetworkArch", "NetworkSpecs", "CodeLength", "L", "CodeBound")  # keys of specs that a field is made of
+TRAINING_ONLY = ("dropout", "dropout_prob", "latent_dropout")
 FIXED_MID_EPOCH = ("ScenesPerBatch", "Seed")  # they decide the order of the cases
 
 
@@ -35,6 +42,7 @@ class Start(BaseModel):
         store: Path of the store.
         store_hash: Hash of the store's content.
         specs: Content of `specs.json`; not `Specs`, because an entry outlives the keys of the version that wrote it.
+        recipe: Content of `recipe.json`; None in entries of older versions.
         precision: Precision of the matrix products.
         ranks: Number of processes.
         epoch: Number of whole epochs before this start.
@@ -52,6 +60,7 @@ class Start(BaseModel):
     store: str
     store_hash: str
     specs: dict[str, JsonValue]
+    recipe: dict[str, JsonValue] | None = None
     precision: str
     ranks: int
     epoch: int
@@ -60,8 +69,8 @@ class Start(BaseModel):
 STARTS = TypeAdapter(list[Start])
 
 
-def describe_start(run: Run, store: Store) -> Start:
-    """Describe the start of a run on a store: versions, machine, command, store and specs."""
+def describe_start(run: Run, store: Store, recipe: Recipe) -> Start:
+    """Describe the start of a run on a store: versions, machine, command, store, specs and recipe."""
     device = run.device
     name = torch.cuda.get_device_name(device) if device.type == "cuda" else platform.processor() or platform.machine()
     return Start(
@@ -74,6 +83,7 @@ def describe_start(run: Run, store: Store) -> Start:
         store=str(store.path.resolve()),
         store_hash=store.content_hash(),
         specs=run.specs.dump(),
+        recipe=recipe.model_dump(mode="json"),
         precision="bfloat16" if run.bfloat16 else "float32",
         ranks=run.ranks.size,
         epoch=run.epoch,
@@ -81,16 +91,63 @@ def describe_start(run: Run, store: Store) -> Start:
 
 
 def read_provenance(path: Path) -> list[Start]:
-    """Read the entries of an experiment, oldest first; an experiment of the published code has none."""
+    """Read the entries of an experiment, oldest first; one of the published code has none.
+
+    Damaged entries are lost, which is said on stderr: what changed since the last start cannot be told any more.
+    """
     try:
         return STARTS.validate_json((path / PROVENANCE_FILE).read_bytes())
-    except (OSError, ValidationError):
+    except FileNotFoundError:
+        return []
+    except (OSError, ValidationError) as error:
+        told = explain(error) if isinstance(error, ValidationError) else str(error)
+        say(f"{path / PROVENANCE_FILE} is damaged ({told}): what changed since the training cannot be checked")
         return []
 
 
 def add_provenance(path: Path, entry: Start) -> None:
     """Append an entry."""
     write_json(path / PROVENANCE_FILE, [start.model_dump(mode="json") for start in (*read_provenance(path), entry)])
+
+
+def check_as_trained(path: Path, specs: Specs, recipe: Recipe) -> None:
+    """Compare what defines a trained field with the last start of its training; without entries nothing is compared.
+
+    Args:
+        path: Experiment directory.
+        specs: Content of its `specs.json`.
+        recipe: Content of its `recipe.json`.
+
+    Raises:
+        ExperimentError: A value differs; weights and codes fit it, so that the results would be wrong without an error.
+    """
+    last = next(reversed(read_provenance(path)), None)
+    if last is None:
+        return
+    now = {"specs.json": specs.dump(), "recipe.json": recipe.model_dump(mode="json")}
+    then = {
+        "specs.json": {key: last.specs[key] for key in DEFINING if key in last.specs},
+        "recipe.json": last.recipe or {},
+    }
+    for file, values in then.items():
+        differing = [key for key in values if key in now[file] and _defined(now[file][key]) != _defined(values[key])]
+        if differing:
+            key = differing[0]
+            raise ExperimentError(
+                f"{key} is {_shown(now[file][key])}, the field was trained with {_shown(values[key])}",
+                where=path / file,
+                why="the weights fit another value as well, and the results would be wrong",
+                remedy=f"put back the {file} of the training ({PROVENANCE_FILE} has its values)",
+            )
+
+
+def _defined(value: JsonValue) -> JsonValue:
+    """A value without what only training depends on."""
+    return {key: one for key, one in value.items() if key not in TRAINING_ONLY} if isinstance(value, dict) else value
+
+
+def _shown(value: JsonValue) -> str:
+    return text if len(text := str(value)) <= 60 else f"{text[:57]}…"
 
 
 def check_unchanged(path: Path, entry: Start, *, mid_epoch: bool) -> None:

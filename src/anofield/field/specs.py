@@ -6,44 +6,65 @@ Keys and defaults are those of DeepSDF (Park et al. 2019) as used by Naval Marim
 from __future__ import annotations
 
 import difflib
+import itertools
 import json
+import reprlib
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import torch
-from pydantic import BaseModel, ConfigDict, Field, JsonValue, ValidationError, ValidationInfo, field_validator
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    JsonValue,
+    ValidationError,
+    ValidationInfo,
+    field_validator,
+    model_validator,
+)
 from pydantic.alias_generators import to_pascal
 
 from anofield.errors import ExperimentError, UsageError
 from anofield.typing import PathLike
 
 DECODER = "decoder"  # NetworkArch of the published network, `field.Decoder`
+MAX_PARAMETERS = 100_000_000  # 40 times the published network; training needs 16 bytes for each
+SIZE_LIMIT = 1_000_000  # bytes of a specs.json; a large one has 3000
+ERRORS_SHOWN, LONGEST_KEY = 5, 60
+LARGEST_RATE = 1e30  # float32 holds it; training diverges long before
+Count = Annotated[int, Field(ge=1, le=1_000_000_000)]
 
 
 class _Strict(BaseModel):
-    model_config = ConfigDict(extra="forbid", alias_generator=to_pascal, populate_by_name=True, frozen=True)
+    model_config = ConfigDict(
+        extra="forbid", alias_generator=to_pascal, populate_by_name=True, frozen=True, allow_inf_nan=False
+    )
 
 
 class StepRate(_Strict):
     """lr = Initial · Factor^⌊epoch/Interval⌋."""
 
     type: Literal["Step"] = "Step"
-    initial: float = Field(gt=0)
-    interval: int = Field(ge=1)
+    initial: float = Field(gt=0, le=LARGEST_RATE)
+    interval: Count
     factor: float = Field(gt=0)
 
     def rate(self, epoch: int) -> float:
         """Learning rate of an epoch, counted from 1."""
-        return float(self.initial * self.factor ** (epoch // self.interval))
+        try:
+            return min(float(self.initial * self.factor ** (epoch // self.interval)), LARGEST_RATE)
+        except OverflowError:
+            return LARGEST_RATE
 
 
 class WarmupRate(_Strict):
     """Linear from Initial to Final over Length epochs, then Final."""
 
     type: Literal["Warmup"] = "Warmup"
-    initial: float = Field(ge=0)
-    final: float = Field(gt=0)
-    length: int = Field(ge=1)
+    initial: float = Field(ge=0, le=LARGEST_RATE)
+    final: float = Field(gt=0, le=LARGEST_RATE)
+    length: Count
 
     def rate(self, epoch: int) -> float:
         """Learning rate of an epoch, counted from 1."""
@@ -54,7 +75,7 @@ class ConstantRate(_Strict):
     """lr = Value."""
 
     type: Literal["Constant"] = "Constant"
-    value: float = Field(gt=0)
+    value: float = Field(gt=0, le=LARGEST_RATE)
 
     def rate(self, epoch: int) -> float:
         """Learning rate of an epoch, counted from 1."""
@@ -65,9 +86,9 @@ class CosineRate(_Strict):
     """Half a cosine from Initial to Final over Length epochs (an addition of this project)."""
 
     type: Literal["Cosine"] = "Cosine"
-    initial: float = Field(gt=0)
-    final: float = Field(ge=0)
-    length: int = Field(ge=1)
+    initial: float = Field(gt=0, le=LARGEST_RATE)
+    final: float = Field(ge=0, le=LARGEST_RATE)
+    length: Count
 
     def rate(self, epoch: int) -> float:
         """Learning rate of an epoch, counted from 1."""
@@ -95,10 +116,10 @@ class NetworkSpecs(BaseModel):
         weight_norm: Whether the layers of `norm_layers` have weight norm.
     """
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
-    dims: tuple[int, ...] = Field(min_length=1)
-    dim_out: int = Field(ge=2)
+    dims: tuple[Count, ...] = Field(min_length=1, max_length=1000)
+    dim_out: int = Field(ge=2, le=1_000_000_000)
     dropout: tuple[int, ...] = ()
     dropout_prob: float = Field(default=0.0, ge=0, lt=1)
     norm_layers: tuple[int, ...] = ()
@@ -133,16 +154,16 @@ class Specs(_Strict):
     data_source: str
     network_arch: str = DECODER
     network_specs: NetworkSpecs = PUBLISHED_NETWORK
-    code_length: int = Field(ge=1)
-    octaves: int | None = Field(default=None, ge=1, alias="L")
-    num_epochs: int = Field(ge=1)
-    samples_per_scene: int = Field(ge=1)
-    scenes_per_batch: int = Field(ge=1)
+    code_length: Count
+    octaves: int | None = Field(default=None, ge=1, le=64, alias="L")  # 2^63 is the finest that float32 still counts
+    num_epochs: Count
+    samples_per_scene: int = Field(ge=1, le=2**24)
+    scenes_per_batch: Count
     data_loader_threads: int = 0
     learning_rate_schedule: tuple[Rate, Rate]
-    snapshot_frequency: int = Field(default=1000, ge=1)
+    snapshot_frequency: Count = 1000
     additional_snapshots: tuple[int, ...] = ()
-    log_frequency: int = Field(default=10, ge=1)
+    log_frequency: Count = 10
     code_regularization: bool = True
     code_regularization_lambda: float = Field(default=1e-4, ge=0)
     code_bound: float | None = Field(default=None, gt=0)
@@ -152,8 +173,25 @@ class Specs(_Strict):
     brain_fraction: float = Field(default=0.0, ge=0, le=1)
     lattice: Literal["center", "corner"] | None = None
     held_out_source: str | None = None
-    held_out_frequency: int = Field(default=100, ge=1)
-    seed: int = Field(default=0, ge=0)
+    held_out_frequency: Count = 100
+    seed: int = Field(default=0, ge=0, lt=2**63)
+
+    @model_validator(mode="after")
+    def _buildable(self) -> Specs:
+        """Refuse a network that no machine is meant to hold, before any memory is allocated."""
+        if self.network_arch == DECODER and (count := self.parameters()) > MAX_PARAMETERS:
+            raise ValueError(
+                f"NetworkSpecs.dims, CodeLength and L make a network of {count:.3g} parameters, at most "
+                f"{MAX_PARAMETERS // 10**6} million are allowed"
+            )
+        return self
+
+    def parameters(self) -> int:
+        """Number of parameters of the published decoder with these sizes, joins not counted; codes come on top."""
+        network = self.network_specs
+        first = self.code_length + (6 * self.octaves if self.octaves else 3)
+        widths = [first, *network.dims, network.dim_out + 1]
+        return sum((inputs + 2) * outputs for inputs, outputs in itertools.pairwise(widths))
 
     @classmethod
     def read(cls, path: PathLike) -> Specs:
@@ -173,13 +211,14 @@ class Specs(_Strict):
                 remedy="`anofield train --preset default --data STORE` writes one",
             )
         try:
-            return cls.model_validate(json.loads(path.read_text()))
-        except (json.JSONDecodeError, UnicodeDecodeError) as error:
-            raise UsageError(f"is not JSON ({error})", where=path, remedy="fix the line named") from error
+            return cls.model_validate(_parsed(path))
         except ValidationError as error:
-            raise UsageError(
-                "; ".join(_explain(item) for item in error.errors()), where=path, remedy="fix the keys named"
-            ) from error
+            found = error.errors()
+            told = [_explain(item) for item in found[:ERRORS_SHOWN]]
+            told += [f"{len(found) - ERRORS_SHOWN} more"] if len(found) > ERRORS_SHOWN else []
+            raise UsageError("; ".join(told), where=path, remedy="fix the keys named") from error
+        except (OSError, ValueError, RecursionError) as error:
+            raise UsageError(f"is not JSON ({error})", where=path, remedy="fix the line named") from error
 
     def dump(self) -> dict[str, JsonValue]:
         """The specs as plain values under the published keys."""
@@ -192,12 +231,43 @@ OWNERS |= {"Step": StepRate, "Warmup": WarmupRate, "Constant": ConstantRate, "Co
 
 def _explain(item: Any) -> str:
     """One pydantic error in a sentence, with the nearest known key for an unknown one."""
-    place = ".".join(str(part) for part in item["loc"])
+    place = ".".join(str(part)[:LONGEST_KEY] for part in item["loc"])
+    if item["type"] == "value_error":
+        return str(item["ctx"]["error"])
     if not item["loc"]:
         return f"must be a JSON object, is {type(item['input']).__name__}"
     if item["type"] == "extra_forbidden":
         owner = OWNERS.get(item["loc"][-2], Specs) if len(item["loc"]) > 1 else Specs
         known = [info.alias or name for name, info in owner.model_fields.items()]
-        near = difflib.get_close_matches(str(item["loc"][-1]), known, n=1, cutoff=0.0)
+        near = difflib.get_close_matches(str(item["loc"][-1])[:LONGEST_KEY], known, n=1, cutoff=0.0)
         return f"unknown key {place!r} (nearest known: {near[0]!r})"
-    return f"{place!r}: {item['msg'][0].lower()}{item['msg'][1:]}, got {item['input']!r}"
+    if item["type"] == "missing":
+        return f"it lacks {place!r}"
+    return f"{place!r}: {item['msg'][0].lower()}{item['msg'][1:]}, got {reprlib.repr(item['input'])}"
+
+
+def _parsed(path: Path) -> object:
+    """The JSON of a file; what JSON leaves open is refused: NaN, and a key that stands twice.
+
+    Raises:
+        ValueError, RecursionError: It is not JSON, or too large or too deep for what it should say.
+    """
+    with path.open("rb") as stream:
+        data = stream.read(SIZE_LIMIT + 1)
+    if len(data) > SIZE_LIMIT:
+        raise ValueError(f"it has more than {SIZE_LIMIT} bytes")
+    return json.loads(data.decode("utf-8"), object_pairs_hook=_once, parse_constant=_refused)
+
+
+def _once(pairs: list[tuple[str, object]]) -> dict[str, object]:
+    """An object whose keys differ."""
+    found: dict[str, object] = {}
+    for key, value in pairs:
+        if key in found:
+            raise ValueError(f"the key {reprlib.repr(key)} stands twice")
+        found[key] = value
+    return found
+
+
+def _refused(name: str) -> object:
+    raise ValueError(f"{name} is no number of JSON")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 from anofield.data.store import Store
@@ -33,7 +34,7 @@ def source_of(named: str | None, experiment: PathLike) -> Path | None:
     """A path named in the specs: relative to the current folder if it exists there, else to the experiment."""
     if named is None:
         return None
-    return Path(named) if Path(named).exists() else Path(experiment) / named
+    return Path(named) if os.path.exists(named) else Path(experiment) / named  # noqa: PTH110 - False for any odd name
 
 
 def train_experiment(

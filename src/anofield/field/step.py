@@ -43,6 +43,7 @@ class Run:
         ranks: Position of this process among those of the run.
         epoch: Whole epochs done.
         step: Steps done of the next epoch.
+        case_contents: Content hash of the scan of every case; empty texts where it is not known.
         point_loss: The function of that name, or its compiled form.
     """
 
@@ -57,6 +58,7 @@ class Run:
     ranks: Ranks = field(default_factory=Ranks)
     epoch: int = 0
     step: int = 0
+    case_contents: list[str] = field(default_factory=list)
     point_loss: Callable[..., Tensor] = field(init=False)
 
     def __post_init__(self) -> None:

@@ -20,18 +20,20 @@ from torch import Tensor
 from anofield._files import exclusive
 from anofield._progress import Progress, say
 from anofield._signals import StopRequest, deferred_stop
+from anofield._words import counted
 from anofield.data.recipe import Recipe, check_recipe, write_recipe
 from anofield.data.store import Store
 from anofield.errors import Interrupted, UsageError
-from anofield.field.device import Precision, pick_device
-from anofield.field.experiment import LATEST, Checkpoint, Experiment
+from anofield.field.device import Precision, enough_memory, pick_device
+from anofield.field.experiment import LOGS_FILE, Checkpoint, Experiment
 from anofield.field.feed import Cache, Feed, open_feed
 from anofield.field.journal import Journal
 from anofield.field.logs import Logs
 from anofield.field.model import codes_of, load_weights
+from anofield.field.parts import LATEST
 from anofield.field.points import PointOptions
 from anofield.field.provenance import add_provenance, check_unchanged, describe_start
-from anofield.field.published import AdamState, load_optimizer
+from anofield.field.published import AdamState, load_optimizer, plain_optimizer
 from anofield.field.ranks import joined_ranks, plan_epoch
 from anofield.field.specs import DECODER
 from anofield.field.step import Run, start_run, train_step
@@ -84,11 +86,13 @@ def train(
 
     Raises:
         UsageError: There are checkpoints and `resume` is None; another process trains here; the classes of specs and
-            store do not match; or the store's content or the specs changed since the last start in a way that is not
-            allowed.
-        ExperimentError: `resume` names no checkpoint, or the store's cases differ from those of the checkpoint.
+            store do not match; the store's content or the specs changed since the last start in a way that is not
+            allowed; or a held-out scan is one of the store.
+        ExperimentError: `resume` names no checkpoint or a damaged one, or the store's cases differ from those of the
+            checkpoint.
         Interrupted: SIGINT or SIGTERM; the state after the current step is saved.
-        MachineError: The device is not available, or the disk cannot be written.
+        MachineError: The device is not available, memory is too small, the disk cannot be written, or the experiment's
+            directory was removed or replaced meanwhile.
     """
     options = options or TrainOptions()
     where = pick_device(options.device)
@@ -101,6 +105,8 @@ def train(
             stack.enter_context(exclusive(experiment.path, "training"))
         cases = store.require_cases(max(2, ranks.size))
         run = start_run(experiment.specs, [store.ids[i] for i in cases], where, ranks)
+        contents = store.contents
+        run.case_contents = [contents[i] for i in cases]
         run.set_precision(options.precision, compiled=_is_compiled(options, run))
         if resume is not None:
             restore(run, experiment.load(resume), experiment.path)
@@ -112,6 +118,8 @@ def train(
         watch = None if held_out is None or not ranks.first else HeldOut(held_out, recipe.lattice, where)
         stop = stack.enter_context(deferred_stop())
         _epochs(run, feed, experiment, stop, Journal(experiment.path, run, watch, options.track))
+        if ranks.first:
+            experiment.require_there()
         return run.logs
 
 
@@ -126,9 +134,16 @@ def restore(run: Run, checkpoint: Checkpoint, path: PathLike = "") -> None:
     codes = codes_of(checkpoint, run.case_ids, run.specs.code_length, path)
     with torch.no_grad():
         run.codes.weight.copy_(codes[own])
-    load_optimizer(run.optimizer, _map_codes_state(checkpoint.optimizer, lambda rows: rows[own].clone()), path)
+    state = plain_optimizer(checkpoint.optimizer, path)
+    count = len(run.case_ids)
+    own_state = _map_codes_state(state, lambda rows: rows[own].clone() if len(rows) == count else rows)
+    load_optimizer(run.optimizer, own_state, path)
     run.logs, run.epoch, run.step = checkpoint.logs, checkpoint.epoch, checkpoint.step
     run.logs.cut(run.epoch, run.steps_per_epoch, run.step)
+    names = [name for name, _ in run.field.named_parameters()]
+    lost = run.logs.fill(run.epoch * run.steps_per_epoch + run.step, names)
+    if lost and checkpoint.code_ids and run.ranks.first:
+        say(f"{path}: {LOGS_FILE} lacks {lost} of {run.epoch} epochs; their losses and times are not known any more")
 
 
 def checkpoint_of(run: Run) -> Checkpoint:
@@ -137,7 +152,14 @@ def checkpoint_of(run: Run) -> Checkpoint:
     codes = run.all_codes(run.codes.weight)
     state = _map_codes_state(cast(AdamState, run.optimizer.state_dict()), run.all_codes)
     return Checkpoint(
-        epoch=run.epoch, step=run.step, model=model, code_ids=run.case_ids, codes=codes, optimizer=state, logs=run.logs
+        epoch=run.epoch,
+        step=run.step,
+        model=model,
+        code_ids=run.case_ids,
+        code_contents=run.case_contents,
+        codes=codes,
+        optimizer=state,
+        logs=run.logs,
     )
 
 
@@ -161,12 +183,15 @@ def _epochs(run: Run, feed: Feed, experiment: Experiment, stop: StopRequest, jou
         while run.epoch < specs.num_epochs:
             began, epoch = time.monotonic(), run.epoch + 1
             rates = _set_rates(run, epoch)
-            losses = torch.stack(list(_epoch_steps(run, feed, epoch, stop)))
+            with enough_memory("lower SamplesPerScene, ScenesPerBatch or dims"):
+                losses = torch.stack(list(_epoch_steps(run, feed, epoch, stop)))
             ranks.sum_([losses])
             run.logs.loss += _finite(losses.tolist(), epoch, experiment)
             if run.step:
                 _stop(run, experiment, stop)
             run.epoch, run.step = epoch, 0
+            if ranks.first:
+                experiment.require_there()
             journal.add_epoch(run, rates, time.monotonic() - began)
             _save_epoch(run, experiment)
             progress.advance(journal.text)
@@ -200,17 +225,29 @@ def _epoch_steps(run: Run, feed: Feed, epoch: int, stop: StopRequest) -> Iterato
 def _finite(losses: list[float], epoch: int, experiment: Experiment) -> list[float]:
     """Check that training has not diverged, and return the losses; nothing of a diverged epoch is saved."""
     if not all(math.isfinite(loss) for loss in losses):
-        raise UsageError(
-            f"the loss is not finite in epoch {epoch}",
-            where=experiment.path,
-            why="training has diverged; the last checkpoint before it is kept",
-            remedy="lower the rates of LearningRateSchedule, or set GradientClipNorm",
-        )
+        raise _diverged("the loss is", epoch, experiment)
     return losses
 
 
-def _stop(run: Run, experiment: Experiment, stop: StopRequest) -> None:
+def _snapshot(run: Run, experiment: Experiment) -> Checkpoint:
+    """The state to save; the loss of an epoch does not show that its last step diverged."""
     checkpoint = checkpoint_of(run)
+    if not all(torch.isfinite(value).all() for value in (*checkpoint.model.values(), checkpoint.codes)):
+        raise _diverged("weights or codes are", run.epoch, experiment)
+    return checkpoint
+
+
+def _diverged(what: str, epoch: int, experiment: Experiment) -> UsageError:
+    return UsageError(
+        f"{what} not finite in epoch {epoch}",
+        where=experiment.path,
+        why="training has diverged; the last checkpoint before it is kept",
+        remedy="lower the rates of LearningRateSchedule, or set GradientClipNorm",
+    )
+
+
+def _stop(run: Run, experiment: Experiment, stop: StopRequest) -> None:
+    checkpoint = _snapshot(run, experiment)
     if run.ranks.first:
         experiment.save(checkpoint, [LATEST])
     at = f"epoch {run.epoch}" + (f" and {run.step} steps" if run.step else "")
@@ -224,7 +261,7 @@ def _save_epoch(run: Run, experiment: Experiment) -> None:
     if run.epoch == specs.num_epochs or run.epoch % specs.log_frequency == 0:
         names.append(LATEST)
     if names:
-        checkpoint = checkpoint_of(run)
+        checkpoint = _snapshot(run, experiment)
         if run.ranks.first:
             experiment.save(checkpoint, names)
 
@@ -261,9 +298,28 @@ def _checked_recipe(experiment: Experiment, store: Store, held_out: Store | None
             why=f"their {', '.join(_differing(store.recipe, held_out.recipe))} differ, so classes have other meanings",
             remedy=f"prepare them with --centers {store.path}, and with the other options of the training subjects",
         )
+    if held_out is not None:
+        _check_apart(store, held_out)
     recipe = store.recipe.model_copy(update={"lattice": specs.lattice} if specs.lattice else {})
     check_recipe(experiment.path, recipe)
     return recipe
+
+
+def _check_apart(store: Store, held_out: Store) -> None:
+    """Refuse held-out scans that are trained on, under whatever id; equal names of subjects are said."""
+    trained = {content: id_ for content, id_ in zip(store.contents, store.ids, strict=True) if content}
+    for content, id_ in zip(held_out.contents, held_out.ids, strict=True):
+        if content in trained:
+            raise UsageError(
+                f"the held-out scan {id_} is the training scan {trained[content]}",
+                where=held_out.path,
+                why="a cross-entropy measured on it would not tell how well new subjects are explained",
+                remedy="prepare the held-out subjects without those of the training",
+            )
+    if shared := sorted(set(store.subjects) & set(held_out.subjects)):
+        names = ", ".join(shared[:3]) + (" …" if len(shared) > 3 else "")
+        say(f"{held_out.path}: {counted(len(shared), 'subject')} named as in the training ({names}); if these are the "
+            "same persons, the measurements say nothing about new subjects")  # fmt: skip
 
 
 def _differing(one: Recipe, other: Recipe) -> list[str]:
@@ -274,13 +330,14 @@ def _record_start(run: Run, experiment: Experiment, store: Store, recipe: Recipe
     """Check what changed since the last start, then write recipe and provenance."""
     if not run.ranks.first:
         return
-    entry = describe_start(run, store)
+    entry = describe_start(run, store, recipe)
     if run.epoch or run.step:
         check_unchanged(experiment.path, entry, mid_epoch=bool(run.step))
     if run.epoch >= run.specs.num_epochs:
         say(f"{experiment.path}: epoch {run.epoch} of {run.specs.num_epochs} is done; raise NumEpochs to train further")
     write_recipe(experiment.path, recipe)
     add_provenance(experiment.path, entry)
+    experiment.claim()
 
 
 def _is_compiled(options: TrainOptions, run: Run) -> bool:

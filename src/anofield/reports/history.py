@@ -9,6 +9,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from anofield._progress import say
 from anofield.errors import ExperimentError
 from anofield.field.experiment import Checkpoint, Experiment
 from anofield.field.logs import METRICS_FILE, Logs
@@ -102,8 +103,10 @@ def read_history(path: PathLike) -> History:
     experiment = Experiment(path)
     try:
         checkpoint: Checkpoint | None = experiment.load()
-    except ExperimentError:
+    except ExperimentError as error:
         checkpoint = None
+        if experiment.names():
+            say(f"{error.where}: {error.what}; the report shows what {METRICS_FILE} holds")
     rows = {} if checkpoint is None else _logged(checkpoint, experiment.specs)
     for line in _metrics(experiment.path / METRICS_FILE):
         rows[line.epoch] = line.over(rows.get(line.epoch))
@@ -143,10 +146,10 @@ def _logged_epoch(logs: Logs, index: int, steps: int, points: int) -> Epoch:
 
 
 def _metrics(path: Path) -> list[Epoch]:
-    """Epochs of `metrics.jsonl`; an unfinished line of a running training is left out."""
+    """Epochs of `metrics.jsonl`; a damaged line, and the unfinished one of a running training, are left out."""
     try:
-        lines = path.read_text(encoding="utf-8").splitlines()
-    except (OSError, UnicodeDecodeError):
+        lines = path.read_text(encoding="utf-8", errors="replace").splitlines()
+    except OSError:
         return []
     found = (_line(line) for line in lines)
     return [line for line in found if line is not None]
@@ -156,7 +159,7 @@ def _line(text: str) -> Epoch | None:
     """An epoch of `metrics.jsonl`; None for a line that is not one."""
     try:
         line = json.loads(text)
-    except ValueError:
+    except (ValueError, RecursionError):
         return None
     epoch = finite(line.get("epoch")) if isinstance(line, dict) else None
     if epoch is None:
