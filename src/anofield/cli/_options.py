@@ -52,6 +52,9 @@ Precision = Annotated[
     typer.Option("--precision", help="Number format of matrix products; auto: bfloat16 where it is fast."),
 ]
 DatasetOption = Annotated[Dataset, typer.Option("--dataset", case_sensitive=False, help="Layout of the input tree.")]
+UniteLabels = Annotated[
+    bool, typer.Option("--unite-labels", help="Unite several labels of a case: a voxel counts if one labels it.")
+]
 SCANS = "Scan, folder, quoted glob or manifest (.tsv)."
 
 
@@ -63,19 +66,21 @@ class Input:
     dataset: DatasetOption = "auto"
     modality: Annotated[str, typer.Option("--modality", help="T2w, T1w, FLAIR, T1c; BIDS: any suffix.")] = "T2w"
     filter_: Annotated[str, typer.Option("--filter", help="BIDS entities, for example acq=highres,run=1.")] = ""
-    mask: Annotated[str | None, typer.Option("--mask", help="Brain masks: pattern with {id}, or a folder.")] = None
+    mask: Annotated[
+        str | None, typer.Option("--mask", help="Brain masks: pattern with {id}, or a folder; one for every scan.")
+    ] = None
 
     def cases(self) -> list[Case]:
         """The cases that these options name."""
         return self._find()
 
-    def _find(self, label: str | None = None) -> list[Case]:
+    def _find(self, label: str | None = None, unite: bool = False) -> list[Case]:
         from anofield.data.cohort.bids import parse_entities
         from anofield.data.cohort.find import find_cases
 
         entities = parse_entities(self.filter_)
         how = {"dataset": self.dataset, "modality": self.modality}
-        return find_cases(self.source, **how, entities=entities, label=label, mask=self.mask)
+        return find_cases(self.source, **how, entities=entities, label=label, mask=self.mask, unite=unite)
 
 
 @dataclass(frozen=True)
@@ -84,16 +89,23 @@ class HealthyInput(Input):
 
     source: Annotated[str, typer.Option("--input", "-i", help="Healthy scans that were not trained on.")]
 
+    def cases(self) -> list[Case]:
+        """The cases that these options name; a subject is healthy only if all its labels are empty."""
+        return self._find(unite=True)
+
 
 @dataclass(frozen=True)
 class LabelledInput(Input):
     """Scans of a cohort, and the places of their brain masks and lesion labels."""
 
-    label: Annotated[str | None, typer.Option("--label", help="Lesion labels: pattern with {id}, or a folder.")] = None
+    label: Annotated[
+        str | None, typer.Option("--label", help="Lesion labels: pattern with {id}, folder, glob or manifest.")
+    ] = None
+    unite_labels: UniteLabels = False
 
     def cases(self) -> list[Case]:
         """The cases that these options name."""
-        return self._find(self.label)
+        return self._find(self.label, self.unite_labels)
 
 
 @dataclass(frozen=True)

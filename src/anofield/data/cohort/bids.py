@@ -1,4 +1,4 @@
-"""Cases of a BIDS tree, raw or derivative, with their lesion and brain masks.
+"""Cases of a BIDS tree, raw or derivative, and the files in it that are named as masks.
 
 Source: Brain Imaging Data Structure 1.10.
 """
@@ -13,6 +13,7 @@ from typing import NamedTuple
 
 from anofield._words import counted
 from anofield.data.cohort.case import Case
+from anofield.data.cohort.own import own_folder
 from anofield.data.cohort.walk import entries_of
 from anofield.data.scan import SUFFIXES, stem
 from anofield.errors import CohortError, UsageError
@@ -24,9 +25,6 @@ BIDS_MASKS = ("mask", "dseg", "roi")  # suffixes of lesion and brain masks
 
 def find_bids(root: Path, modality: str = "T2w", entities: Mapping[str, str] | None = None) -> list[Case]:
     """BIDS tree, raw or derivative: `sub-*/[ses-*/]<datatype>/*_<suffix>.nii.gz`.
-
-    Lesion and brain masks (`*_label-lesion_mask`, `*_desc-brain_mask`, also `_dseg` and `_roi`) are searched there and
-    under `derivatives/`. A mask belongs to a scan if all its entities except `desc` and `label` are those of the scan.
 
     Args:
         root: Folder that holds the `sub-*` folders.
@@ -41,14 +39,13 @@ def find_bids(root: Path, modality: str = "T2w", entities: Mapping[str, str] | N
     scans = [file for file in of_suffix if _has(file, entities or {})]
     if not scans:
         raise _nothing_in_bids(root, files, of_suffix, modality, entities or {})
-    apart = _bids_files(str(root / "derivatives"), levels=3)
-    masks = sorted(file for file in [*files, *map(_bids_name, apart)] if file.suffix in BIDS_MASKS)
-    lesions, brains = ({_base(m, modality): Path(m.path) for m in masks[::-1] if _about(m, word)} for word in _SUBJECTS)
-    return [
-        Case(stem(file.path)[: -len(modality) - 1], Path(file.path), lesions.get(base), brains.get(base), file.subject)
-        for file in scans
-        for base in [_base(file, modality)]
-    ]
+    return [Case(stem(file.path)[: -len(modality) - 1], Path(file.path), subject=file.subject) for file in scans]
+
+
+def mask_files(root: Path) -> list[Path]:
+    """Files of a BIDS tree and its derivatives that are named as masks (`BIDS_MASKS`)."""
+    paths = itertools.chain(_bids_files(str(root)), _bids_files(str(root / "derivatives"), levels=3))
+    return sorted(Path(path) for path in paths if stem(path).rpartition("_")[2] in BIDS_MASKS)
 
 
 def parse_entities(text: str) -> dict[str, str]:
@@ -71,7 +68,6 @@ class _BidsName(NamedTuple):
 
     path: str
     entities: tuple[tuple[str, str], ...]
-    words: frozenset[str]  # parts that are neither entity nor suffix, as in sub-1_lesion_mask
     suffix: str
 
     @property
@@ -80,14 +76,11 @@ class _BidsName(NamedTuple):
         return "sub-" + dict(self.entities).get("sub", "")
 
 
-_SUBJECTS = ("lesion", "brain")  # what a mask can show
-
-
 def _bids_name(path: str) -> _BidsName:
     *parts, suffix = stem(path).split("_")
     pairs = [part.partition("-") for part in parts]
     entities = tuple((key, value) for key, sign, value in pairs if sign)
-    return _BidsName(path, entities, frozenset(key for key, sign, _ in pairs if not sign), suffix)
+    return _BidsName(path, entities, suffix)
 
 
 def _bids_files(folder: str, levels: int = 0) -> Iterator[str]:
@@ -97,7 +90,7 @@ def _bids_files(folder: str, levels: int = 0) -> Iterator[str]:
             yield from (e.path for e in entries_of(entry.path) if e.name.endswith(SUFFIXES))
         elif entry.name.startswith(("sub-", "ses-")) and entry.is_dir():
             yield from _bids_files(entry.path)
-        elif levels and entry.is_dir():
+        elif levels and entry.is_dir() and not own_folder(Path(entry.path)):
             yield from _bids_files(entry.path, levels - 1)
 
 
@@ -108,19 +101,6 @@ def _has(file: _BidsName, wanted: Mapping[str, str]) -> bool:
 
 def _index(key: str, value: str) -> str | int:
     return int(value) if key in BIDS_INDICES and value.isdecimal() else value
-
-
-def _base(file: _BidsName, modality: str) -> object:
-    """The parts of a name that a mask and its scan have in common."""
-    return (
-        frozenset(pair for pair in file.entities if pair[0] not in ("desc", "label")),
-        file.words - {*_SUBJECTS, modality},
-    )
-
-
-def _about(mask: _BidsName, what: str) -> bool:
-    own = dict(mask.entities)
-    return any(what in word.lower() for word in (own.get("desc", ""), own.get("label", ""), *mask.words))
 
 
 def _nothing_in_bids(

@@ -24,10 +24,11 @@ class Case:
     Attributes:
         id: Case id, unique in the cohort; also the name of the case's folder in a run.
         image: Scan file.
-        label: Lesion truth on the scan's voxels, if there is one.
+        label: File of the lesion truth on the scan's voxels, if there is one.
         mask: Brain mask on the scan's voxels, if there is one.
         subject: Subject of the scan; splits keep the scans of a subject together. If empty, the id is used.
         group: Group of the case in a manifest, for example `train` or `test`.
+        more_labels: Further files of the lesion truth, united with `label`; only with `unite` of `find_cases`.
     """
 
     id: str
@@ -36,6 +37,12 @@ class Case:
     mask: Path | None = None
     subject: str = ""
     group: str | None = None
+    more_labels: tuple[Path, ...] = ()
+
+    @property
+    def labels(self) -> tuple[Path, ...]:
+        """All files of the lesion truth; a voxel counts if one of them labels it."""
+        return () if self.label is None else (self.label, *self.more_labels)
 
 
 def cohort_of(cases: Iterable[Case], where: PathLike = "") -> list[Case]:

@@ -4,24 +4,18 @@ from __future__ import annotations
 
 import glob
 from collections.abc import Callable, Mapping
-from dataclasses import replace
 from pathlib import Path
 
+from anofield.data.cohort.attach import with_given, with_own
 from anofield.data.cohort.bids import find_bids
 from anofield.data.cohort.case import Case, cohort_of
 from anofield.data.cohort.manifest import read_manifest
-from anofield.data.cohort.patterns import by_pattern
 from anofield.data.cohort.trees import find_brats, find_folder, find_hcp, loose_scans, recognise
 from anofield.data.scan import SUFFIXES, stem
 from anofield.errors import CohortError, UsageError
 from anofield.typing import PathLike
 
 DATASETS = ("auto", "hcp", "brats", "bids", "folder")
-LABEL_ENDINGS = (  # of a label named after its case; the first one that is there
-    *("_label-lesion_mask", "_lesion_mask", "_lesion", "_seg", "_label", "_truth", "_dseg"),
-    *("", "_mask"),
-)
-MASK_ENDINGS = ("", "_mask", "_brain_mask", "_brainmask", "_desc-brain_mask", "_seg")
 _FINDERS: dict[str, Callable[[Path, str], list[Case]]] = {"hcp": find_hcp, "brats": find_brats, "folder": find_folder}
 
 
@@ -33,6 +27,7 @@ def find_cases(
     entities: Mapping[str, str] | None = None,
     label: str | None = None,
     mask: str | None = None,
+    unite: bool = False,
 ) -> list[Case]:
     """Find the cases of a cohort, sorted by id.
 
@@ -41,32 +36,39 @@ def find_cases(
         dataset: Layout of the folder, one of `DATASETS`; `auto` recognises it.
         modality: Modality of the scans in an HCP, BraTS or BIDS tree: `T2w`, `T1w`, `FLAIR`, `T1c`; BIDS: any suffix.
         entities: BIDS entities that a scan's name must have, for example `{"acq": "highres", "run": "1"}`.
-        label: Place of the lesion truth, if it is not where the layout has it: a file pattern with `{id}`, `{name}`
-            (the scan's file name without suffix) and `{dir}` (its folder), or a folder of files named after the cases.
-            A relative path starts at the scan's folder.
-        mask: Place of the brain masks, in the same forms.
+        label: Place of the lesion labels, if they are not where the layout has them: a file pattern with `{id}`,
+            `{name}` (the scan's file name without suffix) and `{dir}` (its folder), a folder or glob of files named
+            after the cases, or a manifest. A relative path starts at the scan's folder or the working directory.
+        mask: Place of the brain masks, in the same forms; every case must have one.
+        unite: Whether a case may have several labels, which are then united: a voxel counts if one of them labels it.
 
     Raises:
         CohortError: The source does not exist or holds no scan, two scans have the same id, a manifest cannot be used,
-            or `label` or `mask` finds no file for any case.
+            `label` finds no file for any case or `mask` none for one of them, or a case has several labels or masks.
         UsageError: The data set, placeholder or modality is unknown, or the layout has no entities.
     """
     if dataset not in DATASETS:
         raise UsageError(f"unknown data set {dataset!r}", remedy=f"choose one of {', '.join(DATASETS)}")
-    cases = _unique(_find(source, dataset, modality, entities or {}), source)
-    labels = [case.label for case in cases] if label is None else by_pattern(cases, label, "label", LABEL_ENDINGS)
-    masks = [case.mask for case in cases] if mask is None else by_pattern(cases, mask, "mask", MASK_ENDINGS)
-    return [replace(case, label=lb, mask=mk) for case, lb, mk in zip(cases, labels, masks, strict=True)]
+    layout = _layout(source, dataset)
+    cases = _unique(_find(source, layout, modality, entities or {}), source)
+    cases = with_own(cases, layout, Path(source), labels=label is None, masks=mask is None, unite=unite)
+    return with_given(cases, label=label, mask=mask, unite=unite)
 
 
-def _find(source: PathLike, dataset: str, modality: str, entities: Mapping[str, str]) -> list[Case]:
+def _layout(source: PathLike, dataset: str) -> str:
+    """What a source is: a `manifest`, `file` or `glob`, or the layout of a folder."""
     if not str(source).strip():
         raise UsageError("the input is empty", remedy="name a scan, a folder, a glob or a manifest")
     path = Path(source)
     if path.is_file():
-        kind = "manifest" if path.suffix == ".tsv" else "file"
-    else:
-        kind = (recognise(path) if dataset == "auto" else dataset) if path.is_dir() else "glob"
+        return "manifest" if path.suffix == ".tsv" else "file"
+    if not path.is_dir():
+        return "glob"
+    return recognise(path) if dataset == "auto" else dataset
+
+
+def _find(source: PathLike, kind: str, modality: str, entities: Mapping[str, str]) -> list[Case]:
+    path = Path(source)
     if kind == "bids":
         return find_bids(path, modality, entities)
     if entities:

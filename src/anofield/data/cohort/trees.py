@@ -31,15 +31,15 @@ def find_hcp(root: Path, modality: str = "T2w") -> list[Case]:
     if modality not in HCP_FILES:
         raise UsageError(f"HCP has no {modality} scans", remedy=f"choose one of {', '.join(HCP_FILES)}")
     found = (p for p in files_below(root) if p.name == HCP_FILES[modality] and p.parent.name == "T1w")
-    return [Case(image.parents[1].name, image, _beside(image, "lesion_mask.nii.gz")) for image in found]
+    return [Case(image.parents[1].name, image) for image in found]
 
 
 def find_brats(root: Path, modality: str = "T2w") -> list[Case]:
-    """BraTS tree: `<case>/<case>_t2.nii.gz` with `<case>_seg.nii.gz`, at any depth below `root`."""
+    """BraTS tree: `<case>/<case>_t2.nii.gz`, at any depth below `root`."""
     if modality not in BRATS_ENDINGS:
         raise UsageError(f"BraTS has no {modality} scans", remedy=f"choose one of {', '.join(BRATS_ENDINGS)}")
     found = ((p, ending) for p in files_below(root) for ending in BRATS_ENDINGS[modality] if _is_brats(p, ending))
-    return [Case(p.parent.name, p, _beside(p, p.name.replace(f"{ending}.", f"{ending[0]}seg."))) for p, ending in found]
+    return [Case(p.parent.name, p) for p, _ in found]
 
 
 def find_folder(root: Path, modality: str = "T2w") -> list[Case]:
@@ -100,8 +100,3 @@ def loose_scans(paths: Iterable[Path], root: Path | None) -> list[Case]:
             remedy="give one of them by its own name, or list the scans in a manifest",
         )
     return kept
-
-
-def _beside(image: Path, name: str) -> Path | None:
-    path = image.with_name(name)
-    return path if path.is_file() else None
