@@ -106,17 +106,16 @@ def sort_out(cases: Sequence[Case], sought: Sought, paths: Iterable[Path], root:
         root: Folder that was searched, if one was.
     """
     owners, found, usable = Owners(cases), Found(), Usable(cases)
-    ranked: defaultdict[str, list[tuple[int, Path]]] = defaultdict(list)
-    by_id = {case.id: case for case in cases}
+    by_id, ranked = {case.id: case for case in cases}, defaultdict[str, list[tuple[int, Path]]](list)
     volumes = [path for path in paths if is_volume(path)]
     for path in volumes:
         owners.see(path)
-    for path in volumes:
-        claim = owners.of(path, root)
+    claims = [(path, owners.of(path, root)) for path in volumes]
+    for path, claim in claims:
         if claim is None:
-            if sought.noun == "label" and kind_of(stem(path)) in TRUTHS and not usable.of_us(path, found):
-                found.strangers.append(path)
             continue
+        if "anofield" in stem(path):  # the name of a detection is no label's, but say that it was seen
+            usable.of_us(path, found)
         ranks = BIDS_LABEL.ranks if sought is LABEL and stem(path).startswith("sub-") else sought.ranks
         if claim.kind not in ranks or not usable.may_be(path, found, [by_id[one] for one in claim.ids]):
             continue
@@ -126,7 +125,21 @@ def sort_out(cases: Sequence[Case], sought: Sought, paths: Iterable[Path], root:
             ranked[one].append((ranks[claim.kind], path))
     for one, files in ranked.items():
         found.files[one] = usable.once(path for rank, path in files if rank == min(files)[0])
+    if sought.noun == "label":
+        plain = any(claim is not None and claim.kind is Kind.PLAIN for path, claim in claims if _taken(path, found))
+        nobodys = [path for path, claim in claims if claim is None and _named_as_label(path, plain)]
+        found.strangers = [path for path in nobodys if usable.may_be(path, found, ())]
     return found
+
+
+def _taken(path: Path, found: Found) -> bool:
+    return any(path in files for files in found.files.values())
+
+
+def _named_as_label(path: Path, plain: bool) -> bool:
+    """Whether a file of no case has the name of a label; if labels are `plain`, named as their cases, others may be."""
+    kind = kind_of(stem(path))
+    return kind in TRUTHS or (plain and kind is Kind.OTHER)
 
 
 class Usable:

@@ -23,7 +23,9 @@ CONTRASTS = frozenset(
 )  # fmt: skip
 NEUTRAL = frozenset(  # who drew it, which side, which version
     ("rater", "reader", "expert", "annotator", "observer", "manual", "consensus", "majority", "left", "right", "l", "r",
-     "lh", "rh", "final", "corrected", "edited", "space", "native", "desc", "binary", "bin", "v", "version", "ground")
+     "lh", "rh", "final", "corrected", "edited", "space", "native", "orig", "original", "desc", "binary", "bin", "v",
+     "version", "ground", "resampled", "registered", "reg", "ms", "acute", "chronic", "whole", "total", "merged",
+     "both")
 )  # fmt: skip
 
 
@@ -44,7 +46,8 @@ def kind_of(text: str, *, strict: bool = False) -> Kind | None:
 
     Args:
         text: The part of the name; empty if the file has the name of its case.
-        strict: Whether every word must be known. An unknown word may belong to the name of another case.
+        strict: Whether every word must be known, except single letters after the first word (`_rater_a_seg`). An
+            unknown word may belong to the name of another case.
 
     Returns:
         The kind; None if `strict` and a word is unknown.
@@ -56,7 +59,9 @@ def kind_of(text: str, *, strict: bool = False) -> Kind | None:
     """
     words = [word for word in re.split("[^0-9a-z]+", text.lower()) if word]
     classes = [_class(word) for word in words]
-    if strict and ("unknown" in classes or (words and words[0].isdecimal())):
+    first, further = words[:1], zip(words[1:], classes[1:], strict=True)
+    unknown = classes[:1] == ["unknown"] or any(kind == "unknown" and len(word) > 1 for word, kind in further)
+    if strict and (unknown or (first and first[0].isdecimal())):
         return None
     found = set(classes)
     if "other" in found:

@@ -34,6 +34,7 @@ class Owners:
 
     def __init__(self, cases: Sequence[Case]) -> None:
         self.names = _names_of(cases)
+        self.contrasts = _contrasts_of(cases)
         self.homes = {home: case.id for case in cases if (home := _home(case)) is not None}
         self.bids: defaultdict[Entities, list[str]] = defaultdict(list)
         self.words: dict[Entities, set[str]] = {}
@@ -79,8 +80,9 @@ class Owners:
         entities, words = parse_entities_of(name)
         key = _of_scan(entities)
         ids = self.bids.get(key, [])
-        kind = _bids_kind(entities, [word for word in words if word not in self.words.get(key, ())])
-        if kind is None or "sub" not in entities:
+        own = self.words.get(key, set())
+        kind = _bids_kind(entities, [word for word in words if word not in own])
+        if kind is None or "sub" not in entities or _of_other_contrast(words, {word.lower() for word in own}):
             return None
         if ids or "ses" in entities:
             return Claim(tuple(ids), kind) if ids else None
@@ -102,7 +104,9 @@ class Owners:
         for end in ends:
             if name[:end] in self.names:
                 kind = kind_of(name[end:], strict=True)
-                return None if kind is None else Claim(tuple(self.names[name[:end]]), kind)
+                if kind is None or _of_other_contrast(name[end:].split("_"), self.contrasts.get(name[:end])):
+                    return None
+                return Claim(tuple(self.names[name[:end]]), kind)
         return None
 
     def _by_folder(self, path: Path, name: str, root: Path | None) -> Claim | None:
@@ -167,6 +171,22 @@ def _names_of(cases: Sequence[Case]) -> dict[str, list[str]]:
         if short and (channel or end.lower() in CONTRASTS) and short not in {case.id for case in cases}:
             names[short] += [one for one in ids if one not in names[short]]
     return dict(names)
+
+
+def _contrasts_of(cases: Sequence[Case]) -> dict[str, set[str]]:
+    """Contrasts of scans by their name without it: `a_T2w` and `a_FLAIR` give `a`: t2w and flair."""
+    found: defaultdict[str, set[str]] = defaultdict(set)
+    for name in {name for case in cases for name in (case.id, stem(case.image))}:
+        short, _, end = name.rpartition("_")
+        if short and end.lower() in CONTRASTS:
+            found[short].add(end.lower())
+    return found
+
+
+def _of_other_contrast(words: Sequence[str], own: set[str] | None) -> bool:
+    """Whether a label was drawn on another contrast than that of its scans, as far as both are known."""
+    drawn = {word.lower() for word in words} & CONTRASTS
+    return bool(drawn and own and own & CONTRASTS and not drawn & own)
 
 
 def _home(case: Case) -> Path | None:
