@@ -37,9 +37,9 @@ def volume(path: Path, seed: int, description: str = "") -> Path:
     return path
 
 
-def labels_of(root: Path, place: str = "truth", **how: bool) -> dict[str, list[str]]:
+def labels_of(root: Path, place: str = "truth", unite: bool = False) -> dict[str, list[str]]:
     """Names of the labels of every case in `scans`."""
-    cases = find_cases(root / "scans", dataset="folder", label=str(root / place), **how)
+    cases = find_cases(root / "scans", dataset="folder", label=str(root / place), unite=unite)
     return {case.id: [str(path.relative_to(root / place.split("*")[0])) for path in case.labels] for case in cases}
 
 
