@@ -8,11 +8,21 @@ from typing import Any
 
 import numpy as np
 
-from anofield.data.scan import Scan, as_labels, as_scan
+from anofield.data.labels import as_labels
+from anofield.data.scan import Scan, as_scan
 from anofield.errors import ScanError
 from anofield.typing import Mask, PathLike, Volume
 
 BRAIN_VOLUME_ML = (300.0, 2400.0)  # newborn brain to far above the largest adult brain; a whole head is 3 to 5 litres
+
+
+def brain_voxels(scan: Scan, mask: Any = None) -> Mask:
+    """Voxels above 0 in the mask, or without a mask those of the scan that are not 0; their volume is not checked.
+
+    Raises:
+        ScanError: The mask cannot be used.
+    """
+    return (scan.data != 0) if mask is None else (as_labels(mask, scan, "brain mask") > 0)
 
 
 def brain_mask(scan: Scan, mask: Any = None) -> Mask:
@@ -26,7 +36,7 @@ def brain_mask(scan: Scan, mask: Any = None) -> Mask:
         ScanError: The mask cannot be used, or the brain's volume is outside `BRAIN_VOLUME_ML`, because the scan is not
             skull-stripped or holds no brain.
     """
-    brain = (scan.data != 0) if mask is None else (as_labels(mask, scan, "brain mask") > 0)
+    brain = brain_voxels(scan, mask)
     volume = float(np.count_nonzero(brain)) * scan.voxel_ml
     low, high = BRAIN_VOLUME_ML
     where = mask if isinstance(mask, str | Path) else scan.path

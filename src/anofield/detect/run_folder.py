@@ -93,6 +93,8 @@ class CaseInfo(Record):
     """Absolute path of the brain mask; None without one."""
     label: str | None
     """Absolute path of the lesion label that was found with the scan; None without one."""
+    more_labels: list[str] = []
+    """Absolute paths of further labels that are united with it."""
     score: str
     """Score of the anomaly map."""
     threshold: FiniteFloat | None
@@ -119,6 +121,11 @@ class CaseInfo(Record):
     """Hash of everything that the result depends on."""
     files: list[str]
     """Names of the files of the case, except `case.json`."""
+
+    @property
+    def labels(self) -> tuple[Path, ...]:
+        """All files of the lesion label that were found with the scan."""
+        return tuple(map(Path, filter(None, [self.label, *self.more_labels])))
 
 
 class RunInfo(Record):
@@ -172,12 +179,12 @@ class RunCase:
     Attributes:
         id: Case id.
         folder: Folder of the case in the run.
-        label: Path of the lesion label; None if there is none.
+        labels: Files of the lesion label, which are united; empty if there is none.
     """
 
     id: str
     folder: Path
-    label: Path | None = None
+    labels: tuple[Path, ...] = ()
 
     @property
     def image(self) -> Path:
@@ -217,7 +224,7 @@ def finished_cases(run: PathLike, order: Iterable[str] = ()) -> list[tuple[RunCa
     folders = (file.parent for file in Path(run).glob(f"*/{CASE_FILE}") if not file.parent.name.startswith("."))
     found = [(folder, read_json(folder / CASE_FILE, CaseInfo, remedy=AGAIN, error=CohortError)) for folder in folders]
     found.sort(key=lambda pair: (place.get(pair[1].id, len(place)), pair[1].id))
-    return [(RunCase(info.id, folder, Path(info.label) if info.label else None), info) for folder, info in found]
+    return [(RunCase(info.id, folder, info.labels), info) for folder, info in found]
 
 
 def outputs(folder: Path) -> list[str]:

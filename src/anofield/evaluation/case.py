@@ -9,9 +9,10 @@ from pathlib import Path
 import numpy as np
 
 from anofield.curves import top_mean
-from anofield.data.brain import brain_mask
+from anofield.data.brain import brain_mask, brain_voxels
+from anofield.data.labels import read_truth
 from anofield.data.lattice import bounding_box
-from anofield.data.scan import Scan, as_labels, read_map, read_scan
+from anofield.data.scan import Scan, read_map, read_scan
 from anofield.detect.run_folder import AGAIN, CaseInfo, RunCase, read_case
 from anofield.errors import ScanError
 from anofield.evaluation.lesions import Components, Match, components, match
@@ -145,8 +146,9 @@ def read_voxels(case: RunCase, space: Space) -> Voxels:
         raise ScanError("is not finished", where=case.folder, remedy=AGAIN)
     scan = read_scan(info.image)
     mask = None if info.mask is None else Path(info.mask)
-    inside = np.ones(scan.data.shape, bool) if space == "all" else brain_mask(scan, mask)
-    label = np.zeros(scan.data.shape, bool) if case.label is None else as_labels(case.label, scan) > 0
+    brain = brain_voxels(scan, mask) if space == "all" else brain_mask(scan, mask)
+    inside = np.ones(scan.data.shape, bool) if space == "all" else brain
+    label = read_truth(case.labels, scan, brain) > 0 if case.labels else np.zeros(scan.data.shape, bool)
     outside_ml = float(np.count_nonzero(label & ~inside)) * scan.voxel_ml
     return Voxels(info, scan, inside, label & inside, outside_ml)
 

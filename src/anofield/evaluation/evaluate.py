@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
 
 from anofield.bootstrap import LEVEL
 from anofield.data.parallel import HERE, Spread
+from anofield.detect.run_folder import RunCase
 from anofield.evaluation.case import TOP_SHARE
 from anofield.evaluation.evidence import Evidence
 from anofield.evaluation.gather import Task, gather
@@ -32,8 +34,8 @@ def evaluate(
 
     Args:
         run: Folder written by `anofield detect`.
-        labels: Folder (HCP, BraTS or BIDS tree, or loose label files named after the cases) or glob; None takes the
-            labels found beside the scans when they were detected.
+        labels: Place of the labels: a folder (HCP, BraTS or BIDS tree, or files named after the cases), glob, pattern
+            or manifest; None takes the labels found beside the scans when they were detected.
         out: Folder of the results.
         options: Options of the evaluation; None takes the defaults.
         spread: Where the work runs; results do not depend on it.
@@ -42,13 +44,15 @@ def evaluate(
         The content of `results.json`.
 
     Raises:
-        CohortError: There is no run or no finished case, no case has a label, or no case can be read.
+        CohortError: There is no run or no finished case, no case has a label or one has several,
+            or no case can be read.
         UsageError: The validation results or the run of healthy subjects cannot be used here.
         MachineError: The results cannot be written, or the workers cannot be started.
     """
     options, run = options or Options(), Path(run)
     info = finished_run(run)
-    cases = labelled_cases(run, info.cases, labels, options.dataset)
+    labelled = labelled_cases(run, info.cases, labels, options)
+    cases = labelled.cases
     measures = MEASURES[options.preset]
     task = Task(run=run, info=info, cases=cases, names=info.scores, options=options, measures=measures)
     evidence, failures = gather(task, spread)
@@ -61,7 +65,9 @@ def evaluate(
         score=info.score,
         baselines=info.baselines,
         threshold_meaning=meaning,
-        labels={case.id: str(case.label) for case in cases},
+        labels=label_names(cases),
+        without_label=labelled.without_label,
+        labels_without_case=labelled.without_case,
         n_cases=evidence.n_cases,
         failures=failures,
         rules=rules_info(evidence, options),
@@ -73,6 +79,11 @@ def evaluate(
     )
     write_results(Path(out), results)
     return results
+
+
+def label_names(cases: Sequence[RunCase]) -> dict[str, str | list[str]]:
+    """Label file of every case, or its files if they are united, as results and comparisons hold them."""
+    return {case.id: str(case.labels[0]) if len(case.labels) == 1 else list(map(str, case.labels)) for case in cases}
 
 
 def rules_info(evidence: Evidence, options: Options) -> RulesInfo:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from pydantic import RootModel
@@ -105,8 +105,9 @@ def read_report_run(run: PathLike, results: Results | PathLike | None = None) ->
     return Run(path, info, cases, _failures(path / FAILURES_FILE), measured)
 
 
-def _with_label(case: RunCase, label: str | None) -> RunCase:
-    return RunCase(case.id, case.folder, Path(label)) if label else case
+def _with_label(case: RunCase, label: str | list[str] | None) -> RunCase:
+    files = [label] if isinstance(label, str) else label or []
+    return replace(case, labels=tuple(map(Path, files))) if files else case
 
 
 def _check_belong(measured: Results, info: RunInfo, where: PathLike) -> None:

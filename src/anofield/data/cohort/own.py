@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 import nibabel as nib
 
@@ -22,7 +23,7 @@ MARKS = {  # a folder that holds one of these files, and what the folder is
 def is_result(path: Path) -> bool:
     """Whether an image was written by a detection, as its NIfTI description says; False if it cannot be read."""
     try:
-        header = nib.load(path).header
+        header: Any = nib.load(path).header
         return bytes(header["descrip"].item()).startswith(RESULT.encode())
     except (*UNREADABLE, KeyError):
         return False
