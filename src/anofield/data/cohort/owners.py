@@ -35,7 +35,7 @@ class Owners:
     def __init__(self, cases: Sequence[Case]) -> None:
         self.names = _names_of(cases)
         self.contrasts = _contrasts_of(cases)
-        self.homes = {home: case.id for case in cases if (home := _home(case)) is not None}
+        self.homes = _homes_of(cases, self.names)
         self.bids: defaultdict[Entities, list[str]] = defaultdict(list)
         self.words: dict[Entities, set[str]] = {}
         self.sessions: defaultdict[str | int, set[str | int]] = defaultdict(set)
@@ -112,12 +112,13 @@ class Owners:
     def _by_folder(self, path: Path, name: str, root: Path | None) -> Claim | None:
         """By the nearest folder that is the case's own, or has its name; other words of the name are ignored."""
         for level, folder in enumerate(path.absolute().parents):
-            known = [self.homes[folder]] if folder in self.homes else self.names.get(folder.name, [])
-            if len(known) == 1:
+            outside = root is not None and not folder.is_relative_to(root.absolute())
+            if level > 1 and (outside or root is None):  # two folders, as in <case>/T1w/
+                break
+            known = self.homes.get(folder) or ([] if outside else self.names.get(folder.name, []))
+            if known:
                 kind = kind_of(name.removeprefix(folder.name)) or Kind.OTHER
                 return Claim(tuple(known), kind)
-            if folder == root.absolute() if root else level:  # without a root two folders, as in <case>/T1w/
-                break
         return None
 
 
@@ -189,6 +190,11 @@ def _of_other_contrast(words: Sequence[str], own: set[str] | None) -> bool:
     return bool(drawn and own and own & CONTRASTS and not drawn & own)
 
 
-def _home(case: Case) -> Path | None:
-    """Folder of a case's own, which has its id as name and holds the scan, as in HCP and BraTS trees."""
-    return next((folder for folder in case.image.absolute().parents[:2] if folder.name == case.id), None)
+def _homes_of(cases: Sequence[Case], names: Mapping[str, list[str]]) -> dict[Path, list[str]]:
+    """Folders of a case's own, which have its name and hold its scan, as in HCP and BraTS trees."""
+    found: defaultdict[Path, list[str]] = defaultdict(list)
+    for case in cases:
+        for folder in case.image.absolute().parents[:2]:
+            if case.id in names.get(folder.name, ()):
+                found[folder].append(case.id)
+    return dict(found)
