@@ -30,7 +30,7 @@ def command(
     from anofield.detect.mood import run_mood
     from anofield.detect.options import DetectOptions
 
-    outcomes = run_mood(find_cases(source), trained.load(), DetectOptions(also=()), output, task)
+    outcomes = run_mood(find_cases(source, unite=True), trained.load(), DetectOptions(also=()), output, task)
     paths = [str(outcome.value) for outcome in outcomes if outcome.value is not None]
     text = f"{output}: {counted(len(paths), 'file')}"
     finish({"files": paths}, failures_of(outcomes), len(paths), as_json=json_, text=text)
