@@ -72,7 +72,7 @@ class Input:
 
     def cases(self) -> list[Case]:
         """The cases that these options name."""
-        return self._find()
+        return self._find(unite=True)  # no label is chosen here: a lesion in any of them counts
 
     def _find(self, label: str | None = None, unite: bool = False) -> list[Case]:
         from anofield.data.cohort.bids import parse_entities
@@ -88,10 +88,6 @@ class HealthyInput(Input):
     """Scans to calibrate on."""
 
     source: Annotated[str, typer.Option("--input", "-i", help="Healthy scans that were not trained on.")]
-
-    def cases(self) -> list[Case]:
-        """The cases that these options name; a subject is healthy only if all its labels are empty."""
-        return self._find(unite=True)
 
 
 @dataclass(frozen=True)
