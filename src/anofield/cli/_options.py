@@ -81,7 +81,7 @@ class Input:
 
     def cases(self) -> Cohort:
         """The cases that these options name; says on stderr what was left out, and what else the choice means."""
-        return self._find()
+        return self._find(unite=True)  # no label is chosen here: a lesion in any of them counts
 
     def check_apart(self, output: Path) -> None:
         """Check that results do not go into a folder of scans, where a later call would not take them apart.
@@ -124,10 +124,6 @@ class HealthyInput(Input):
     source: Annotated[
         list[str], typer.Option("--input", "-i", help="Healthy scans that were not trained on; may be repeated.")
     ]
-
-    def cases(self) -> Cohort:
-        """The cases that these options name; a subject is healthy only if all its labels are empty."""
-        return self._find(unite=True)
 
 
 @dataclass(frozen=True)
