@@ -175,5 +175,5 @@ def test_a_manifest_may_hold_the_truth(world: World, run: Path, right: Results, 
 
 
 def test_a_run_without_any_label_says_where_they_may_be(run: Path, tmp_path: Path) -> None:
-    with pytest.raises(CohortError, match=r"no case has a label.*-t"):
+    with pytest.raises(CohortError, match=r"no label belongs to any case of the run.*-t"):
         evaluate(run, None, tmp_path / "out", FEW)

@@ -71,7 +71,7 @@ def labelled_cases(run: Path, ids: Sequence[str], labels: PathLike | None, optio
         strangers = list(map(str, there.strangers))
     if not found:
         raise CohortError(
-            "no case has a label",
+            "no label belongs to any case of the run",
             where=run,
             why=f"none was found beside the scans when they were detected; the run has cases such as {named(ids)}",
             remedy="give the folder of labels with -t; files must be named after the cases, like `<case>_seg.nii.gz`",

@@ -123,9 +123,10 @@ def _masks_at(cases: Sequence[Case], place: str) -> Found:
 
 def _nothing(cases: Sequence[Case], place: str, found: Found, option: str) -> CohortError:
     ours = f"; {counted(len(found.own), 'file')} there {'was' if len(found.own) == 1 else 'were'} written by anofield"
+    nobodys = "no label belongs to any case of the run: " if option == "-t" else ""
     reasons = "".join(f"; {reason}" for reason in found.unclear[:1])
     return CohortError(
-        f"{option} finds no file for any of {counted(len(cases), 'case')}{ours if found.own else ''}{reasons}",
+        f"{nobodys}{option} finds no file for any of {counted(len(cases), 'case')}{ours if found.own else ''}{reasons}",
         where=first_tried(cases[0], place),
         why=f"this is the first path that was tried; cases are called {named(case.id for case in cases)}",
         remedy="check the place; {id}, {name} and {dir} stand for the case, the scan's name and its folder, and files "
