@@ -28,9 +28,9 @@ from torch.nn import functional
 
 from anofield.data.cohort.case import Case
 from anofield.data.cohort.find import find_cases
+from anofield.data.labels import as_labels
 from anofield.data.prepare import prepare_case
 from anofield.data.prepared import Prepared
-from anofield.data.scan import as_labels
 from anofield.detect import published as ifl2021
 from anofield.detect.detection import Detection
 from anofield.detect.model import Model, load_model

@@ -26,7 +26,7 @@ from anofield.curves import ScoreHistogram, exact_curve, top_mean
 from anofield.data.brain import as_stripped
 from anofield.data.cohort.case import Case
 from anofield.data.cohort.find import find_cases
-from anofield.data.scan import as_labels
+from anofield.data.labels import as_labels
 from anofield.detect.calibration import Calibrated
 from anofield.detect.detection import CASE_ML, Examined, examine
 from anofield.detect.findings import components

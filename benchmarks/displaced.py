@@ -16,7 +16,7 @@ from anofield.baselines.run import baseline_options, load_baseline
 from anofield.curves import exact_curve
 from anofield.data.cohort.case import Case
 from anofield.data.cohort.find import find_cases
-from anofield.data.scan import as_labels
+from anofield.data.labels import as_labels
 from anofield.detect.method import Method
 from anofield.detect.model import load_model
 from anofield.detect.options import DetectOptions, RunOptions

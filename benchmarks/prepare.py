@@ -27,10 +27,11 @@ from anofield._files import file_hash
 from anofield.data.brain import StrippedScan, brain_mask
 from anofield.data.cohort.case import Case
 from anofield.data.cohort.find import find_cases
+from anofield.data.labels import as_labels
 from anofield.data.prepare import prepare_case, prepare_scan
 from anofield.data.published import lattice_side
 from anofield.data.recipe import recipe_for
-from anofield.data.scan import as_labels, read_scan
+from anofield.data.scan import read_scan
 from anofield.data.store import Store
 from anofield.phantom.cohort import Cohort, write_case
 

@@ -10,10 +10,10 @@ import pytest
 
 import anofield as af
 from anofield.data.brain import as_stripped
+from anofield.data.labels import as_labels
 from anofield.data.lattice import to_lattice, to_native
 from anofield.data.prepare import prepare_case
 from anofield.data.recipe import Recipe
-from anofield.data.scan import as_labels
 
 pytestmark = [
     pytest.mark.slow,

@@ -216,7 +216,12 @@ def train(
 
 @for_python
 def evaluate(
-    run: Run | PathLike, labels: PathLike | None = None, out: PathLike | None = None, *, workers: int = 1
+    run: Run | PathLike,
+    labels: PathLike | None = None,
+    out: PathLike | None = None,
+    *,
+    unite: bool = False,
+    workers: int = 1,
 ) -> Results:
     """Compare a run with lesion labels; writes `results.json` and `cases.tsv`.
 
@@ -224,18 +229,22 @@ def evaluate(
 
     Args:
         run: Run from `Model.detect_many`, or a run folder.
-        labels: Folder, tree or glob of label maps; None takes those found beside the scans when they were detected.
+        labels: Folder, tree, glob or manifest of label maps, or a pattern with `{id}`; None takes those found beside
+            the scans when they were detected.
         out: Folder of the results; None for `RUN-results` beside the run folder.
+        unite: Whether several labels of a case are united; otherwise they are an error.
         workers: Local processes.
 
     Raises:
-        CohortError: There is no finished run, or no case has a label.
+        CohortError: There is no finished run, no case has a label, or a case has several.
     """
     from anofield.data.parallel import Spread
     from anofield.evaluation.evaluate import evaluate as work
+    from anofield.evaluation.options import Options
 
     path = _path(run)
-    return work(path, labels, path.parent / f"{path.name}-results" if out is None else out, spread=Spread(workers))
+    out = path.parent / f"{path.name}-results" if out is None else out
+    return work(path, labels, out, Options(unite_labels=unite), spread=Spread(workers))
 
 
 @for_python

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 
 def counted(number: int, noun: str, plural: str = "") -> str:
     """A number with its noun.
@@ -15,3 +17,14 @@ def counted(number: int, noun: str, plural: str = "") -> str:
     ('1 case', '0 cases', '2 people')
     """
     return f"{number} {noun if number == 1 else plural or noun + 's'}"
+
+
+def named(names: Iterable[str], most: int = 3) -> str:
+    """The first names of a list, and the number of the others.
+
+    >>> named("abcde"), named("ab")
+    ('a, b, c and 2 more', 'a, b')
+    """
+    names = list(names)
+    more = f" and {len(names) - most} more" if len(names) > most else ""
+    return ", ".join(names[:most]) + more

@@ -12,6 +12,7 @@ Arguments = ParamSpec("Arguments")
 Result = TypeVar("Result")
 ARGUMENTS = {
     "--mask": "brain",
+    "--unite-labels": "unite=True",
     "--res": "resolution",
     "--filter": "entities",
     "--force": "force=True",

@@ -222,7 +222,7 @@ EVERYWHERE = (slice(None),) * 3
         (INSIDE, 0.0, "none", ()),
         ((slice(0),) * 3, 0.0, "notes", ("empty", "healthy")),
         ((slice(0, 2),) * 3, 0.0, "warnings", ("100 %", "outside the brain")),
-        (EVERYWHERE, 0.0, "warnings", ("covers 100 %", "tissues")),
+        (EVERYWHERE, 0.0, "problems", ("covers 100 %", "tissues")),
         (INSIDE, 50.0, "problems", ("50.0 mm away",)),
     ],
     ids=["inside", "empty", "outside", "everywhere", "moved"],

@@ -350,9 +350,16 @@ def test_labels_and_masks_are_found_by_pattern_or_in_a_folder(
     monkeypatch.chdir(tmp_path)
     for root in (tmp_path, Path()):
         pattern: Any = {what: PATTERNS[place]}
-        a, b = find_cases(root / "scans/[ab].nii.gz", **pattern)
+        (a,) = find_cases(root / "scans/a.nii.gz", **pattern)
         assert getattr(a, what).resolve() == (tmp_path / place).resolve()
-        assert getattr(b, what) is None
+        if what == "label":
+            assert [case.label == a.label for case in find_cases(root / "scans/[ab].nii.gz", **pattern)] == [
+                True,
+                False,
+            ]
+            continue
+        with pytest.raises(CohortError, match=r"1 of 2 cases have no mask at .*: b"):
+            find_cases(root / "scans/[ab].nii.gz", **pattern)
 
 
 @pytest.mark.parametrize("names", [("a.nii.gz", "b.nii.gz"), ("a_lesion_mask.nii", "b.mgz"), ("a_seg.nii.gz",)])
@@ -385,8 +392,13 @@ def test_a_pattern_that_finds_nothing_names_the_first_path(tmp_path: Path) -> No
 
 
 def test_a_pattern_that_finds_two_files_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(CohortError, match=r"a: --label .* finds 2 files.*a_1_seg\.nii.*a_2_seg\.nii"):
-        find_cases(plant(tmp_path, "a.nii", "a_1_seg.nii", "a_2_seg.nii"), label="{id}_*_seg.nii")
+    plant(tmp_path, "a.nii", "a_1_seg.nii", "a_2_seg.nii")
+    with pytest.raises(
+        CohortError, match=r"1 case with several labels \(a: .*a_1_seg\.nii, .*a_2_seg\.nii\).*--unite-labels"
+    ):
+        find_cases(tmp_path, label="{id}_*_seg.nii")
+    (case,) = find_cases(tmp_path, label="{id}_*_seg.nii", unite=True)
+    assert [path.name for path in case.labels] == ["a_1_seg.nii", "a_2_seg.nii"]
 
 
 @pytest.mark.parametrize("pattern", ["{case}.nii", "{}.nii", "{id!r}.nii"])
@@ -407,7 +419,8 @@ def test_a_manifest_lists_the_cases(tmp_path: Path) -> None:
     path = manifest(tmp_path, "id image label mask group subject", *lines)
     one = Case("one", tmp_path / "s/a.nii", tmp_path / "s/seg.nii", None, "p1", "test")
     assert find_cases(path) == [one, Case("two", tmp_path / "s/b.nii", None, tmp_path / "m.nii")]
-    assert find_cases(path, label="seg.nii")[1].label == tmp_path / "s/seg.nii"
+    with pytest.raises(CohortError, match=r"label of 2 cases \(one, two\)"):
+        find_cases(path, label="seg.nii")
 
 
 @pytest.mark.parametrize("name", ["a" * 200, "running.json", "sub-1.run"])

@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 
 from anofield._files import file_hash, write_json
 from anofield.data.brain import brain_mask
-from anofield.data.scan import as_labels, as_scan, read_scan, stem, write_like
+from anofield.data.scan import as_scan, read_scan, stem, write_like
 from anofield.errors import MachineError, ScanError
 from images import load_image
 
@@ -299,60 +299,9 @@ def test_a_scan_cut_short_anywhere_is_refused(share: float, packed: bool, tmp_pa
         read_scan(path)
 
 
-@pytest.mark.parametrize(
-    ("data", "affine", "fault"),
-    [
-        (np.zeros((5, 6, 8), np.uint8), OBLIQUE, "shape"),
-        (np.zeros(SHAPE, np.uint8), STRAIGHT, "mm away"),
-        (_spoiled(np.nan), OBLIQUE, "NaN"),
-    ],
-    ids=["shape", "affine", "NaN"],
-)
-def test_a_label_that_does_not_fit_its_scan_is_named(
-    data: np.ndarray, affine: np.ndarray, fault: str, tmp_path: Path
-) -> None:
-    nifti().to_filename(tmp_path / "scan.nii")
-    _array(data, affine)(tmp_path / "label.nii")
-    with pytest.raises(ScanError) as caught:
-        as_labels(tmp_path / "label.nii", read_scan(tmp_path / "scan.nii"))
-    text = str(caught.value)
-    assert str(tmp_path / "label.nii") in text and fault in text and "Remedy: " in text
-
-
 def test_a_transposed_affine_is_refused() -> None:
     with pytest.raises(ScanError, match=r"last row .*transposed"):
         as_scan((np.random.default_rng(0).normal(size=SHAPE), OBLIQUE.T))
-
-
-@pytest.mark.parametrize(
-    ("values", "affine"),
-    [(np.full(SHAPE, 0.4), OBLIQUE), (_spoiled(np.nan), OBLIQUE), (np.ones(SHAPE), np.diag([-1.0, 1, 1, 1]) @ OBLIQUE)],
-    ids=["probabilities", "NaN", "flipped"],
-)
-def test_a_label_counts_the_same_in_every_form(values: np.ndarray, affine: np.ndarray, tmp_path: Path) -> None:
-    nifti().to_filename(tmp_path / "scan.nii")
-    scan = read_scan(tmp_path / "scan.nii")
-    image = nib.Nifti1Image(values.astype(np.float32), affine)
-    image.to_filename(tmp_path / "label.nii")
-
-    def outcome(source: object) -> object:
-        try:
-            return as_labels(source, scan).sum()  # type: ignore[arg-type]
-        except ScanError as error:
-            return error.what
-
-    found = {outcome(one) for one in (tmp_path / "label.nii", image, (values, affine))}
-    assert len(found) == 1
-
-
-def test_labels_are_whole_numbers_and_may_be_all_zero_or_moved_by_rounding(tmp_path: Path) -> None:
-    nifti().to_filename(tmp_path / "scan.nii")
-    scan = read_scan(tmp_path / "scan.nii")
-    label = np.random.default_rng(1).integers(0, 5, SHAPE)
-    _array(label + np.float32(1e-3), OBLIQUE + 1e-3)(tmp_path / "label.nii")
-    np.testing.assert_array_equal(as_labels(tmp_path / "label.nii", scan), label)
-    _array(np.zeros(SHAPE, np.uint8))(tmp_path / "healthy.nii")
-    assert not as_labels(tmp_path / "healthy.nii", scan).any()
 
 
 def test_the_brain_of_a_stripped_scan_is_what_is_not_zero(

@@ -26,6 +26,18 @@ def cohort(folder: Path, *names: str) -> list[Case]:
     return list(find_cases(folder))
 
 
+def brain_of(case: Case) -> Path:
+    """A mask file of a case."""
+    mask = case.image.parent.with_name("masks") / case.image.name
+    mask.parent.mkdir(exist_ok=True)
+    mask.write_text(f"mask of {case.id}")
+    return mask
+
+
+def absolute(case: Case) -> Case:
+    return replace(case, image=case.image.absolute(), mask=case.mask and case.mask.absolute())
+
+
 def groups_of(cases: list[Case]) -> dict[str, str | None]:
     return {case.id: case.group for case in cases}
 
@@ -61,18 +73,18 @@ def test_a_manifest_reads_back_exactly(tmp_path: Path, monkeypatch: pytest.Monke
     monkeypatch.chdir(tmp_path)
     for folder in (Path("scans"), tmp_path / "scans"):
         for out in (Path("m.tsv"), tmp_path / "m.tsv", tmp_path / "lists" / "m.tsv", tmp_path / "scans" / "m.tsv"):
-            cases = [replace(case, mask=case.image) for case in cohort(folder, *names)]
+            cases = [replace(case, mask=brain_of(case)) for case in cohort(folder, *names)]
             made = split_cohort(cases, {"a": 0.5, "b": 0.5}).cases
             back = read_manifest(write_manifest(made, out, force=True))
-            absolute = [replace(c, image=c.image.absolute(), mask=c.image.absolute()) for c in made]
-            assert [replace(c, image=c.image.absolute(), mask=c.image.absolute()) for c in back] == absolute
+            assert list(map(absolute, back)) == list(map(absolute, made))
             assert groups_of(list(find_cases(out, group="a"))) == {c.id: "a" for c in made if c.group == "a"}
     assert "\tscans/p1_T2w.nii.gz\t" in write_manifest(made, tmp_path / "m.tsv", force=True).read_text()
 
 
 def test_what_a_manifest_cannot_hold_is_refused(tmp_path: Path) -> None:
     (case,) = cohort(tmp_path / "a\tb", "p")
-    for bad in (case, replace(case, image=tmp_path / "none.nii")):
+    several = replace(case, image=tmp_path / "p.nii", label=tmp_path / "a.nii", more_labels=(tmp_path / "b.nii",))
+    for bad in (case, replace(case, image=tmp_path / "none.nii"), several):
         with pytest.raises(CohortError, match="Remedy"):
             write_manifest([bad], tmp_path / "m.tsv")
     assert not (tmp_path / "m.tsv").exists()

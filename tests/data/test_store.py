@@ -187,11 +187,15 @@ def test_a_second_run_does_nothing(cases: list[Case], tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("part", ["image", "mask", "label"])
+@pytest.mark.parametrize("part", ["image", "mask", "label", "second label"])
 def test_a_changed_source_is_done_again(part: str, cases: list[Case], save_brain: SaveBrain, tmp_path: Path) -> None:
     path = tmp_path / "s.zarr"
+    if part == "second label":
+        assert cases[2].label is not None
+        second = Path(shutil.copy(cases[2].label, tmp_path / "second.nii.gz"))
+        cases[2] = replace(cases[2], more_labels=(second,))
     prepare_cohort(cases, RECIPE, path, labels=True)
-    changed = getattr(cases[2], part)
+    changed = cases[2].more_labels[0] if part == "second label" else getattr(cases[2], part)
     data = np.asarray(load_image(changed).dataobj).copy()
     data[:, :, :10] = 0
     save_brain(changed, data)

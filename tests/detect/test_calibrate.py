@@ -102,6 +102,16 @@ def test_people_with_a_lesion_label_are_left_out(world: World, model: Model) -> 
     assert "lesion label" in failure.error
 
 
+def test_a_lesion_of_any_rater_counts(world: World, model: Model, tmp_path: Path) -> None:
+    one, other = world.healthy
+    assert other.label is not None and world.glioma[0].label is not None
+    rated = replace(other, more_labels=(world.glioma[0].label,))
+    content, outcomes = calibrate([one, rated], model, QUICK)
+    assert content.cases == [one.id]
+    (failure,) = [outcome.failure for outcome in outcomes if outcome.failure is not None]
+    assert "lesion label" in failure.error and str(world.glioma[0].label) in failure.error
+
+
 def test_where_every_scan_fails_the_first_are_named(model: Model, tmp_path: Path) -> None:
     with pytest.raises(CohortError, match=r"none of 2 healthy scans.*(?i:away): .*gone: "):
         calibrate([Case(name, tmp_path / f"{name}.nii.gz") for name in ("gone", "away")], model, QUICK)

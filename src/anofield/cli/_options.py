@@ -52,6 +52,9 @@ Precision = Annotated[
     typer.Option("--precision", help="Number format of matrix products; auto: bfloat16 where it is fast."),
 ]
 DatasetOption = Annotated[Dataset, typer.Option("--dataset", case_sensitive=False, help="Layout of the input tree.")]
+UniteLabels = Annotated[
+    bool, typer.Option("--unite-labels", help="Unite several labels of a case: a voxel counts if one labels it.")
+]
 SCANS = "Scan, folder, quoted glob or manifest (.tsv); may be repeated."
 
 
@@ -72,11 +75,13 @@ class Input:
         list[str] | None, typer.Option("--filter", help="BIDS entities, for example acq=highres,run=1.")
     ] = None
     group: Annotated[list[str] | None, typer.Option("--group", help="Groups of a manifest; default: all.")] = None
-    mask: Annotated[str | None, typer.Option("--mask", help="Brain masks: pattern with {id}, or a folder.")] = None
+    mask: Annotated[
+        str | None, typer.Option("--mask", help="Brain masks: pattern with {id}, or a folder; one for every scan.")
+    ] = None
 
     def cases(self) -> Cohort:
         """The cases that these options name; says on stderr what was left out, and what else the choice means."""
-        return self._find()
+        return self._find(unite=True)  # no label is chosen here: a lesion in any of them counts
 
     def check_apart(self, output: Path) -> None:
         """Check that results do not go into a folder of scans, where a later call would not take them apart.
@@ -92,7 +97,7 @@ class Input:
         """The sources, for messages."""
         return ", ".join(self.source)
 
-    def _find(self, label: str | None = None) -> Cohort:
+    def _find(self, label: str | None = None, unite: bool = False) -> Cohort:
         from anofield.data.cohort.bids import parse_entities
         from anofield.data.cohort.case import printable
         from anofield.data.cohort.find import find_cases
@@ -105,6 +110,7 @@ class Input:
             group=self.group,
             label=label,
             mask=self.mask,
+            unite=unite,
         )
         if remarks := found.remarks():
             say(f"{printable(self.sources)}: {'; '.join([counted(len(found), 'scan'), *remarks])}")
@@ -124,11 +130,14 @@ class HealthyInput(Input):
 class LabelledInput(Input):
     """Scans of a cohort, and the places of their brain masks and lesion labels."""
 
-    label: Annotated[str | None, typer.Option("--label", help="Lesion labels: pattern with {id}, or a folder.")] = None
+    label: Annotated[
+        str | None, typer.Option("--label", help="Lesion labels: pattern with {id}, folder, glob or manifest.")
+    ] = None
+    unite_labels: UniteLabels = False
 
     def cases(self) -> Cohort:
         """The cases that these options name, with labels; says on stderr what was left out."""
-        return self._find(self.label)
+        return self._find(self.label, self.unite_labels)
 
 
 @dataclass(frozen=True)

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 import typer
 
 from anofield._words import counted
-from anofield.cli._options import DatasetOption, Json, Work, finish
+from anofield.cli._options import Dataset, Json, UniteLabels, Work, finish
 from anofield.cli._parameters import expanded
 from anofield.errors import UsageError
 
@@ -38,7 +38,10 @@ class Rules:
     ] = None
     resamples: Annotated[int, typer.Option("--bootstrap", help="Bootstrap resamples of the subjects.")] = 1000
     seed: Annotated[int, typer.Option(help="Seed of the bootstrap.")] = 0
-    dataset: DatasetOption = "auto"
+    dataset: Annotated[
+        Dataset, typer.Option("--dataset", case_sensitive=False, help="Layout whose names the labels at -t have.")
+    ] = "auto"
+    unite_labels: UniteLabels = False
 
 
 @expanded
@@ -47,7 +50,10 @@ def command(
     output: Annotated[Path, typer.Option("--output", "-o", help="Folder of the results.")],
     run: Annotated[Path | None, typer.Option("--predictions", "-p", help="Folder of the run.")] = None,
     labels: Annotated[
-        str | None, typer.Option("--truth", "-t", help="Folder or glob of labels; default: found beside the scans.")
+        str | None,
+        typer.Option(
+            "--truth", "-t", help="Labels: folder, glob, pattern or manifest; default: found beside the scans."
+        ),
     ] = None,
     compare_: Annotated[
         tuple[Path, Path] | None, typer.Option("--compare", help="Two runs on the same cases, instead of -p.")

@@ -140,11 +140,14 @@ def command(
     The option names of the scripts of 2021 work too: --dataset HCP --source DIR --target STORE --res 160
     --cluster_centers FILE --mode_pool 2 prepares as published.
     """
+    from anofield.data.cohort.attach import say_unlabelled
     from anofield.data.parallel import failures_of
     from anofield.data.store import prepare_cohort, stored_recipe
 
     recipe = wanted.without_centers(scans.dataset)
     cases = scans.cases()
+    if labels and scans.label is None:
+        say_unlabelled([case.id for case in cases if not case.labels], len(cases))
     recipe = wanted.with_centers(recipe, cases, None if force else stored_recipe(output))
     store, outcomes = prepare_cohort(cases, recipe, output, labels=labels, spread=work.spread(), force=force)
     failures = failures_of(outcomes)

@@ -9,7 +9,8 @@ from typing import Any
 import numpy as np
 
 from anofield.data.background import background_value, border_values, faces, not_background
-from anofield.data.scan import Scan, as_labels, as_scan
+from anofield.data.labels import as_labels
+from anofield.data.scan import Scan, as_scan
 from anofield.errors import ScanError
 from anofield.typing import Mask, PathLike, Volume
 
@@ -19,6 +20,17 @@ FACE_COVERED = 0.5  # share of a face; a brain that is cut off covers one or two
 FACES_COVERED = 4
 FACE_TOUCHED = 0.25  # share of each of the six faces; a brain in its bounding box touches them with less
 STRIP = "remove the skull (HD-BET, SynthStrip, BET set the outside to 0), or give a brain mask with --mask"
+
+
+def brain_voxels(scan: Scan, mask: Any = None) -> Mask:
+    """Voxels above 0 in the mask, or without a mask those that are not background; nothing else is checked.
+
+    Raises:
+        ScanError: The mask cannot be used.
+    """
+    if mask is None:
+        return not_background(scan.data, background_value(scan.data))
+    return np.asarray(as_labels(mask, scan, "brain mask") > 0, dtype=np.bool_)
 
 
 def brain_mask(scan: Scan, mask: Any = None) -> Mask:
@@ -37,18 +49,13 @@ def brain_mask(scan: Scan, mask: Any = None) -> Mask:
             the border is not that of a brain: the scan is not skull-stripped, or holds no brain.
     """
     value = background_value(scan.data) if mask is None else None
-    brain = _masked(mask, scan) if value is None else not_background(scan.data, value)
+    brain = brain_voxels(scan, mask)
     where = mask if isinstance(mask, str | Path) else scan.path
     if value is not None:
         _check_one_background(scan)
     _check_faces(brain, where)
     _check_volume(brain, scan, where, value)
     return brain
-
-
-def _masked(mask: Any, scan: Scan) -> Mask:
-    """Voxels above 0 in a mask."""
-    return np.asarray(as_labels(mask, scan, "brain mask") > 0, dtype=np.bool_)
 
 
 def _check_volume(brain: Mask, scan: Scan, where: PathLike, value: float | None) -> None:

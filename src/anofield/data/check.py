@@ -17,15 +17,15 @@ from rich.table import Table
 from rich.text import Text
 
 from anofield._files import file_hash
-from anofield._words import counted
+from anofield._words import counted, named
 from anofield.data.background import holes
 from anofield.data.brain import brain_mask, check_contrast
 from anofield.data.cohort.case import Case, cohort_of
 from anofield.data.header import Header, Nifti
+from anofield.data.labels import read_truth
 from anofield.data.parallel import HERE, Spread, map_cases
 from anofield.data.scan import (
     Scan,
-    as_labels,
     format_shape,
     format_spacing,
     orientation,
@@ -38,7 +38,6 @@ from anofield.typing import Affine, Mask
 
 PERCENTILES = (2, 50, 98)  # of the brain's intensities; the published recipes clip at the outer two
 LABEL_OUTSIDE = 0.01  # share of a label that may lie outside the brain, because labels are drawn along its edge
-LABEL_LARGE = 0.5  # share of the brain; lesions are smaller, tissue maps and parcellations larger
 HOLES = 0.01  # share of the brain that may be enclosed background
 SPREADS = 4.0  # robust standard deviations by which a brain volume may differ from the cohort's median
 LEAST_SPREAD = 0.05  # smallest such standard deviation, as a share of the median: adults vary by about 10 %
@@ -117,7 +116,7 @@ def check_case(case: Case) -> Row:
     except ScanError as error:
         row.problems.append(str(error))
     try:
-        if case.label is not None:
+        if case.labels:
             _look_at_label(row, case, scan, brain)
     except ScanError as error:
         row.problems.append(str(error))
@@ -227,7 +226,7 @@ def _look_for_holes(row: Row, brain: Mask) -> None:
 
 
 def _look_at_label(row: Row, case: Case, scan: Scan, brain: Mask | None) -> None:
-    label = as_labels(case.label or "", scan)
+    label = read_truth(case.labels, scan, brain)
     inside = label > 0  # as evaluate counts
     count = int(np.count_nonzero(inside))
     row.label_ml = count * scan.voxel_ml
@@ -239,14 +238,8 @@ def _look_at_label(row: Row, case: Case, scan: Scan, brain: Mask | None) -> None
     outside = np.count_nonzero(inside & ~brain) / count
     if outside > LABEL_OUTSIDE:
         row.warnings.append(
-            f"{_percent(outside)} of its label ({case.label}) lies outside the brain, where nothing can be found. "
-            "Remedy: look at both in a viewer; the label may be flipped, or the mask may cut off the lesion"
-        )
-    share = np.count_nonzero(inside & brain) / np.count_nonzero(brain)
-    if share > LABEL_LARGE:
-        row.warnings.append(
-            f"its label ({case.label}) covers {_percent(share)} of the brain, so it may show tissues, not lesions. "
-            "Remedy: give the lesion truth with --label"
+            f"{_percent(outside)} of its label ({named(map(str, case.labels))}) lies outside the brain, where nothing "
+            "can be found. Remedy: look at both in a viewer; the label may be flipped, or the mask may cut off a lesion"
         )
 
 

@@ -200,7 +200,14 @@ def _as_they_end(futures: Sequence[Any], cases: Sequence[C]) -> Iterator[Outcome
 
 def _absolute(case: Any) -> Any:
     """The case with absolute paths: a worker on another machine has another working directory."""
-    return replace(case, **{name: path.absolute() for name, path in vars(case).items() if isinstance(path, Path)})
+    return replace(case, **{name: _absolute_path(value) for name, value in vars(case).items()})
+
+
+def _absolute_path(value: Any) -> Any:
+    """A path, or the paths of a tuple, made absolute; any other value as it is."""
+    if isinstance(value, tuple):
+        return tuple(map(_absolute_path, value))
+    return value.absolute() if isinstance(value, Path) else value
 
 
 def failures_of(outcomes: Sequence[Outcome[Any]]) -> list[Failure]:

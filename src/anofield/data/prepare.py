@@ -16,11 +16,11 @@ from anofield.data import published
 from anofield.data.brain import StrippedScan, as_stripped
 from anofield.data.classes import assign_brain, mode_pool
 from anofield.data.cohort.case import Case
+from anofield.data.labels import read_truth
 from anofield.data.lattice import box_lattice, brain_to_lattice, to_lattice
 from anofield.data.prepared import Prepared
 from anofield.data.published import normalise_clip_minmax
 from anofield.data.recipe import Recipe, RecipeName
-from anofield.data.scan import as_labels
 from anofield.errors import UsageError
 from anofield.typing import Affine, Classes, Mask, Volume
 
@@ -55,7 +55,7 @@ def prepare_case(case: Case, recipe: Recipe) -> Prepared:
         ScanError: The scan, its mask or its label cannot be used, or the recipe needs another shape.
     """
     native = as_stripped(case.image, case.mask, dtype=recipe.kind.dtype)
-    label = None if case.label is None else as_labels(case.label, native.scan)
+    label = read_truth(case.labels, native.scan, native.brain) if case.labels else None
     return replace(prepare_scan(native, label, recipe), content=native.scan.content_hash)
 
 

@@ -175,43 +175,12 @@ def read_geometry(path: PathLike) -> Header:
     return read_volume_header(Path(path))
 
 
-def as_labels(source: Source | Volume, like: Scan, what: str = "label map") -> Volume:
-    """A label map or mask (i, j, k) as integers, which must lie on the voxels of `like`.
-
-    Args:
-        source: A path, a `Scan`, a nibabel image, a pair `(array, affine)`, or an array on the voxels of `like`.
-        like: The scan.
-        what: Name of the map in errors.
-
-    Returns:
-        The values, rounded to the nearest integer.
+def voxels_of(source: Source | Volume, like: Scan) -> tuple[Volume, Affine, Path]:
+    """Voxels (i, j, k), affine and name of a map in any form, unchecked; a plain array has the affine of `like`.
 
     Raises:
-        ScanError: See `read_scan` (but a constant map is allowed); or the shape or affine differs from the scan's.
+        ScanError: The file is missing or unreadable, not 3-D, or its affine is singular.
     """
-    data, affine, path = _voxels_of(source, like)
-    if not np.isfinite(data).all():
-        raise ScanError(f"the {what} holds NaN or infinity", where=path, remedy="write it as integers")
-    if data.shape != like.data.shape:
-        raise ScanError(
-            f"the {what} has shape {data.shape}, its scan {like.data.shape} ({like.path.name})",
-            where=path,
-            why="the two are compared voxel by voxel",
-            remedy=f"resample the {what} to the scan with nearest-neighbour interpolation",
-        )
-    apart = float(np.abs(_corners(affine, data.shape) - _corners(like.affine, data.shape)).max())
-    if apart > 0.5 * max(like.spacing):
-        raise ScanError(
-            f"the {what}'s affine puts its corners {apart:.1f} mm away from the scan's ({like.path.name})",
-            where=path,
-            why="the two would be compared at different positions",
-            remedy=f"copy the scan's affine into the {what} if the voxels correspond, otherwise resample it",
-        )
-    return np.rint(data).astype(np.int32)
-
-
-def _voxels_of(source: Source | Volume, like: Scan) -> tuple[Volume, Affine, Path]:
-    """Voxels, affine and name of a label map in any form; a plain array has the affine of `like`."""
     if isinstance(source, str | Path):
         path = Path(source)
         image = _open(path)
@@ -375,8 +344,3 @@ def _checked(scan: Scan) -> Scan:
             remedy="check the conversion that wrote it",
         )
     return scan if data is scan.data else scan.like(data)
-
-
-def _corners(affine: Affine, shape: tuple[int, ...]) -> Affine:
-    index = np.array(np.meshgrid(*[(0, n - 1) for n in shape[:3]], indexing="ij")).reshape(3, -1)
-    return np.asarray(affine[:3, :3] @ index + affine[:3, 3:])

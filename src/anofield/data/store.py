@@ -366,12 +366,12 @@ def _prepare_into(case: Case, *, path: str, recipe: Recipe, rows: dict[str, int]
 
 
 def _digest(case: Case) -> str:
-    """SHA-256 over the scan and, if it has them, its mask and label; empty if one of the files is missing."""
-    files = {"image": case.image, "mask": case.mask, "label": case.label}
-    given = {name: path for name, path in files.items() if path is not None}
-    if not all(path.is_file() for path in given.values()):
+    """SHA-256 over the scan and, if it has them, its mask and labels; empty if one of the files is missing."""
+    files = [("image", case.image), ("mask", case.mask), *(("label", path) for path in case.labels)]
+    given = [(name, path) for name, path in files if path is not None]
+    if not all(path.is_file() for _, path in given):
         return ""
-    return hashlib.sha256("\n".join(f"{name} {file_hash(path)}" for name, path in given.items()).encode()).hexdigest()
+    return hashlib.sha256("\n".join(f"{name} {file_hash(path)}" for name, path in given).encode()).hexdigest()
 
 
 def _name_copies(store: Store) -> None:

@@ -20,8 +20,8 @@ from anofield._version import __version__
 from anofield.curves import DROPPED_BITS, ScoreHistogram, ordered_keys
 from anofield.data.brain import as_stripped
 from anofield.data.cohort.case import Case, cohort_of
+from anofield.data.labels import read_truth
 from anofield.data.parallel import HERE, Outcome, Spread, failures_of, in_order, map_cases
-from anofield.data.scan import as_labels
 from anofield.detect.calibration import Calibrated, CalibrationInfo, Kept, Settings, maps_path, settings_of
 from anofield.detect.detection import Examined, examine
 from anofield.detect.fit import Fit
@@ -119,10 +119,10 @@ class Measure:
 
     def _examined(self, case: Case, fit: Fit | None = None) -> Examined:
         native = as_stripped(case.image, case.mask, dtype=self.method.recipe.kind.dtype)
-        if case.label is not None and (as_labels(case.label, native.scan) > 0).any():
+        if case.labels and (read_truth(case.labels, native.scan, native.brain) > 0).any():
             raise ScanError(
                 "has a lesion label",
-                where=case.label,
+                where=" and ".join(map(str, case.labels)),
                 why="a threshold must come from healthy subjects",
                 remedy="calibrate on subjects without lesions",
             )

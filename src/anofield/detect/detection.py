@@ -264,6 +264,7 @@ class Detection:
             image=_resolved(case.image) or "",
             mask=_resolved(case.mask),
             label=_resolved(case.label),
+            more_labels=[str(path.resolve()) for path in case.more_labels],
             score=self.options.score,
             threshold=self.threshold,
             shape=(int(self.brain.shape[0]), int(self.brain.shape[1]), int(self.brain.shape[2])),

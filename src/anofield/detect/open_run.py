@@ -72,9 +72,8 @@ class OpenRun:
         return seen_among(self.cases.values())
 
     def case(self, case_id: str) -> RunCase:
-        """A finished case with its folder and the label that was found beside the scan."""
-        label = self.cases[case_id].label
-        return RunCase(case_id, self.path / case_id, Path(label) if label else None, self.info.identity)
+        """A finished case with its folder and the labels that were found beside the scan."""
+        return RunCase(case_id, self.path / case_id, self.cases[case_id].labels, self.info.identity)
 
     def notices(self) -> list[str]:
         """What a reader of the run has to know, one sentence each; empty if the run is complete."""

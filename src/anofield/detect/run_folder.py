@@ -111,6 +111,8 @@ class CaseInfo(Record):
     """Absolute path of the brain mask; None without one."""
     label: str | None
     """Absolute path of the lesion label that was found with the scan; None without one."""
+    more_labels: list[str] = []
+    """Absolute paths of further labels that are united with it."""
     score: str
     """Score of the anomaly map."""
     threshold: FiniteFloat | None
@@ -143,6 +145,11 @@ class CaseInfo(Record):
     """Hash of everything that the result depends on: the identity and the files of the scan."""
     files: list[str]
     """Names of the files of the case, except `case.json`."""
+
+    @property
+    def labels(self) -> tuple[Path, ...]:
+        """All files of the lesion label that were found with the scan."""
+        return tuple(map(Path, filter(None, [self.label, *self.more_labels])))
 
     @property
     def trusted(self) -> bool | None:
@@ -210,13 +217,13 @@ class RunCase:
     Attributes:
         id: Case id.
         folder: Folder of the case in the run.
-        label: Path of the lesion label; None if there is none.
+        labels: Files of the lesion label, which are united; empty if there is none.
         identity: Identity of the run when it was opened; empty if it is not known.
     """
 
     id: str
     folder: Path
-    label: Path | None = None
+    labels: tuple[Path, ...] = ()
     identity: str = ""
 
     @property

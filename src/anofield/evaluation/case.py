@@ -11,9 +11,10 @@ import numpy as np
 
 from anofield._files import file_hash
 from anofield.curves import top_mean
-from anofield.data.brain import brain_mask
+from anofield.data.brain import brain_mask, brain_voxels
+from anofield.data.labels import read_truth
 from anofield.data.lattice import bounding_box
-from anofield.data.scan import Scan, as_labels, read_map, read_scan
+from anofield.data.scan import Scan, read_map, read_scan
 from anofield.detect.run_folder import AGAIN, CaseInfo, RunCase, read_case
 from anofield.errors import ScanError
 from anofield.evaluation.lesions import Components, Match, components, match
@@ -152,17 +153,18 @@ def read_voxels(case: RunCase, space: Space) -> Voxels:
         raise ScanError("is not finished", where=case.folder, remedy=AGAIN)
     if case.identity and info.identity != case.identity:
         raise ScanError("was replaced by another detection meanwhile", where=case.folder, remedy=AGAIN)
-    inputs = check_sources(info, case.label)
+    inputs = check_sources(info, case.labels)
     scan = read_scan(info.image)
     mask = None if info.mask is None else Path(info.mask)
-    inside = np.ones(scan.data.shape, bool) if space == "all" else brain_mask(scan, mask)
-    label = np.zeros(scan.data.shape, bool) if case.label is None else as_labels(case.label, scan) > 0
+    brain = brain_voxels(scan, mask) if space == "all" else brain_mask(scan, mask)
+    inside = np.ones(scan.data.shape, bool) if space == "all" else brain
+    label = read_truth(case.labels, scan, brain) > 0 if case.labels else np.zeros(scan.data.shape, bool)
     outside_ml = float(np.count_nonzero(label & ~inside)) * scan.voxel_ml
     return Voxels(info, scan, inside, label & inside, outside_ml, inputs)
 
 
-def check_sources(info: CaseInfo, label: Path | None) -> str:
-    """Check that scan and mask are those that the detection examined; returns a hash of them, the label and the key.
+def check_sources(info: CaseInfo, labels: Sequence[Path]) -> str:
+    """Check that scan and mask are those that the detection examined; returns a hash of them, the labels and the key.
 
     Raises:
         ScanError: The scan or its mask is missing or has changed since the detection.
@@ -170,7 +172,7 @@ def check_sources(info: CaseInfo, label: Path | None) -> str:
     hashes = [
         _same(info.image, info.source_hash, "scan"),
         _same(info.mask, info.mask_hash, "brain mask") if info.mask else "",
-        file_hash(label) if label is not None and label.is_file() else "",
+        *(file_hash(label) if label.is_file() else "" for label in labels),
         info.key,
     ]
     return hashlib.sha256("\n".join(hashes).encode()).hexdigest()

@@ -7,12 +7,12 @@ from pathlib import Path
 
 from anofield._files import file_hash
 from anofield._progress import say
-from anofield._words import counted
+from anofield._words import counted, named
 from anofield.data.parallel import HERE, Spread
 from anofield.detect.open_run import finished_run
 from anofield.errors import UsageError
 from anofield.evaluation.card import differences
-from anofield.evaluation.evaluate import rules_info
+from anofield.evaluation.evaluate import label_names, rules_info
 from anofield.evaluation.evidence import Evidence
 from anofield.evaluation.gather import Task, gather
 from anofield.evaluation.labels import labelled_cases
@@ -65,7 +65,7 @@ def compare(
         space=SPACES[one.rules.space],
         rules=rules_info(one, options),
         n_cases=one.n_cases,
-        labels={case.id: str(case.label) for case in tasks[0].cases},
+        labels=label_names(tasks[0].cases),
         a=_side(one, found[0]),
         b=_side(other, found[1]),
         differences=differences(found[0], found[1], subjects),
@@ -78,7 +78,7 @@ def _task(run: Path, labels: PathLike | None, options: Options) -> Task:
     opened = finished_run(run)
     for notice in opened.notices():
         say(notice)
-    cases = labelled_cases(opened.path, opened.ids, labels, options.dataset)
+    cases = labelled_cases(opened.path, opened.ids, labels, options).cases
     return Task(run=opened, cases=cases, names=[opened.info.score], options=options, measures=FULL)
 
 
@@ -110,7 +110,7 @@ def _refuse_other_rules(one: Evidence, other: Evidence) -> None:
 
 def _refuse_unequal(tasks: Sequence[Task]) -> None:
     """Both runs must hold the same cases with the same labels."""
-    one, other = ({case.id: case.label for case in task.cases} for task in tasks)
+    one, other = ({case.id: case.labels for case in task.cases} for task in tasks)
     for task, extra in zip(tasks, (sorted(set(one) - set(other)), sorted(set(other) - set(one))), strict=True):
         if extra:
             raise UsageError(
@@ -119,16 +119,16 @@ def _refuse_unequal(tasks: Sequence[Task]) -> None:
                 why="a paired comparison needs every case in both runs",
                 remedy="detect the same scans in both, or give -t a folder with the labels of the common cases",
             )
-    for case_id, label in one.items():
-        if label and not _same_label(label, other[case_id]):
+    for case_id, labels in one.items():
+        if not _same_labels(labels, other[case_id]):
             raise UsageError(
                 f"case {case_id} has different labels in the two runs",
-                where=label,
-                why=f"the other is {other[case_id]}",
+                where=named(map(str, labels)),
+                why=f"the other has {named(map(str, other[case_id]))}",
                 remedy="give the labels for both with -t",
             )
 
 
-def _same_label(one: Path, other: Path | None) -> bool:
-    """Whether two labels are the same file, or files with the same content."""
-    return other is None or one == other or file_hash(one) == file_hash(other)
+def _same_labels(one: Sequence[Path], other: Sequence[Path]) -> bool:
+    """Whether two labels are the same files, or files with the same content."""
+    return one == other or {file_hash(path) for path in one} == {file_hash(path) for path in other}

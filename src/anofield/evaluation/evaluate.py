@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
 
@@ -9,7 +10,7 @@ from anofield._progress import say
 from anofield.bootstrap import LEVEL
 from anofield.data.parallel import HERE, Failure, Spread
 from anofield.detect.open_run import OpenRun, finished_run
-from anofield.detect.run_folder import AGAIN
+from anofield.detect.run_folder import AGAIN, RunCase
 from anofield.errors import ScanError, UsageError
 from anofield.evaluation.case import TOP_SHARE
 from anofield.evaluation.evidence import Evidence
@@ -36,8 +37,8 @@ def evaluate(
 
     Args:
         run: Folder written by `anofield detect`, also with `--naming bids`.
-        labels: Folder (HCP, BraTS or BIDS tree, or loose label files named after the cases) or glob; None takes the
-            labels found beside the scans when they were detected.
+        labels: Place of the labels: a folder (HCP, BraTS or BIDS tree, or files named after the cases), glob, pattern
+            or manifest; None takes the labels found beside the scans when they were detected.
         out: Folder of the results.
         options: Options of the evaluation; None takes the defaults.
         spread: Where the work runs; results do not depend on it.
@@ -46,7 +47,8 @@ def evaluate(
         The content of `results.json`.
 
     Raises:
-        CohortError: There is no run or no finished case, no case has a label, or no case can be read.
+        CohortError: There is no run or no finished case, no case has a label or one has several,
+            or no case can be read.
         UsageError: The validation results or the run of healthy subjects cannot be used here, or `out` is the folder
             of the run.
         MachineError: The results cannot be written, or the workers cannot be started.
@@ -58,7 +60,8 @@ def evaluate(
         raise UsageError("-o is the folder of the run", where=out, why="both hold a cases.tsv", remedy="choose another")
     for notice in notices:
         say(notice)
-    cases = labelled_cases(opened.path, opened.ids, labels, options.dataset)
+    labelled = labelled_cases(opened.path, opened.ids, labels, options)
+    cases = labelled.cases
     measures = MEASURES[options.preset]
     task = Task(run=opened, cases=cases, names=info.scores, options=options, measures=measures)
     evidence, failures = gather(task, spread)
@@ -74,7 +77,9 @@ def evaluate(
         score=info.score,
         baselines=info.baselines,
         threshold_meaning=meaning,
-        labels={case.id: str(case.label) for case in cases},
+        labels=label_names(cases),
+        without_label=labelled.without_label,
+        labels_without_case=labelled.without_case,
         n_cases=evidence.n_cases,
         failures=sorted([*_unfinished(opened), *failures], key=lambda failure: failure.id),
         rules=rules_info(evidence, options),
@@ -95,6 +100,11 @@ def _unfinished(run: OpenRun) -> list[Failure]:
         Failure(case_id, str(folder), str(ScanError("is not finished", where=folder, remedy=AGAIN)))
         for case_id, folder in folders.items()
     ]
+
+
+def label_names(cases: Sequence[RunCase]) -> dict[str, str | list[str]]:
+    """Label file of every case, or its files if they are united, as results and comparisons hold them."""
+    return {case.id: str(case.labels[0]) if len(case.labels) == 1 else list(map(str, case.labels)) for case in cases}
 
 
 def rules_info(evidence: Evidence, options: Options) -> RulesInfo:

@@ -2,47 +2,71 @@
 
 from __future__ import annotations
 
-import glob
 import math
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 
-from anofield._words import counted
-from anofield.data.cohort.find import LABEL_ENDINGS, find_cases
-from anofield.data.scan import stem
+from anofield._words import counted, named
+from anofield.data.cohort.attach import labels_at, say_unlabelled
+from anofield.data.cohort.case import Case
+from anofield.data.cohort.companions import LABEL, chosen
 from anofield.detect.open_run import finished_run
 from anofield.detect.run_folder import RunCase, RunInfo, read_case
 from anofield.errors import CohortError, UsageError
+from anofield.evaluation.options import Options
 from anofield.evaluation.results import read_results
 from anofield.typing import PathLike
 
 
-def labelled_cases(run: Path, cases: Sequence[str], labels: PathLike | None, dataset: str = "auto") -> list[RunCase]:
-    """Every case of a run that has a label, by id.
+@dataclass(frozen=True, kw_only=True)
+class Labelled:
+    """The cases of a run that have a label, and what is left over.
+
+    Attributes:
+        cases: Cases with a label, by id.
+        without_label: Ids of the cases without one.
+        without_case: Labels that belong to no case of the run.
+    """
+
+    cases: list[RunCase]
+    without_label: list[str]
+    without_case: list[str]
+
+
+def labelled_cases(run: Path, ids: Sequence[str], labels: PathLike | None, options: Options) -> Labelled:
+    """The labels of a run; cases without a label are counted and named on stderr.
 
     Args:
         run: Folder of the run.
-        cases: Ids of its cases.
-        labels: Tree, folder or glob of labels; None takes those found beside the scans when they were detected.
-        dataset: Layout of `labels`.
+        ids: Ids of its cases.
+        labels: Place of the labels: a folder, glob, pattern or manifest, see `data.cohort.patterns.find_at`; None takes
+            those found beside the scans when they were detected.
+        options: Options of the evaluation: layout of the labels, and whether several labels of a case are united.
 
     Raises:
-        CohortError: No case has a label.
+        CohortError: No case has a label, or a case has several that are not united.
+        UsageError: A pattern holds an unknown placeholder.
     """
+    infos = {case_id: read_case(run / case_id) for case_id in ids}
+    strangers: list[str] = []
     if labels is None:
-        known = [info for info in (read_case(run / case_id) for case_id in cases) if info is not None]
-        found = {info.id: Path(info.label) for info in known if info.label}
+        found = {case_id: info.labels for case_id, info in infos.items() if info is not None and info.labels}
+        say_unlabelled([case_id for case_id in ids if case_id not in found], len(ids))
     else:
-        found = _match(cases, labels, dataset)
+        cases = [Case(case_id, Path(info.image if info else "")) for case_id, info in infos.items()]
+        there = labels_at(cases, str(labels), "-t", options.dataset)
+        found = chosen(there, LABEL, unite=options.unite_labels)
+        strangers = list(map(str, there.strangers))
     if not found:
         raise CohortError(
             "no label belongs to any case of the run",
-            where=str(labels or run),
-            why=f"the run has cases such as {', '.join(list(cases)[:3])}",
+            where=run,
+            why=f"none was found beside the scans when they were detected; the run has cases such as {named(ids)}",
             remedy="give the folder of labels with -t; files must be named after the cases, like `<case>_seg.nii.gz`",
         )
-    return [RunCase(case_id, run / case_id, found[case_id]) for case_id in sorted(found)]
+    taken = [RunCase(case_id, run / case_id, found[case_id]) for case_id in sorted(found)]
+    return Labelled(cases=taken, without_label=[i for i in ids if i not in found], without_case=strangers)
 
 
 def healthy_cases(run: PathLike | None, info: RunInfo, taken: Sequence[RunCase]) -> list[RunCase]:
@@ -71,7 +95,7 @@ def healthy_cases(run: PathLike | None, info: RunInfo, taken: Sequence[RunCase])
             why="the same scan would count as ill and as healthy",
             remedy="give a run of healthy subjects only",
         )
-    return [replace(beside.case(case_id), label=None) for case_id in beside.ids]
+    return [replace(beside.case(case_id), labels=()) for case_id in beside.ids]
 
 
 def validation_thresholds(results: PathLike | None, names: Sequence[str], cases: Sequence[str]) -> dict[str, float]:
@@ -106,23 +130,3 @@ def validation_thresholds(results: PathLike | None, names: Sequence[str], cases:
             remedy="evaluate a validation run with the same scores, whose cases have lesions",
         )
     return found
-
-
-def _match(cases: Sequence[str], labels: PathLike, dataset: str) -> dict[str, Path]:
-    """Label of every case that has one, found by the layout of the cohort, else by file names."""
-    wanted = set(cases)
-    try:
-        tree = list(find_cases(labels, dataset=dataset))
-    except CohortError:
-        tree = []
-    found = {case.id: case.label for case in tree if case.id in wanted and case.label is not None}
-    if found:
-        return found
-    loose = (
-        Path(labels).rglob("*.nii*") if Path(labels).is_dir() else map(Path, glob.iglob(str(labels), recursive=True))
-    )
-    by_name = {stem(path): path for path in sorted(loose)}
-    first = {
-        case: next((by_name[case + end] for end in LABEL_ENDINGS if case + end in by_name), None) for case in cases
-    }
-    return {case: path for case, path in first.items() if path is not None}

@@ -18,10 +18,11 @@ class Options:
     """How a run is evaluated.
 
     Attributes:
-        dataset: Layout of the labels.
+        dataset: Layout whose names the labels have, if they are not beside the scans; `auto` takes any that fit.
+        unite_labels: Whether a case may have several labels, which are then united.
         space: Voxels that count, inside the brain or all of the grid; None for those of the preset, else the brain.
         preset: Published set of metrics, `ifl2021`: those of the 2021 notebook and no others, in space `all`. No other
-            option can be given with it, except the layout.
+            option can be given with it, except those of the labels.
         threshold_from: Results folder of a validation cohort, whose best threshold is applied.
         healthy: Run of healthy subjects, for false positives and the AUROC of scans.
         min_lesion_ml: Volume below which components do not count; None takes the minimum of the run.
@@ -30,6 +31,7 @@ class Options:
     """
 
     dataset: str = "auto"
+    unite_labels: bool = False
     space: Space | None = None
     preset: Preset | None = None
     threshold_from: PathLike | None = None
@@ -49,7 +51,8 @@ class Options:
     def _refuse_others(self) -> None:
         """Refuse options that the notebook of 2021 does not have, such as lesions, healthy runs and intervals."""
         given = [field.name for field in fields(self) if getattr(self, field.name) != field.default]
-        changed = [name for name in given if name not in ("dataset", "preset", "space" if self.space == "all" else "")]
+        allowed = {"dataset", "unite_labels", "preset", "space" if self.space == "all" else ""}
+        changed = [name for name in given if name not in allowed]
         if changed:
             flag = {"resamples": "bootstrap"}.get(changed[0], changed[0].replace("_", "-"))
             raise UsageError(f"--preset {self.preset} with --{flag}", remedy="leave out one of them")

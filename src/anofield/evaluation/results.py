@@ -85,8 +85,12 @@ class Results(Part):
     """Scores that use the scan alone."""
     threshold_meaning: str | None
     """Meaning of the calibrated threshold."""
-    labels: dict[str, str]
-    """Label of every case."""
+    labels: dict[str, str | list[str]]
+    """Label file of every case, or its label files if they were united."""
+    without_label: list[str] = Field(default_factory=list)
+    """Ids of the cases of the run that have no label and were not evaluated."""
+    labels_without_case: list[str] = Field(default_factory=list)
+    """Label files that belong to no case of the run."""
     n_cases: int
     """Number of cases evaluated."""
     failures: list[Failure]
@@ -156,8 +160,8 @@ class Comparison(Part):
     """Rules of the evaluation."""
     n_cases: int
     """Number of cases in both runs."""
-    labels: dict[str, str]
-    """Label of every case."""
+    labels: dict[str, str | list[str]]
+    """Label file of every case, or its label files if they were united."""
     a: Side
     """First run."""
     b: Side

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from anofield._files import file_hash
@@ -97,8 +97,9 @@ def read_report_run(run: PathLike, results: Results | PathLike | None = None) ->
     return Run(opened.path, opened.info, cases, list(opened.failures), measured, notices)
 
 
-def _with_label(case: RunCase, label: str | None) -> RunCase:
-    return RunCase(case.id, case.folder, Path(label)) if label else case
+def _with_label(case: RunCase, label: str | list[str] | None) -> RunCase:
+    files = [label] if isinstance(label, str) else label or []
+    return replace(case, labels=tuple(map(Path, files))) if files else case
 
 
 def _check_belong(measured: Results, run: OpenRun, where: PathLike) -> None:

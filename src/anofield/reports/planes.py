@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +10,7 @@ import nibabel as nib
 import numpy as np
 
 from anofield.data.background import with_zero_background
+from anofield.data.labels import APART, corners_apart
 from anofield.data.lattice import surroundings
 from anofield.data.volume import read_volume
 from anofield.detect.findings import components
@@ -183,15 +184,15 @@ def centre(volumes: dict[str, World], first: World) -> tuple[Any, str]:
 
 def _volumes(case: ReportCase, view: CaseView) -> dict[str, World]:
     """Images of a case that can be read and lie on the voxels of the first; notes those that are left out."""
-    files = {
-        "anomaly": case.case.image,
-        "scan": case.scan,
-        "restoration": case.case.folder / "restoration.nii.gz",
-        "detected": case.case.folder / "mask.nii.gz",
-        "truth": case.case.label,
-    }
+    files = [
+        ("anomaly", case.case.image),
+        ("scan", case.scan),
+        ("restoration", case.case.folder / "restoration.nii.gz"),
+        ("detected", case.case.folder / "mask.nii.gz"),
+        *(("truth", path) for path in case.case.labels),
+    ]
     volumes: dict[str, World] = {}
-    for name, path in files.items():
+    for name, path in files:
         if name == "scan" and case.changed:
             view.notes.append(f"The scan at {path} has changed since the detection and is not shown.")
             continue
@@ -201,6 +202,8 @@ def _volumes(case: ReportCase, view: CaseView) -> dict[str, World]:
         if volumes and not _same_voxels(image, next(iter(volumes.values()))):
             view.notes.append(f"{path} does not lie on the voxels of the other images and is not shown.")
             continue
+        if name in volumes:  # several labels of one case are united
+            image = replace(image, data=np.maximum(image.data, volumes[name].data))
         volumes[name] = image
     return volumes
 
@@ -225,11 +228,8 @@ def _readable(name: str, path: Path, view: CaseView) -> World | None:
 
 def _same_voxels(image: World, other: World) -> bool:
     """Whether two images share shape and place, within half a voxel at the corners."""
-    if image.data.shape != other.data.shape:
-        return False
-    corners = np.array([(0, 0, 0), np.array(image.data.shape) - 1])
-    apart = max(float(np.abs(image.mm(corner) - other.mm(corner)).max()) for corner in corners)
-    return apart <= 0.5 * float(other.spacing.max())
+    shape = image.data.shape
+    return shape == other.data.shape and corners_apart(image.affine, other.affine, shape)[0] <= APART
 
 
 def _brain(volumes: dict[str, World]) -> Volume:

@@ -1,4 +1,4 @@
-"""Cases of a BIDS tree, raw or derivative, with their lesion and brain masks.
+"""Cases of a BIDS tree, raw or derivative, and the files in it that are named as masks.
 
 Source: Brain Imaging Data Structure 1.10.
 """
@@ -35,9 +35,6 @@ def find_bids(
 ) -> list[Case]:
     """BIDS tree, raw or derivative: `sub-*/[ses-*/]<datatype>/*_<suffix>.nii.gz`.
 
-    Lesion and brain masks (`*_label-lesion_mask`, `*_desc-brain_mask`, also `_dseg` and `_roi`) are searched there and
-    under `derivatives/`. A mask belongs to a scan if all its entities except `desc` and `label` are those of the scan.
-
     Args:
         root: Folder that holds the `sub-*` folders.
         wanted: BIDS suffixes of the scans.
@@ -56,15 +53,17 @@ def find_bids(
         if not any(file.suffix == suffix for file in scans):
             raise _nothing_in_bids(root, files, [f for f in of_suffix if f.suffix == suffix], suffix, entities or {})
     _leave_out(files, set(of_suffix), set(scans), left)
-    apart = _bids_files(str(root / "derivatives"), None, levels=3)
-    masks = sorted(file for file in [*files, *map(_bids_name, apart)] if file.suffix in BIDS_MASKS)
-    lesions, brains = ({_base(m, wanted): Path(m.path) for m in masks[::-1] if _about(m, word)} for word in _SUBJECTS)
     return [
-        Case(_id(file, wanted), Path(file.path), lesions.get(base), brains.get(base), file.subject, contrast=contrast)
+        Case(_id(file, wanted), Path(file.path), subject=file.subject, contrast=contrast)
         for file in scans
-        for base in [_base(file, wanted)]
         for contrast in [contrast_in(stem(file.path), wanted) or file.suffix]
     ]
+
+
+def mask_files(root: Path) -> list[Path]:
+    """Files of a BIDS tree and its derivatives that are named as masks (`BIDS_MASKS`)."""
+    paths = itertools.chain(_bids_files(str(root)), _bids_files(str(root / "derivatives"), levels=3))
+    return sorted(Path(path) for path in paths if stem(path).rpartition("_")[2] in BIDS_MASKS)
 
 
 def parse_entities(texts: Sequence[str]) -> dict[str, tuple[str, ...]]:
@@ -100,7 +99,6 @@ class _BidsName(NamedTuple):
 
     path: str
     entities: tuple[tuple[str, str], ...]
-    words: frozenset[str]  # parts that are neither entity nor suffix, as in sub-1_lesion_mask
     suffix: str
 
     @property
@@ -109,14 +107,11 @@ class _BidsName(NamedTuple):
         return "sub-" + dict(self.entities).get("sub", "")
 
 
-_SUBJECTS = ("lesion", "brain")  # what a mask can show
-
-
 def _bids_name(path: str) -> _BidsName:
     *parts, suffix = stem(path).split("_")
     pairs = [part.partition("-") for part in parts]
     entities = tuple((key, value) for key, sign, value in pairs if sign)
-    return _BidsName(path, entities, frozenset(key for key, sign, _ in pairs if not sign), suffix)
+    return _BidsName(path, entities, suffix)
 
 
 def _id(file: _BidsName, wanted: Sequence[str]) -> str:
@@ -141,7 +136,7 @@ def _bids_files(folder: str, left: list[LeftOut] | None = None, levels: int = 0,
             yield from (e.path for e in entries_of(entry.path) if is_scan_name(e.name))
         elif entry.name.startswith(("sub-", "ses-")):
             yield from _bids_files(entry.path, left, depth=depth + 1)
-        elif levels:
+        elif levels and not own_folder(Path(entry.path)):
             yield from _bids_files(entry.path, left, levels - 1)
         elif left is not None and depth == 0 and entry.name not in BIDS_FOLDERS:
             other = Path(entry.path)
@@ -176,19 +171,6 @@ def _values(values: str | Sequence[str]) -> Sequence[str]:
 
 def _index(key: str, value: str) -> str | int:
     return int(value) if key in BIDS_INDICES and value.isdecimal() else value
-
-
-def _base(file: _BidsName, wanted: Sequence[str]) -> object:
-    """The parts of a name that a mask and its scan have in common."""
-    return (
-        frozenset(pair for pair in file.entities if pair[0] not in ("desc", "label")),
-        file.words - {*_SUBJECTS, *wanted},
-    )
-
-
-def _about(mask: _BidsName, what: str) -> bool:
-    own = dict(mask.entities)
-    return any(what in word.lower() for word in (own.get("desc", ""), own.get("label", ""), *mask.words))
 
 
 def _nothing_in_bids(

@@ -31,6 +31,7 @@ class Case:
         subject: Subject of the scan; splits keep the scans of a subject together. If empty, the id is used.
         group: Group of the case in a manifest, for example `train` or `test`.
         contrast: Contrast of the scan, `T2w` or `FLAIR`, as its name, layout or `--modality` says; empty if unknown.
+        more_labels: Further files of the lesion truth, united with `label`; only with `unite` of `find_cases`.
     """
 
     id: str
@@ -40,6 +41,12 @@ class Case:
     subject: str = ""
     group: str | None = None
     contrast: str = field(default="", compare=False)
+    more_labels: tuple[Path, ...] = ()
+
+    @property
+    def labels(self) -> tuple[Path, ...]:
+        """All files of the lesion truth; a voxel counts if one of them labels it."""
+        return () if self.label is None else (self.label, *self.more_labels)
 
 
 def cohort_of(cases: Iterable[Case], where: PathLike = "") -> list[Case]:

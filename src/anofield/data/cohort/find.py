@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import glob
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
+from anofield.data.cohort.attach import with_given, with_own
 from anofield.data.cohort.bids import find_bids
 from anofield.data.cohort.case import Case, cohort_of, printable
 from anofield.data.cohort.cohort import Cohort, LeftOut, told_of
@@ -14,7 +15,6 @@ from anofield.data.cohort.contrast import canonical, counts_of
 from anofield.data.cohort.loose import find_folder, loose_scans, named_scans, of_contrasts
 from anofield.data.cohort.manifest import manifest_cases
 from anofield.data.cohort.own import is_result, own_folder
-from anofield.data.cohort.patterns import by_pattern
 from anofield.data.cohort.trees import find_brats, find_hcp, recognise
 from anofield.data.scan import SUFFIXES
 from anofield.errors import CohortError, UsageError
@@ -22,11 +22,6 @@ from anofield.typing import PathLike
 
 DATASETS = ("auto", "hcp", "brats", "bids", "folder")
 DEFAULT = ("T2w",)  # contrast of a tree if none is named
-LABEL_ENDINGS = (  # of a label named after its case; the first one that is there
-    *("_label-lesion_mask", "_lesion_mask", "_lesion", "_seg", "_label", "_truth", "_dseg"),
-    *("", "_mask"),
-)
-MASK_ENDINGS = ("", "_mask", "_brain_mask", "_brainmask", "_desc-brain_mask", "_seg")
 _TREES: dict[str, Callable[[Path, Sequence[str], list[LeftOut]], list[Case]]] = {"hcp": find_hcp, "brats": find_brats}
 
 
@@ -39,6 +34,7 @@ def find_cases(
     group: str | Sequence[str] | None = None,
     label: str | None = None,
     mask: str | None = None,
+    unite: bool = False,
 ) -> Cohort:
     """Find the cases of a cohort, sorted by id.
 
@@ -49,10 +45,11 @@ def find_cases(
             HCP, BraTS or BIDS tree; elsewhere all scans, which then must have one contrast by their names.
         entities: BIDS entities that a scan's name must have, for example `{"acq": "highres", "run": ["1", "2"]}`.
         group: Groups of a manifest that are taken; by default all.
-        label: Place of the lesion truth, if it is not where the layout has it: a file pattern with `{id}`, `{name}`
-            (the scan's file name without suffix) and `{dir}` (its folder), or a folder of files named after the cases.
-            A relative path starts at the scan's folder.
-        mask: Place of the brain masks, in the same forms.
+        label: Place of the lesion labels, if they are not where the layout has them: a file pattern with `{id}`,
+            `{name}` (the scan's file name without suffix) and `{dir}` (its folder), a folder or glob of files named
+            after the cases, or a manifest. A relative path starts at the scan's folder or the working directory.
+        mask: Place of the brain masks, in the same forms; every case must have one.
+        unite: Whether a case may have several labels, which are then united: a voxel counts if one of them labels it.
 
     Returns:
         A list of `Case`, whose attribute `left_out` has the files that were not taken, each with the reason.
@@ -60,7 +57,7 @@ def find_cases(
     Raises:
         CohortError: A source does not exist or holds no scan, or is a result of this package; scans have several
             contrasts and none was named; ids clash or cannot name folders; a manifest cannot be used or lacks a group;
-            or `label` or `mask` finds no file for any case.
+            `label` finds no file for any case or `mask` none for one of them; or a case has several labels or masks.
         UsageError: The data set, placeholder or modality is unknown, or the layout has no entities or groups.
     """
     if dataset not in DATASETS:
@@ -68,13 +65,15 @@ def find_cases(
     sources = [source] if isinstance(source, str | Path) else list(source)
     where, left = ", ".join(map(str, sources)), list[LeftOut]()
     wanted = tuple(dict.fromkeys(words_of(modality)))
-    found = [case for one in sources for case in _find(one, dataset, wanted, entities or {}, left)]
+    beside = partial(with_own, labels=label is None, masks=mask is None, unite=unite)
+    found = list[Case]()
+    for one in sources:
+        kind = _kind(one, dataset)
+        found += beside(_find(one, kind, wanted, entities or {}, left), kind, Path(one))
     cases = _of_groups(_once(found, left), words_of(group), where, left)
     _check_contrasts(cases, wanted, where)
     cases = _unique(cases, where, left)
-    labels = [case.label for case in cases] if label is None else by_pattern(cases, label, "label", LABEL_ENDINGS)
-    masks = [case.mask for case in cases] if mask is None else by_pattern(cases, mask, "mask", MASK_ENDINGS)
-    return Cohort((replace(c, label=lb, mask=mk) for c, lb, mk in zip(cases, labels, masks, strict=True)), left)
+    return Cohort(with_given(cases, label=label, mask=mask, unite=unite), left)
 
 
 def words_of(given: str | Sequence[str] | None) -> list[str]:
@@ -89,13 +88,13 @@ def words_of(given: str | Sequence[str] | None) -> list[str]:
 
 def _find(
     source: PathLike,
-    dataset: str,
+    kind: str,
     wanted: Sequence[str],
     entities: Mapping[str, str | Sequence[str]],
     left: list[LeftOut],
 ) -> list[Case]:
     """The cases of one source, without results of this package unless the source is the file itself."""
-    path, kind = Path(source), _kind(source, dataset)
+    path = Path(source)
     if kind == "bids":
         return _without_results(find_bids(path, wanted or DEFAULT, entities, left), left)
     if entities:

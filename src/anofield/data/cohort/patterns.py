@@ -1,64 +1,113 @@
-"""Find labels and masks by a file pattern with placeholders, or in a folder of files named after the cases."""
+"""Labels and masks at a place that the user names: a pattern with placeholders, a folder, a glob or a manifest."""
 
 from __future__ import annotations
 
 import glob
 import re
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from anofield._words import counted
+from anofield._words import counted, named
 from anofield.data.cohort.case import Case
-from anofield.data.scan import SUFFIXES, stem
+from anofield.data.cohort.companions import Found, Sought, Usable, sort_out, volumes_below
+from anofield.data.cohort.manifest import read_manifest
+from anofield.data.scan import stem
 from anofield.errors import CohortError, UsageError
 
 PLACEHOLDERS = ("id", "name", "dir")
 
 
-def by_pattern(cases: Sequence[Case], pattern: str, what: str, endings: Sequence[str]) -> list[Path | None]:
-    """Find the label or mask of every case by a pattern or in a folder; None for a case without one.
+def find_at(cases: Sequence[Case], place: str, sought: Sought, option: str) -> Found:
+    """Find the labels or masks of cases at a place.
+
+    Args:
+        cases: The cases.
+        place: A pattern with `{id}`, `{name}` (the scan's file name without suffix) or `{dir}` (its folder), a folder,
+            a glob, a file, or a manifest (`.tsv`). A relative folder or glob may start in the working directory or in
+            the folder of every scan, any other relative path in the folder of every scan.
+        sought: What is looked for.
+        option: Option that names the place, for errors.
 
     Raises:
         UsageError: The pattern holds an unknown placeholder.
-        CohortError: No case has a file, or a case has several.
+        CohortError: The manifest cannot be used, or one file is the label of several cases.
     """
-    unknown = [name for name in re.findall(r"\{(.*?)\}", pattern) if name not in PLACEHOLDERS]
-    if unknown:
+    used = re.findall(r"\{(.*?)\}", place)
+    if unknown := [name for name in used if name not in PLACEHOLDERS]:
         known = ", ".join(f"{{{name}}}" for name in PLACEHOLDERS)
-        raise UsageError(f"--{what} {pattern}: unknown placeholder {{{unknown[0]}}}", remedy=f"known are {known}")
-    tried = [_candidates(case, pattern, endings) for case in cases]
-    found = [[p for p in paths if p.is_file() and p != case.image] for case, paths in zip(cases, tried, strict=True)]
-    if not any(found):
-        raise CohortError(
-            f"--{what} finds no file for any of {counted(len(cases), 'case')}",
-            where=tried[0][0],
-            why="this is the first path that was tried",
-            remedy="check the pattern; {id}, {name} and {dir} stand for the case, the scan's name and its folder",
-        )
-    several = [(case.id, paths) for case, paths in zip(cases, found, strict=True) if len(paths) > 1]
-    if several:
-        (name, paths), *_ = several
-        text = f"--{what} {pattern} finds {len(paths)} files: {paths[0]} and {paths[1]}"
-        raise CohortError(text, where=name, remedy="make the pattern narrower, so that it matches one file")
-    return [paths[0] if paths else None for paths in found]
+        raise UsageError(f"{option} {place}: unknown placeholder {{{unknown[0]}}}", remedy=f"known are {known}")
+    here = Path(place).expanduser()
+    if here.is_file() and here.suffix == ".tsv":
+        return _in_manifest(cases, here, sought)
+    if not used and here.is_dir():
+        return sort_out(cases, sought, volumes_below(here), here)
+    wild = bool(set(place) & set("*?"))
+    if not used and wild and (paths := sorted(map(Path, glob.glob(str(here), recursive=True)))):
+        return sort_out(cases, sought, paths)
+    return _beside(cases, place, sought, by_name=wild and not used)
 
 
-def _candidates(case: Case, pattern: str, endings: Sequence[str]) -> list[Path]:
-    """Paths that the file of a case may have: existing files in a folder or by wildcards, else the first path tried."""
+def first_tried(case: Case, place: str) -> Path:
+    """The first path that is tried for a case, for an error."""
     values = {"id": case.id, "name": stem(case.image), "dir": str(case.image.parent.absolute())}
-    plain = Path(_filled(pattern, values)).expanduser()
-    path = case.image.parent / plain  # an absolute one stays itself
-    folder = next((f for f in (plain, path) if f.is_dir()), None)
-    if folder:
-        names = [f"{key}{end}{suffix}" for end in endings for key in (case.id, values["name"]) for suffix in SUFFIXES]
-        there = (folder / name for name in names if (folder / name).is_file() and folder / name != case.image)
-        return [next(there, folder / names[0])]
-    if not set(pattern) & set("*?"):
-        return [path]
-    quoted = {key: glob.escape(value) for key, value in {**values, "parent": str(case.image.parent)}.items()}
-    wild = Path(quoted["parent"]) / Path(_filled(pattern, quoted)).expanduser()
-    return sorted(map(Path, glob.glob(str(wild), recursive=True))) or [path]
+    return case.image.parent / _filled(place, values)
 
 
-def _filled(pattern: str, values: Mapping[str, str]) -> str:
-    return re.sub(r"\{(\w+)\}", lambda match: values[match[1]], pattern)
+def _beside(cases: Sequence[Case], place: str, sought: Sought, by_name: bool) -> Found:
+    """Files of a pattern that starts in the folder of every scan; what a folder holds is sorted out by name."""
+    paths = {case.id: _matches(case, place) for case in cases}
+    if folders := {path for some in paths.values() for path in some if path.is_dir()}:
+        return sort_out(cases, sought, sorted({path for folder in folders for path in volumes_below(folder)}))
+    everything = [path for some in paths.values() for path in some]
+    found = sort_out(cases, sought, sorted(set(everything))) if by_name else Found()
+    shared, usable, taken = Counter(everything), Usable(cases), {p for some in found.files.values() for p in some}
+    for case in cases:
+        mine = [path for path in paths[case.id] if usable.may_be(path, found, [case])]
+        if by_name:  # a file that no other scan has beside it needs no name
+            mine = [path for path in mine if shared[path] == 1 and path not in taken]
+        if mine and case.id not in found.files:
+            found.files[case.id] = usable.once(mine)
+    found.strangers = [path for path in found.strangers if not any(path in some for some in found.files.values())]
+    _refuse_shared(found, sought, place)
+    return found
+
+
+def _matches(case: Case, place: str) -> list[Path]:
+    """Existing files and folders that a pattern names for a case, from the scan's folder or the working directory."""
+    values = {"id": case.id, "name": stem(case.image), "dir": str(case.image.parent.absolute())}
+    literal = place if set(place) & set("*?") else glob.escape(place)
+    wild = _filled(literal, {key: glob.escape(value) for key, value in values.items()})
+    for start in (Path(glob.escape(str(case.image.parent))), Path()):
+        if found := sorted(map(Path, glob.glob(str(start / wild), recursive=True))):
+            return found
+    return []
+
+
+def _filled(place: str, values: Mapping[str, str]) -> Path:
+    return Path(re.sub(r"\{(\w+)\}", lambda match: values[match[1]], place)).expanduser()
+
+
+def _in_manifest(cases: Sequence[Case], path: Path, sought: Sought) -> Found:
+    """The label or mask column of a manifest, by id."""
+    ids, found, usable = {case.id: case for case in cases}, Found(), Usable(cases)
+    for row in read_manifest(path):
+        file = row.label if sought.noun == "label" else row.mask
+        if file is not None and row.id not in ids:
+            found.strangers.append(file)
+        elif file is not None and usable.may_be(file, found, [ids[row.id]]):
+            found.files[row.id] = [file]
+    return found
+
+
+def _refuse_shared(found: Found, sought: Sought, place: str) -> None:
+    """One label for several cases is a mistake; one mask for several is not, in a space that they share."""
+    counts = Counter(path for files in found.files.values() for path in files)
+    for path in [path for path, count in counts.items() if count > 1 and sought.noun == "label"][:1]:
+        ids = [one for one, files in found.files.items() if path in files]
+        raise CohortError(
+            f"is found as the label of {counted(len(ids), 'case')} ({named(ids)})",
+            where=path,
+            why=f"{place} does not tell the cases apart",
+            remedy="write {id} or {name} into the pattern, or list the labels in a manifest",
+        )

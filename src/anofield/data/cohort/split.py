@@ -162,8 +162,14 @@ def _row(case: Case, folder: Path) -> list[str]:
     """The cells of a case, in the order of the columns.
 
     Raises:
-        CohortError: A file does not exist, or a cell would not be read back.
+        CohortError: A file does not exist, the case has several labels, or a cell would not be read back.
     """
+    if case.more_labels:
+        raise CohortError(
+            f"has {len(case.labels)} labels, and a manifest holds one",
+            where=printable(case.id),
+            remedy="unite them in one file, or choose one by a pattern with --label",
+        )
     files = (case.image, case.label, case.mask)
     for path in files:
         if path is not None and not path.is_file():

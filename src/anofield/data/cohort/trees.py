@@ -41,8 +41,7 @@ def find_hcp(root: Path, wanted: Sequence[str], left: list[LeftOut]) -> list[Cas
         subject, folder = _folders(path)
         contrast = _OF_HCP.get(path.name) if folder == "T1w" else None
         if contrast is not None and contrast in wanted:
-            label = _beside(path, "lesion_mask.nii.gz")
-            cases.append(_case(subject, path, label, contrast, wanted))
+            cases.append(_case(subject, path, contrast, wanted))
         elif contrast is not None:
             others.append(LeftOut(path, OTHER_CONTRAST, contrast))
         elif path.parent == root and is_scan_name(path) and folder != "T1w":
@@ -51,7 +50,7 @@ def find_hcp(root: Path, wanted: Sequence[str], left: list[LeftOut]) -> list[Cas
 
 
 def find_brats(root: Path, wanted: Sequence[str], left: list[LeftOut]) -> list[Case]:
-    """BraTS tree: `<case>/<case>_t2.nii.gz` with `<case>_seg.nii.gz`, at any depth below `root`.
+    """BraTS tree: `<case>/<case>_t2.nii.gz`, at any depth below `root`.
 
     Args:
         root: Folder to search, also the folder of one case.
@@ -67,8 +66,7 @@ def find_brats(root: Path, wanted: Sequence[str], left: list[LeftOut]) -> list[C
         name, ending = _brats_name(path)
         contrast = _OF_BRATS.get(ending)
         if contrast is not None and contrast in wanted:
-            label = _beside(path, path.name.replace(f"{ending}.", f"{ending[0]}seg."))
-            cases.append(_case(name, path, label, contrast, wanted))
+            cases.append(_case(name, path, contrast, wanted))
         elif contrast is not None:
             others.append(LeftOut(path, OTHER_CONTRAST, contrast))
         elif is_scan_name(path) and not looks_like_a_label(path, root):
@@ -109,11 +107,11 @@ def _brats_name(path: Path) -> tuple[str, str]:
     return (folder, ending) if folder and is_scan_name(path) and ending in _OF_BRATS else ("", "")
 
 
-def _case(name: str, image: Path, label: Path | None, contrast: str, wanted: Sequence[str]) -> Case:
+def _case(name: str, image: Path, contrast: str, wanted: Sequence[str]) -> Case:
     """A case of a tree, named after its folder, and after its contrast as well if several are wanted."""
     alone = len(wanted) == 1
     subject = subject_of(name) or ("" if alone else name)
-    return Case(name if alone else f"{name}_{contrast}", image, label, None, subject, contrast=contrast)
+    return Case(name if alone else f"{name}_{contrast}", image, subject=subject, contrast=contrast)
 
 
 def _with_others(cases: list[Case], others: list[LeftOut], left: list[LeftOut]) -> list[Case]:
@@ -121,8 +119,3 @@ def _with_others(cases: list[Case], others: list[LeftOut], left: list[LeftOut]) 
     there = {_folders(case.image) for case in cases}
     left += [one for one in others if _folders(one.path) not in there]
     return cases
-
-
-def _beside(image: Path, name: str) -> Path | None:
-    path = image.with_name(name)
-    return path if path.is_file() else None
