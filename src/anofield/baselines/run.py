@@ -16,10 +16,12 @@ import torch
 from pydantic import ValidationError
 
 from anofield._files import PARTIAL, explain, file_hash, read_json, write_json, writing
+from anofield._plugins import Plugin
 from anofield._progress import say
 from anofield._version import __version__
+from anofield.baselines import trial
 from anofield.baselines.base import Baseline, Settings, State
-from anofield.baselines.registry import find_baseline
+from anofield.baselines.registry import find_baseline, plugin_of
 from anofield.data.prepared import Prepared
 from anofield.data.recipe import Recipe, missing_keys
 from anofield.data.store import Store
@@ -72,12 +74,14 @@ class TrainedBaseline:
         path: Folder of the baseline.
         info: Content of `baseline.json`.
         hash: Hash of name, settings, recipe and state.
+        plugin: Plug-in that the baseline is; None for a baseline of this package.
     """
 
     method: Baseline
     path: Path
     info: BaselineInfo
     hash: str
+    plugin: Plugin | None = None
 
     @property
     def name(self) -> str:
@@ -120,7 +124,7 @@ class TrainedBaseline:
     def analyse(self, prepared: Prepared, key: str, options: RunOptions, fit: Fit | None = None) -> Analysis:
         """Score one scan on its lattice, see `anofield.detect.method.Method`."""
         start = time.perf_counter()
-        scored = self.method.score(prepared, key, options.filters.tail)
+        scored = trial.score(self.method, self.plugin, prepared, key, options.filters.tail)
         seconds = {"score": time.perf_counter() - start}
         return Analysis(
             maps={self.name: scored.anomaly}, restoration=scored.restoration, corrected=prepared, seconds=seconds
@@ -164,7 +168,7 @@ def train_baseline(
         force: Train again.
 
     Raises:
-        UsageError: The folder holds another training or other files.
+        UsageError: The folder holds another training or other files, or an installed baseline is broken.
         ExperimentError: There are too few cases, or the training diverged.
         MachineError: MONAI is not installed, there is no such device, or the folder cannot be written.
     """
@@ -179,14 +183,18 @@ def train_baseline(
         say(f"{name}: already trained in {folder}")
         return load_baseline(folder, device=device)
     start = time.monotonic()
-    method = find_baseline(name)(store.recipe, settings, where)
-    method.train(store)
+    plugin = plugin_of(name)
+    with trial.blamed(plugin, "cannot be trained"):
+        method = find_baseline(name)(store.recipe, settings, where)
+        method.train(store)
+    trial.try_out(method, plugin)
+    state = trial.state_of(method, plugin)
     seconds = time.monotonic() - start
     with writing(folder):
         folder.mkdir(parents=True, exist_ok=True)
         (folder / ABOUT_FILE).unlink(missing_ok=True)
         shutil.rmtree(folder / FOLDER, ignore_errors=True)  # the calibrations are valid only for the old state
-    save_file(folder / STATE_FILE, dict(method.state()))
+    save_file(folder / STATE_FILE, state)
     info = BaselineInfo(
         **wanted,
         title=method.title,
@@ -206,15 +214,18 @@ def load_baseline(folder: PathLike, *, device: str = "auto") -> TrainedBaseline:
 
     Raises:
         ExperimentError: The baseline is missing or damaged, or its state belongs to another method.
-        UsageError: No installed baseline has its name.
+        UsageError: No installed baseline has its name, or an installed one is broken.
         MachineError: There is no such device, or MONAI is not installed.
     """
     folder = Path(folder)
     info = _read_info(folder)
     recipe = Recipe.model_validate(info.recipe)
-    method = find_baseline(info.name)(recipe, make_settings(info.name, info.settings), pick_device(device))
-    _restore(method, _read_state(folder / STATE_FILE), folder)
-    return TrainedBaseline(method, folder, info, _hash(info, folder / STATE_FILE))
+    settings, where, plugin = make_settings(info.name, info.settings), pick_device(device), plugin_of(info.name)
+    with trial.blamed(plugin, "cannot be opened"):
+        method = find_baseline(info.name)(recipe, settings, where)
+        _restore(method, _read_state(folder / STATE_FILE), folder)
+    trial.try_out(method, plugin)
+    return TrainedBaseline(method, folder, info, _hash(info, folder / STATE_FILE), plugin)
 
 
 def identity(folder: Path) -> str:

@@ -22,7 +22,7 @@ from anofield.detect.detection import Detection, case_key, detect_scan
 from anofield.detect.method import Method
 from anofield.detect.options import RunOptions
 from anofield.detect.run_folder import CASE_FILE, RUN_FILE, CaseInfo, RunInfo, Threshold, read_case, whole
-from anofield.detect.scores import SCAN_SCORES
+from anofield.detect.scores import SCAN_SCORES, load_scores
 from anofield.typing import Json, PathLike
 
 LIBRARIES = ("numpy", "scipy", "nibabel", "torch", "zarr")  # libraries that results depend on
@@ -135,11 +135,12 @@ def detect_cases(
 
     Raises:
         CohortError: Two cases have the same id, or an id cannot name a folder.
-        UsageError: The method was calibrated only with other options.
+        UsageError: The method was calibrated only with other options, or an installed score of the options is broken.
         ExperimentError: The calibration is damaged.
         MachineError: The folder cannot be written.
     """
     start, out, cases = time.monotonic(), Path(out).absolute(), cohort_of(cases)
+    load_scores(options)
     work = Work(method=method, options=options, calibrated=look_up(method, options), out=out, force=force)
     with writing(out):
         out.mkdir(parents=True, exist_ok=True)
