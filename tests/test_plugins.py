@@ -24,7 +24,9 @@ from helpers import World, install, small_world, tiny_specs, uncalibrated
 
 Run = Callable[..., Any]
 PAGES = [Path(__file__).parents[1] / "docs/how-to" / name for name in ("extending.md", "baselines.md")]
-PAIR = re.compile(r"```python\n((?:(?!```).)*)```\n\n```toml\n\[project.entry-points.\"([\w.]+)\"\]\n(.*?)```", re.DOTALL)
+PAIR = re.compile(
+    r"```python\n((?:(?!```).)*)```\n\n```toml\n\[project.entry-points.\"([\w.]+)\"\]\n(.*?)```", re.DOTALL
+)
 
 
 def documented() -> list[tuple[str, str, str, str]]:
@@ -89,9 +91,7 @@ class TestDocumentedPlugins:
         words = (*word, "detect", "-m", model, "-i", world.glioma[0].image, "-o", tmp_path / "run", "--json")
         assert json.loads(run(anofield, *words).out)["score"] == name
 
-    def test_a_field_is_trained_calibrated_and_detected_with(
-        self, world: World, anofield: Run, tmp_path: Path
-    ) -> None:
+    def test_a_field_is_trained_calibrated_and_detected_with(self, world: World, anofield: Run, tmp_path: Path) -> None:
         name = next(name for group, name, *_ in documented() if group == GROUPS["field"])
         model, network = tmp_path / "experiment", {"dims": [32, 32], "dim_out": 6}
         specs = tiny_specs(NetworkArch=name, NetworkSpecs=network, NumEpochs=2, BrainFraction=0.8)
@@ -103,7 +103,7 @@ class TestDocumentedPlugins:
         assert json.loads(run(anofield, *words).out)["threshold"]["value"] > 0
 
 
-BROKEN = '''
+BROKEN = """
 import random
 import torch
 from anofield.baselines.base import Baseline, Scored
@@ -161,7 +161,7 @@ class Half(Baseline):
 class Untitled(Baseline):
     def score(self, prepared, key, tail):
         return Scored(prepared.intensity)
-'''
+"""
 SCORE_PLACES = {name: f"broken_plugins:{name}" for name in
                 ("plain", "infinite", "certain", "raising", "one_tail", "square", "listed", "flags", "careless", "dice")}  # fmt: skip
 WRONG = {

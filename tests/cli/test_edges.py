@@ -134,7 +134,9 @@ class TestSignals:
 
     def test_an_import_is_ended_without_a_traceback(self) -> None:
         for wait in (0.02, 0.06, 0.1, 0.2):
-            with subprocess.Popen([*PROGRAM.split(), "info"], stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
+            with subprocess.Popen(
+                [*PROGRAM.split(), "info"], stdout=subprocess.PIPE, stderr=subprocess.PIPE
+            ) as process:
                 time.sleep(wait)
                 process.send_signal(signal.SIGTERM)
                 _, err = process.communicate(timeout=20)

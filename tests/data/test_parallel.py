@@ -317,9 +317,7 @@ class TestScheduler:
         assert "plug-ins" in caught.value.remedy
 
     @pytest.mark.kill
-    def test_whose_workers_are_all_lost_is_a_machine_error(
-        self, cluster: Any, monkeypatch: pytest.MonkeyPatch
-    ) -> None:
+    def test_whose_workers_are_all_lost_is_a_machine_error(self, cluster: Any, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr(parallel, "ALONE", 1.0)
         monkeypatch.setattr(parallel, "LOOK", 0.2)
         before = len(cluster.workers)
@@ -342,7 +340,9 @@ class TestScheduler:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("address", ["tcp://127.0.0.1:9", "nowhere", "tcp://", "ftp://a:1", "tcp://a:b", "", ":", "a\0b"])
+@pytest.mark.parametrize(
+    "address", ["tcp://127.0.0.1:9", "nowhere", "tcp://", "ftp://a:1", "tcp://a:b", "", ":", "a\0b"]
+)
 def test_a_scheduler_that_does_not_answer_is_a_machine_error(address: str, monkeypatch: pytest.MonkeyPatch) -> None:
     pytest.importorskip("distributed")
     monkeypatch.setattr(parallel, "PATIENCE", "1s")

@@ -11,13 +11,13 @@ import pytest
 import torch
 
 from anofield._files import write_json
+from anofield._plugins import GROUPS
 from anofield.data.store import Store
 from anofield.errors import UsageError
 from anofield.field.decoder import Decoder
 from anofield.field.experiment import PARTS, Experiment
 from anofield.field.export import export_experiment
 from anofield.field.model import build_field, open_field
-from anofield._plugins import GROUPS
 from anofield.field.plugins import known_fields
 from anofield.field.presets import start_experiment
 from anofield.field.sample import canvas_of, unlearned_octaves

@@ -216,27 +216,28 @@ def _as_they_end(client: Any, futures: Sequence[Any], cases: Sequence[C]) -> Ite
     from distributed import KilledWorker
 
     case_of = dict(zip((future.key for future in futures), cases, strict=True))
-    for future in _ended(client, futures):
+    for future, result in _ended(client, futures):
         case = case_of[future.key]
-        try:
-            outcome = _unpacked(future.result()[1], case)
-        except KilledWorker:
+        error = result[1] if future.status == "error" else result if isinstance(result, BaseException) else None
+        if isinstance(error, KilledWorker):
             outcome = _killed(case)
-        except (MachineError, OSError, CancelledError):
-            raise
-        except Exception as error:
+        elif isinstance(error, MachineError | OSError | CancelledError):
+            raise error
+        elif error is not None:
             raise MachineError(
                 f"the workers of the scheduler cannot run this program ({type(error).__name__}: {error})",
                 why="finished cases are kept",
                 remedy="install the same versions of anofield and of all plug-ins for the workers as here",
             ) from error
+        else:
+            outcome = _unpacked(result[1], case)
         future.release()  # workers forget the value, which may be large
         failure = outcome.failure and replace(outcome.failure, image=str(case.image))
         yield replace(outcome, case=case, failure=failure)
 
 
-def _ended(client: Any, futures: Sequence[Any]) -> Iterator[Any]:
-    """Futures as they end.
+def _ended(client: Any, futures: Sequence[Any]) -> Iterator[tuple[Any, Any]]:
+    """Futures with their results as they end; the result is on this machine, so a lost worker cannot take it away.
 
     Dask alone would wait for workers without an end. Before the first worker comes (a job in a queue), that is right;
     if there were workers and all are gone for `ALONE` seconds, nobody may start new ones.
@@ -246,10 +247,13 @@ def _ended(client: Any, futures: Sequence[Any]) -> Iterator[Any]:
     """
     from distributed import as_completed
 
-    ending, seen, last = as_completed(futures), bool(client.scheduler_info()["workers"]), time.monotonic()
+    ending = as_completed(futures, with_results=True, raise_errors=False)
+    seen, last = bool(client.scheduler_info()["workers"]), time.monotonic()
     for _ in futures:
         while not _ready(ending):
             now = time.monotonic()
+            if client.status in ("closing", "closed"):
+                raise CancelledError(client.status)
             if client.scheduler_info()["workers"]:
                 seen, last = True, now
             elif seen and now - last > ALONE:
