@@ -39,7 +39,8 @@ def documented() -> list[tuple[str, str, str, str]]:
 @pytest.fixture(scope="class")
 def of_the_pages(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
     """The package `yourpackage`, as the pages describe it, is installed."""
-    site, points = tmp_path_factory.mktemp("site"), {}
+    site = tmp_path_factory.mktemp("site")
+    points: dict[str, dict[str, str]] = {}
     for group, name, place, code in documented():
         module = site / (place.partition(":")[0].replace(".", "/") + ".py")
         module.parent.mkdir(exist_ok=True)
@@ -162,8 +163,8 @@ class Untitled(Baseline):
     def score(self, prepared, key, tail):
         return Scored(prepared.intensity)
 """
-SCORE_PLACES = {name: f"broken_plugins:{name}" for name in
-                ("plain", "infinite", "certain", "raising", "one_tail", "square", "listed", "flags", "careless", "dice")}  # fmt: skip
+FUNCTIONS = ("plain", "infinite", "certain", "raising", "one_tail", "square", "listed", "flags", "careless", "dice")
+SCORE_PLACES = {name: f"broken_plugins:{name}" for name in FUNCTIONS}
 WRONG = {
     "infinite": "is not finite: nan",
     "certain": "is not finite",
@@ -242,7 +243,7 @@ class TestBrokenScores:
     def test_results_on_real_scans_are_checked_too(self) -> None:
         log_p = torch.log_softmax(torch.randn(5, 4), dim=1)
         log_p[3, 2] = torch.nan
-        with pytest.raises(UsageError, match="'plain' of the package broken_plugins 1.0 is not finite"):
+        with pytest.raises(UsageError, match=r"'plain' of the package broken_plugins 1.0 is not finite"):
             SCORES["plain"](log_p, torch.full((5,), 2), "bright")
 
 

@@ -187,8 +187,8 @@ class TestErrors:
 def odd_paths(folder: Path) -> dict[str, str]:
     (folder / "file").write_text("text")
     (folder / "loop").symlink_to(folder / "loop")
-    return {"long": "n" * 5000, "part": f"{folder}/{'n' * 300}/x", "through": f"{folder}/file/x", "loop": f"{folder}/loop/x",
-            "nul": f"{folder}/a\0b"}  # fmt: skip
+    inside = {"part": f"{'n' * 300}/x", "through": "file/x", "loop": "loop/x", "nul": "a\0b"}
+    return {"long": "n" * 5000, **{name: f"{folder}/{path}" for name, path in inside.items()}}
 
 
 VERBS_WITH_PATHS = {

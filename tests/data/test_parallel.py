@@ -312,7 +312,7 @@ class TestScheduler:
 
     @pytest.mark.slow
     def test_whose_workers_lack_a_package_is_a_machine_error(self, cluster: Any) -> None:
-        with pytest.raises(MachineError, match="cannot run this program.*no_such_plugin") as caught:
+        with pytest.raises(MachineError, match=r"cannot run this program.*no_such_plugin") as caught:
             list(map_cases(Elsewhere(), CASES, spread=Spread(scheduler=cluster.scheduler_address)))
         assert "plug-ins" in caught.value.remedy
 
@@ -340,9 +340,7 @@ class TestScheduler:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(
-    "address", ["tcp://127.0.0.1:9", "nowhere", "tcp://", "ftp://a:1", "tcp://a:b", "", ":", "a\0b"]
-)
+@pytest.mark.parametrize("address", ["tcp://127.0.0.1:9", "tcp://", "ftp://a:1", "tcp://127.0.0.1:b", "", ":"])
 def test_a_scheduler_that_does_not_answer_is_a_machine_error(address: str, monkeypatch: pytest.MonkeyPatch) -> None:
     pytest.importorskip("distributed")
     monkeypatch.setattr(parallel, "PATIENCE", "1s")
