@@ -75,6 +75,7 @@ def people() -> list[Person]:
 @pytest.fixture
 def anofield(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Iterator[Callable[..., Ended]]:
     """Run the command line in this process."""
+    from anofield._signals import STOPS
     from anofield.cli import main
 
     def run(*words: object) -> Ended:
@@ -85,7 +86,7 @@ def anofield(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
         captured = capsys.readouterr()
         return Ended(int(stop.value.code or 0), captured.out, captured.err)
 
-    handlers = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+    handlers = {number: signal.getsignal(number) for number in STOPS}
     yield run
     for number, handler in handlers.items():
         signal.signal(number, handler)

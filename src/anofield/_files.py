@@ -5,21 +5,23 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import json
+import math
 import os
 import platform
 import secrets
+import stat
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
-from filelock import FileLock, Timeout
 from pydantic import BaseModel, ValidationError
 
-from anofield._progress import say
-from anofield.errors import AnofieldError, MachineError, UsageError
+from anofield._progress import say_once
+from anofield.errors import BAD_PATH, AnofieldError, MachineError, UsageError, shortened
 from anofield.typing import Json, PathLike
 
-LOCK_FILE, HOLDER_FILE = ".lock", ".lock-holder"
+LOCK_FILE = ".lock"  # the file that is locked; beside it, `.lock-holder` says by whom
+LARGEST_JSON = 200_000_000  # bytes; a run of ten thousand cases has less than a tenth
 CHECKSUM = "checksum"  # key of a sealed JSON file
 PARTIAL = ".partial-"  # prefix of a file that is being written; every reader of a folder skips hidden names
 Content = TypeVar("Content", bound=BaseModel)
@@ -27,15 +29,21 @@ Content = TypeVar("Content", bound=BaseModel)
 
 @contextlib.contextmanager
 def writing(path: PathLike) -> Iterator[None]:
-    """Turn an `OSError` of the body into a `MachineError` that names `path`."""
+    """Turn an `OSError` of the body into an error that names `path`.
+
+    Raises:
+        UsageError: The path is too long, or it leads through a loop of links.
+        MachineError: The file cannot be written for another reason.
+    """
     try:
         yield
     except OSError as error:
         in_the_way = isinstance(error, FileExistsError | NotADirectoryError)
+        kind = UsageError if error.errno in BAD_PATH and not in_the_way else MachineError
         reason = "a file exists where a folder is needed" if in_the_way else error.strerror or error
-        raise MachineError(
+        raise kind(
             f"cannot be written ({reason})",
-            where=Path(path),
+            where=shortened(str(path)),
             why="no partial file was left behind",
             remedy="check the folder's permissions and the free space, or choose another output folder",
         ) from error
@@ -74,9 +82,9 @@ def replacing_together(paths: Sequence[PathLike]) -> Iterator[list[Path]]:
 
 
 def write_text(path: PathLike, text: str) -> None:
-    """Write a text file in UTF-8 atomically."""
+    """Write a text file in UTF-8 atomically; what UTF-8 cannot hold (parts of a damaged file name) is escaped."""
     with replacing(path) as partial:
-        partial.write_text(text, encoding="utf-8", newline="\n")
+        partial.write_text(text, encoding="utf-8", errors="backslashreplace", newline="\n")
 
 
 def write_bytes(path: PathLike, content: bytes) -> None:
@@ -119,7 +127,12 @@ def read_json(
             class is `error`.
     """
     try:
-        content = json.loads(Path(path).read_text(encoding="utf-8"))
+        content = json.loads(
+            _text_of(Path(path)),
+            object_pairs_hook=_once,
+            parse_constant=_no_number,
+            parse_float=_finite,
+        )
         if isinstance(content, dict) and CHECKSUM in content and content[CHECKSUM] != _checksum(content):
             raise error("is damaged (its content is not what was written)", where=path, why=why, remedy=remedy)
         return kind.model_validate(content)
@@ -127,8 +140,46 @@ def read_json(
         raise error("no such file", where=path, why=why, remedy=remedy) from cause
     except ValidationError as cause:
         raise error(f"is damaged ({explain(cause)})", where=path, why=why, remedy=remedy) from cause
-    except (OSError, ValueError, RecursionError) as cause:
-        raise error(f"cannot be read as JSON ({cause})", where=path, why=why, remedy=remedy) from cause
+    except RecursionError as cause:
+        raise error("cannot be read as JSON (nested too deeply)", where=path, why=why, remedy=remedy) from cause
+    except UnicodeDecodeError as cause:
+        raise error("cannot be read as JSON (not UTF-8 text)", where=path, why=why, remedy=remedy) from cause
+    except (OSError, ValueError) as cause:
+        told = cause.strerror if isinstance(cause, OSError) else cause
+        raise error(f"cannot be read as JSON ({told})", where=path, why=why, remedy=remedy) from cause
+
+
+def _text_of(path: Path) -> str:
+    """Text of a regular file; a pipe or a device, which might never end, is not opened.
+
+    Raises:
+        ValueError: The path is no regular file, or the file is far too large.
+    """
+    about = path.stat()
+    if not stat.S_ISREG(about.st_mode):
+        raise ValueError("it is no regular file")
+    if about.st_size > LARGEST_JSON:
+        raise ValueError(f"it has {about.st_size / 1e6:.0f} MB, the limit is {LARGEST_JSON / 1e6:.0f} MB")
+    return path.read_text(encoding="utf-8-sig")
+
+
+def _once(pairs: list[tuple[str, Any]]) -> Json:
+    """A JSON object, whose keys must differ: a reader would silently take the last of two."""
+    found = dict(pairs)
+    if len(found) < len(pairs):
+        twice = next(key for number, (key, _) in enumerate(pairs) if key in dict(pairs[:number]))
+        raise ValueError(f"the key {shortened(twice, 60)!r} occurs twice")
+    return found
+
+
+def _no_number(text: str) -> float:
+    raise ValueError(f"{text} is no JSON number")
+
+
+def _finite(text: str) -> float:
+    if not math.isfinite(value := float(text)):
+        raise ValueError(f"the number {shortened(text, 60)} is too large")
+    return value
 
 
 def explain(error: ValidationError) -> str:
@@ -148,43 +199,74 @@ def file_hash(path: PathLike) -> str:
 
 
 @contextlib.contextmanager
-def exclusive(folder: Path, doing: str) -> Iterator[None]:
+def exclusive(path: PathLike, doing: str, *, beside: bool = False) -> Iterator[None]:
     """Lock a folder for this process; the lock is released when the process ends, even if it crashes.
 
+    The lock file remains afterwards and then blocks nobody. On a file system without locks the work goes on, and a line
+    on stderr says so. Programs that this process starts do not hold the lock.
+
     Args:
-        folder: Folder to lock; the lock file remains afterwards and then blocks nobody.
+        path: Folder to lock; the lock file is in it.
         doing: What this process does there, for the error message of a second process.
+        beside: The lock file is beside `path`, which need not exist yet and may be replaced while it is locked. All
+            processes must choose the same.
 
     Raises:
         UsageError: Another process holds the lock.
-        MachineError: The folder cannot be written.
+        MachineError: The folder of the lock file cannot be written.
     """
-    lock: Any = FileLock(folder / LOCK_FILE)
+    path = Path(path)
+    lock = path.with_name(f".{path.name}{LOCK_FILE}") if beside else path / LOCK_FILE
+    holder = lock.with_name(f"{lock.name}-holder")
+    with writing(lock):
+        lock.parent.mkdir(parents=True, exist_ok=True)
+        number = _opened_lock(lock)
     try:
-        lock.acquire(timeout=0)
-    except Timeout as error:
+        if _locked(number, path, doing, holder):
+            write_text(holder, f"{platform.node()} pid {os.getpid()}")
+        yield
+    finally:
+        os.close(number)  # which releases the lock
+
+
+def _opened_lock(path: Path) -> int:
+    """Descriptor of a lock file, which whoever may write its folder may open; it is not inherited by new programs."""
+    mode = 0o644 | (path.parent.stat().st_mode & 0o022)
+    try:
+        number = os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_NONBLOCK, mode)
+    except PermissionError:  # made by another user; a lock needs no right to write
+        return os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK)
+    with contextlib.suppress(OSError):  # the umask may have taken the rights of the group
+        os.fchmod(number, mode)
+    return number
+
+
+def _locked(number: int, path: Path, doing: str, holder: Path) -> bool:
+    """Lock an open lock file; False if its file system has no locks.
+
+    Raises:
+        UsageError: Another process holds the lock.
+    """
+    try:
+        import fcntl
+
+        fcntl.flock(number, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except (BlockingIOError, PermissionError) as error:
         raise UsageError(
-            f"another process ({_holder(folder)}) is {doing} here",
-            where=folder,
+            f"another process ({_holder(holder)}) is {doing} here",
+            where=path,
             why="two would overwrite each other's files",
             remedy="wait for it or end it, or use another folder",
         ) from error
-    except NotImplementedError:
-        say(f"{folder}: this file system has no locks; make sure that no other process is {doing} here")
-    except OSError:
-        with writing(folder / LOCK_FILE):
-            raise
-    try:
-        if lock.is_locked:
-            write_text(folder / HOLDER_FILE, f"{platform.node()} pid {os.getpid()}")
-        yield
-    finally:
-        lock.release()
+    except (ImportError, OSError):  # ENOLCK, ENOSYS, EOPNOTSUPP, EINVAL and others: see flock(2)
+        say_once(f"{path}: this file system has no locks; make sure that no other process is {doing} here")
+        return False
+    return True
 
 
-def _holder(folder: Path) -> str:
+def _holder(path: Path) -> str:
     """Host and process id of the lock's holder, read from the holder file."""
     try:
-        return (folder / HOLDER_FILE).read_text(encoding="utf-8").strip() or "unknown"
+        return path.read_text(encoding="utf-8", errors="replace").strip() or "unknown"
     except OSError:
         return "unknown"

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import functools
 import sys
 import time
 from collections.abc import Iterable, Iterator
@@ -28,10 +30,10 @@ class Progress:
     def __init__(self, label: str, total: int, *, shown: bool = True) -> None:
         self.label, self.total, self.done = label, total, 0
         self._start = self._said = time.monotonic()
-        self._console = Console(stderr=True)
+        terminal = shown and sys.stderr is not None and sys.stderr.isatty()
         columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn(),
                    TextColumn("{task.fields[text]}"))  # fmt: skip
-        self._bar = Bar(*columns, console=self._console, transient=True) if shown and sys.stderr.isatty() else None
+        self._bar = Bar(*columns, console=Console(stderr=True), transient=True) if terminal else None
         self._shown = shown
         self._task = self._bar.add_task(label, total=total, text="") if self._bar else None
 
@@ -69,6 +71,15 @@ def track(items: Iterable[T], label: str, total: int) -> Iterator[T]:
 
 
 def say(text: str) -> None:
-    """Write one line to stderr."""
-    sys.stderr.write(text + "\n")
-    sys.stderr.flush()
+    """Write one line to stderr; if stderr is closed or full, the line is lost and the work goes on."""
+    if sys.stderr is None:  # a program without a console
+        return
+    with contextlib.suppress(OSError, ValueError):
+        sys.stderr.write(text.encode("utf-8", "backslashreplace").decode() + "\n")
+        sys.stderr.flush()
+
+
+@functools.cache
+def say_once(text: str) -> None:
+    """Like `say`, but only the first time in this process that the text is given."""
+    say(text)

@@ -1,4 +1,4 @@
-"""Delayed handling of SIGINT and SIGTERM: a step is finished and the state saved before the program stops."""
+"""Delayed handling of SIGINT, SIGTERM and SIGHUP: a step is finished and the state saved before the program stops."""
 
 from __future__ import annotations
 
@@ -8,6 +8,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from types import FrameType
+
+STOPS = tuple(getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, name))
 
 
 @dataclass
@@ -23,9 +25,10 @@ class StopRequest:
 
 @contextmanager
 def deferred_stop() -> Iterator[StopRequest]:
-    """Record SIGINT and SIGTERM instead of stopping; a second signal raises `KeyboardInterrupt` at once.
+    """Record SIGINT, SIGTERM and SIGHUP instead of stopping; a second signal raises `KeyboardInterrupt` at once.
 
-    Outside the main thread Python forbids signal handlers, and the request stays empty.
+    A signal that is ignored stays ignored: `nohup` ignores SIGHUP. Outside the main thread Python forbids signal
+    handlers, and the request stays empty.
     """
     request = StopRequest()
     if threading.current_thread() is not threading.main_thread():
@@ -38,7 +41,8 @@ def deferred_stop() -> Iterator[StopRequest]:
             raise KeyboardInterrupt
         request.number = number
 
-    before = {number: signal.signal(number, handle) for number in (signal.SIGINT, signal.SIGTERM)}
+    heeded = [number for number in STOPS if signal.getsignal(number) is not signal.SIG_IGN]
+    before = {number: signal.signal(number, handle) for number in heeded}
     try:
         yield request
     finally:

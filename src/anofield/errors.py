@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import errno
 import functools
+import os
 import re
 from collections.abc import Callable
 from pathlib import Path
@@ -22,6 +24,14 @@ ARGUMENTS = {
     "-m": "path",
 }
 OPTION = re.compile(r"`[^`]*`|(?<![\w-])(?:--[a-z][a-z-]*|-[emot]\b)")  # commands in backticks stay as they are
+NO_MEMORY = re.compile(r"^OutOfMemoryError|^RuntimeError: .*(can't allocate memory|CUDA out of memory)", re.DOTALL)
+BAD_PATH = (errno.ENAMETOOLONG, errno.ENOTDIR, errno.ELOOP, errno.EISDIR, errno.EILSEQ)  # a path that cannot be right
+LESS = "a smaller --res, or fewer workers"
+UNUSABLE = (  # errors of Python about a name or a path: class, part of the message, and what to tell
+    (ValueError, "embedded null", "a path contains a NUL character", "check the paths that are given"),
+    (RuntimeError, "Symlink loop", "a link leads back to itself", "remove the link"),
+    (UnicodeError, "surrogates not allowed", "a name is not valid UTF-8", "rename the file"),
+)
 
 
 class AnofieldError(Exception):
@@ -83,12 +93,12 @@ class MachineError(AnofieldError):
 
 
 class Interrupted(BaseException):
-    """The run was stopped by SIGINT or SIGTERM; its exit code is 128 + the signal's number.
+    """The run was stopped by SIGINT, SIGTERM or SIGHUP; its exit code is 128 + the signal's number.
 
     It is not an `Exception`, so code that isolates failing cases does not catch it.
 
     Args:
-        signal_number: Number of the signal, 2 or 15.
+        signal_number: Number of the signal: 2, 15 or 1.
         saved: What was saved and how to continue.
     """
 
@@ -99,6 +109,63 @@ class Interrupted(BaseException):
 
     def __str__(self) -> str:
         return f"interrupted by signal {self.signal_number}. {self.saved}".strip()
+
+
+def known_error(error: BaseException) -> AnofieldError | None:
+    """The error of this package that an error of Python, torch or the operating system amounts to; None for a bug.
+
+    An `OSError` is never a bug by itself: it says that a path, a file or the machine cannot be used. Memory, depth and
+    unusual characters are properties of the input, too.
+    """
+    if isinstance(error, AnofieldError):
+        return error
+    if isinstance(error, MemoryError) or NO_MEMORY.search(f"{type(error).__name__}: {error}"):
+        told = str(error).partition("\n")[0].rstrip(".")
+        return MachineError(f"out of memory ({told})" if told else "out of memory", remedy=LESS)
+    if isinstance(error, RecursionError):
+        return UsageError("the content of a file is nested too deeply", remedy="check the files that are read")
+    if isinstance(error, EOFError):
+        return ScanError(f"a file ends too early ({error})", remedy="copy it again")
+    if isinstance(error, OSError):
+        return _of_system(error)
+    for kind, words, what, remedy in UNUSABLE:
+        if isinstance(error, kind) and words in str(error):
+            return UsageError(what, why=str(error), remedy=remedy)
+    return None
+
+
+def _of_system(error: OSError) -> AnofieldError:
+    """The error of this package for an error of the operating system."""
+    where = "" if error.filename is None else os.fsdecode(error.filename)
+    told = error.strerror or str(error)
+    if error.errno is None:  # raised by a library about the content of a file
+        return ScanError(f"a file cannot be read ({error})", where=where, remedy="check the files that are read")
+    if error.errno in BAD_PATH:
+        return UsageError(f"cannot be used as a path ({told})", where=shortened(where), remedy="check the path")
+    if error.errno == errno.ENOENT and not where and not _in_a_folder():
+        return MachineError("the working directory no longer exists", remedy="change to another folder")
+    return MachineError(
+        f"the operating system refuses ({told})",
+        where=shortened(where),
+        remedy="check the file, the permissions and the free space; `anofield --debug` shows what was tried",
+    )
+
+
+def _in_a_folder() -> bool:
+    try:
+        Path.cwd()
+    except OSError:
+        return False
+    return True
+
+
+def shortened(text: str, most: int = 200) -> str:
+    """A text without its middle, if it is very long.
+
+    >>> shortened("abcdefgh", 4)
+    'ab…gh'
+    """
+    return text if len(text) <= most else f"{text[: most // 2]}…{text[-(most // 2) :]}"
 
 
 def for_python(function: Callable[Arguments, Result]) -> Callable[Arguments, Result]:

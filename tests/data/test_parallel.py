@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import json
 import multiprocessing
 import os
@@ -113,6 +114,54 @@ def test_errors_keep_all_they_say_between_processes(kind: type[AnofieldError]) -
     assert str(error) == "a.nii: is empty. Nothing to see. Remedy: look."
 
 
+def unsendable(case: Case) -> object:
+    """A result that cannot be pickled, one that cannot be unpickled, and good ones."""
+    return (lambda: case) if case.id == "b" else Grudging() if case.id == "c" else case.id
+
+
+class Grudging:
+    def __reduce__(self) -> tuple[Any, ...]:
+        return int, ("no number",)
+
+
+@pytest.mark.slow
+def test_a_result_that_cannot_be_sent_is_a_failure_of_its_case() -> None:
+    outcomes = list(map_cases(unsendable, CASES, spread=Spread(2)))
+    assert [failure.id for failure in failures_of(outcomes)] == ["b", "c"]
+    assert all("cannot be sent between processes" in failure.error for failure in failures_of(outcomes))
+    assert sorted(str(o.value) for o in outcomes if o.value) == ["a", "bad", "bug", "d"]
+
+
+@pytest.mark.parametrize("error", [MemoryError("9 GiB"), RecursionError("deep"), OSError(5, "Input/output error"),
+                                   EOFError("short"), ValueError("embedded null byte")])  # fmt: skip
+def test_what_the_surroundings_refuse_is_no_defect(error: Exception) -> None:
+    def fail(case: Case) -> None:
+        raise error
+
+    failures = failures_of(list(map_cases(fail, CASES[:2])))
+    assert len(failures) == 2 and all("defect" not in one.error and not one.trace for one in failures)
+
+
+@pytest.mark.parametrize(("asked", "cases", "used"), [(3, 100, 3), (10**9, 5, 5), (10**30, 1000, 8), (7, 0, 1)])
+def test_no_more_processes_than_are_of_use(
+    asked: int, cases: int, used: int, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(parallel, "cpu_count", lambda: 2)
+    assert parallel._useful(asked, cases) == used
+    assert ("8 processes are used" in capsys.readouterr().err) is (used == 8)
+
+
+@pytest.mark.slow
+def test_processes_that_cannot_be_started_are_a_machine_error(monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(*_: object) -> Iterator[Any]:
+        raise BlockingIOError(11, "Resource temporarily unavailable")
+        yield
+
+    monkeypatch.setattr(parallel, "_processed", refuse)
+    with pytest.raises(MachineError, match=r"2 worker processes cannot be used \(Resource"):
+        list(map_cases(shout, CASES, spread=Spread(2)))
+
+
 def die_once(case: Case, folder: Path) -> int:
     """Kills its own process the first time that case `b` is tried, as the kernel does when memory runs out."""
     mark = folder / case.id
@@ -215,6 +264,16 @@ class Heavy:
         return {"packed": 0, "model": bytes(12_000_000)}
 
 
+class Elsewhere:
+    """A function of a package that the workers lack."""
+
+    def __call__(self, case: Case) -> str:
+        return case.id
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return importlib.import_module, ("no_such_plugin",)
+
+
 @pytest.fixture(scope="class")
 def cluster() -> Iterator[Any]:
     """A Dask scheduler with two workers."""
@@ -247,6 +306,30 @@ class TestScheduler:
         assert "killed every worker" in failures_of(outcomes)[0].error
 
     @pytest.mark.slow
+    def test_sends_failures_of_results(self, cluster: Any) -> None:
+        outcomes = list(map_cases(unsendable, CASES, spread=Spread(scheduler=cluster.scheduler_address)))
+        assert [failure.id for failure in failures_of(outcomes)] == ["b", "c"]
+
+    @pytest.mark.slow
+    def test_whose_workers_lack_a_package_is_a_machine_error(self, cluster: Any) -> None:
+        with pytest.raises(MachineError, match=r"cannot run this program.*no_such_plugin") as caught:
+            list(map_cases(Elsewhere(), CASES, spread=Spread(scheduler=cluster.scheduler_address)))
+        assert "plug-ins" in caught.value.remedy
+
+    @pytest.mark.kill
+    def test_whose_workers_are_all_lost_is_a_machine_error(self, cluster: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr(parallel, "ALONE", 1.0)
+        monkeypatch.setattr(parallel, "LOOK", 0.2)
+        before = len(cluster.workers)
+        outcomes = map_cases(wait_for_a, CASES, spread=Spread(scheduler=cluster.scheduler_address))
+        next(outcomes)
+        cluster.scale(0)
+        with pytest.raises(MachineError, match="all workers of the Dask scheduler are lost"):
+            list(outcomes)
+        cluster.scale(before)
+        cluster.wait_for_workers(before)
+
+    @pytest.mark.slow
     def test_that_is_lost_is_a_machine_error(self, cluster: Any) -> None:
         outcomes = map_cases(wait_for_a, CASES, spread=Spread(scheduler=cluster.scheduler_address))
         next(outcomes)
@@ -257,8 +340,9 @@ class TestScheduler:
 
 
 @pytest.mark.slow
-def test_a_scheduler_that_does_not_answer_is_a_machine_error(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("address", ["tcp://127.0.0.1:9", "tcp://", "ftp://a:1", "tcp://127.0.0.1:b", "", ":"])
+def test_a_scheduler_that_does_not_answer_is_a_machine_error(address: str, monkeypatch: pytest.MonkeyPatch) -> None:
     pytest.importorskip("distributed")
     monkeypatch.setattr(parallel, "PATIENCE", "1s")
     with pytest.raises(MachineError, match="no Dask scheduler answers"):
-        list(map_cases(shout, CASES, spread=Spread(scheduler="tcp://127.0.0.1:9")))
+        list(map_cases(shout, CASES, spread=Spread(scheduler=address)))

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from importlib.metadata import EntryPoint
 
 import numpy as np
 import pytest
@@ -12,12 +11,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from anofield.data.lattice import Lattice
-from anofield.detect import scores as score
 from anofield.detect.filters import EDGE_NOISE, NATIVE_EDGE_NOISE, guided, masked_mean, sharpen, smooth
 from anofield.detect.findings import find_findings
-from anofield.detect.options import DetectOptions, ScoreOptions, Tail
+from anofield.detect.options import ScoreOptions, Tail
 from anofield.detect.scores import DEVIATION_FLOOR, SCORES, cross_entropy, crps, deviation, tail_probability
-from anofield.errors import UsageError
 from helpers import make_scan, oblique_affine
 
 SIDE = 15
@@ -261,35 +258,3 @@ class TestGuidedFilter:
             np.testing.assert_allclose(found, expected, atol=1e-5)
         none = filters().model_copy(update={"native_edge_mm": 0.0})
         assert sharpen(values, intensity, inside, oblique_affine(2.0), none) is values
-
-
-class TestInstalledScores:
-    @pytest.fixture(autouse=True)
-    def installed(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        places = {
-            "twice": "anofield.detect.scores:crps",
-            "crps": "anofield.detect.scores:deviation",
-            "broken": "no_such_package:score",
-            "number": "anofield.detect.scores:DEVIATION_FLOOR",
-        }
-        points = [EntryPoint(name, value, score.GROUP) for name, value in places.items()]
-        monkeypatch.setattr(score, "entry_points", lambda group: points if group == score.GROUP else [])
-
-    def test_are_scores_after_our_own(self) -> None:
-        assert list(SCORES) == [*score.OWN_SCORES, "twice", "broken", "number"]
-        assert len(SCORES) == len(list(SCORES))
-        assert SCORES["twice"] is score.crps
-        assert DetectOptions(score="twice", also=("twice",)).names == ["twice"]
-
-    def test_do_not_take_our_names(self) -> None:
-        assert SCORES["crps"] is score.crps
-
-    @pytest.mark.parametrize("name", ["broken", "number"])
-    def test_that_cannot_be_used_are_named_when_they_are_asked_for(self, name: str) -> None:
-        with pytest.raises(UsageError, match=name):
-            SCORES[name]
-
-    def test_that_are_not_there_are_a_missing_key(self) -> None:
-        assert "entropy" not in SCORES
-        with pytest.raises(KeyError):
-            SCORES["entropy"]

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import re
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -12,6 +11,7 @@ import pytest
 import torch
 
 from anofield._files import write_json
+from anofield._plugins import GROUPS
 from anofield.data.store import Store
 from anofield.errors import UsageError
 from anofield.field.decoder import Decoder
@@ -19,12 +19,12 @@ from anofield.field.experiment import Experiment
 from anofield.field.export import export_experiment
 from anofield.field.model import build_field, open_field
 from anofield.field.parts import PARTS
-from anofield.field.plugins import GROUP, known_fields
+from anofield.field.plugins import known_fields
 from anofield.field.presets import start_experiment
 from anofield.field.sample import canvas_of, unlearned_octaves
 from anofield.field.specs import DECODER, Specs
 from anofield.field.train import TrainOptions, train
-from helpers import CLASSES, World, install, small_world, tiny_specs
+from helpers import World, install, small_world, tiny_specs
 
 Run = Callable[..., Any]
 MODULE = '''
@@ -61,15 +61,20 @@ def bare(specs):
 def text(specs):
     return "field"
 
+def nowhere(specs):
+    field = Wave(specs)
+    field.last.weight.data[:] = float("nan")
+    return field
+
 NUMBER = 3
 '''
-NAMES = ("Wave", "short", "flat", "bare", "text", "NUMBER", "missing")
+NAMES = ("Wave", "short", "flat", "bare", "text", "nowhere", "NUMBER", "missing")
 
 
 @pytest.fixture(scope="module", autouse=True)
 def installed(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
     places = {name.lower(): f"some_fields:{name}" for name in NAMES} | {"decoder": "some_fields:Wave"}
-    site = install(tmp_path_factory.mktemp("site"), "some_fields", MODULE, {GROUP: places})
+    site = install(tmp_path_factory.mktemp("site"), "some_fields", MODULE, {GROUPS["field"]: places})
     with pytest.MonkeyPatch.context() as patch:
         patch.syspath_prepend(site)
         yield
@@ -146,18 +151,6 @@ class TestAFieldOfAnotherPackage:
             export_experiment(experiment, tmp_path / "old")
 
 
-def test_the_field_of_the_how_to_is_one() -> None:
-    page = (Path(__file__).parents[2] / "docs/how-to/extending.md").read_text()
-    code = next(found for found in re.findall(r"```python\n(.*?)```", page, re.DOTALL) if "class Siren" in found)
-    defined: dict[str, Any] = {}
-    exec(code, defined)
-    field: Any = defined["Siren"](tiny_specs())
-    logits = field.logits(torch.rand(2, 7, 3), torch.rand(2, field.code_length))
-    assert logits.shape == (2, 7, field.classes)
-    assert (field.code_length, field.classes) == (6, CLASSES)
-    assert isinstance(field, torch.nn.Module)
-
-
 class TestNames:
     def test_the_decoder_is_the_default_and_cannot_be_taken_over(self) -> None:
         assert tiny_specs().network_arch == DECODER == known_fields()[0]
@@ -166,12 +159,13 @@ class TestNames:
 
     @pytest.mark.parametrize(("name", "words"), [
         ("siren", "unknown field 'siren'.*decoder, wave"),
-        ("missing", "'missing' cannot be made.*AttributeError"),
-        ("number", "'number' cannot be made.*not callable"),
-        ("bare", "'bare' cannot be made.*code_length"),
-        ("text", "'text' is not a torch module"),
+        ("missing", "'missing' of the package some_fields 1.0 cannot be imported.*AttributeError"),
+        ("number", "'number' of the package some_fields 1.0 cannot be built.*not callable"),
+        ("bare", "'bare' of the package some_fields 1.0 cannot be used.*code_length"),
+        ("text", "'text' of the package some_fields 1.0 is not a torch module"),
+        ("nowhere", "'nowhere' of the package some_fields 1.0 gives logits that are not finite"),
         ("short", "code_length 2, specs.json says 6"),
-        ("flat", r"shape \(2, 4\)"),
+        ("flat", r"shape \(3, 4\)"),
     ])  # fmt: skip
     def test_a_field_that_cannot_be_used_is_refused_with_a_reason(self, name: str, words: str) -> None:
         with pytest.raises(UsageError, match=words):

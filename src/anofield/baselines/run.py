@@ -16,10 +16,12 @@ import torch
 from pydantic import Field, ValidationError
 
 from anofield._files import PARTIAL, explain, file_hash, read_json, sealed, write_json, writing
+from anofield._plugins import Plugin
 from anofield._progress import say
 from anofield._version import __version__
+from anofield.baselines import trial
 from anofield.baselines.base import Baseline, Settings, State
-from anofield.baselines.registry import find_baseline
+from anofield.baselines.registry import find_baseline, plugin_of
 from anofield.data.prepared import Prepared
 from anofield.data.recipe import Recipe, missing_keys
 from anofield.data.store import Store
@@ -77,12 +79,14 @@ class TrainedBaseline:
         path: Folder of the baseline.
         info: Content of `baseline.json`.
         hash: Hash of name, settings, recipe and state.
+        plugin: Plug-in that the baseline is; None for a baseline of this package.
     """
 
     method: Baseline
     path: Path
     info: BaselineInfo
     hash: str
+    plugin: Plugin | None = None
 
     @property
     def name(self) -> str:
@@ -135,7 +139,7 @@ class TrainedBaseline:
     def analyse(self, prepared: Prepared, key: str, options: RunOptions, fit: Fit | None = None) -> Analysis:
         """Score one scan on its lattice, see `anofield.detect.method.Method`."""
         start = time.perf_counter()
-        scored = self.method.score(prepared, key, options.filters.tail)
+        scored = trial.score(self.method, self.plugin, prepared, key, options.filters.tail)
         seconds = {"score": time.perf_counter() - start}
         return Analysis(
             maps={self.name: scored.anomaly}, restoration=scored.restoration, corrected=prepared, seconds=seconds
@@ -179,7 +183,7 @@ def train_baseline(
         force: Train again.
 
     Raises:
-        UsageError: The folder holds another training or other files.
+        UsageError: The folder holds another training or other files, or an installed baseline is broken.
         ExperimentError: There are too few cases, or the training diverged.
         MachineError: MONAI is not installed, there is no such device, or the folder cannot be written.
     """
@@ -196,14 +200,18 @@ def train_baseline(
         say(f"{name}: already trained in {folder}")
         return load_baseline(folder, device=device)
     start = time.monotonic()
-    method = find_baseline(name)(store.recipe, settings, where)
-    method.train(store)
+    plugin = plugin_of(name)
+    with trial.blamed(plugin, "cannot be trained"):
+        method = find_baseline(name)(store.recipe, settings, where)
+        method.train(store)
+    trial.try_out(method, plugin)
+    state = trial.state_of(method, plugin)
     seconds = time.monotonic() - start
     with writing(folder):
         folder.mkdir(parents=True, exist_ok=True)
         (folder / ABOUT_FILE).unlink(missing_ok=True)
         shutil.rmtree(folder / FOLDER, ignore_errors=True)  # the calibrations are valid only for the old state
-    write_tensors(folder / STATE_FILE, method.state())
+    write_tensors(folder / STATE_FILE, state)
     info = BaselineInfo(
         **wanted,
         state=file_hash(folder / STATE_FILE),
@@ -224,17 +232,18 @@ def load_baseline(folder: PathLike, *, device: str = "auto") -> TrainedBaseline:
 
     Raises:
         ExperimentError: The baseline is missing or damaged, or its state belongs to another method.
-        UsageError: No installed baseline has its name.
+        UsageError: No installed baseline has its name, or an installed one is broken.
         MachineError: There is no such device, or MONAI is not installed.
     """
     folder = Path(folder)
     info = _read_info(folder)
-    state = _read_state(folder, info)
-    method = find_baseline(info.name)(
-        _recipe(folder, info), make_settings(info.name, info.settings), pick_device(device)
-    )
-    _restore(method, checked_tensors(state.content, state.path), folder)
-    return TrainedBaseline(method, folder, info, _hash(info, state.hash))
+    stored = _read_state(folder, info)
+    settings, where, plugin = make_settings(info.name, info.settings), pick_device(device), plugin_of(info.name)
+    with trial.blamed(plugin, "cannot be opened"):
+        method = find_baseline(info.name)(_recipe(folder, info), settings, where)
+        _restore(method, checked_tensors(stored.content, stored.path), folder)
+    trial.try_out(method, plugin)
+    return TrainedBaseline(method, folder, info, _hash(info, stored.hash), plugin)
 
 
 def identity(folder: Path) -> str:

@@ -12,14 +12,18 @@ from typing import Annotated, Any, NoReturn
 import typer
 from typer.main import get_command
 
+from anofield._signals import STOPS
 from anofield._version import __version__
+from anofield.cli._streams import Unread, safe_streams
 from anofield.cli._verbs import VERBS, Verbs, load
-from anofield.errors import AnofieldError, Interrupted
+from anofield.errors import AnofieldError, Interrupted, known_error
 
 EPILOG = (
     "Exit codes: 0 done · 1 a bug · 2 usage or configuration · 3 finished, some cases failed · 4 no usable input · "
-    "5 experiment missing or incompatible · 6 machine (device, memory, disk) · 130/143 interrupted after saving."
+    "5 experiment missing or incompatible · 6 machine (device, memory, disk) · 129/130/143 interrupted after saving · "
+    "141 nobody reads the output."
 )
+NARROWEST = 40  # columns
 
 app = typer.Typer(
     cls=Verbs,
@@ -50,21 +54,43 @@ def _root(
 
 
 def main() -> NoReturn:
-    """Run the command line; every `AnofieldError` ends with the exit code of its kind and without a traceback."""
-    _on_signals()
+    """Run the command line; every error ends with the exit code of its kind, and only a bug shows a traceback."""
+    with safe_streams():
+        sys.exit(_run())
+
+
+def _run() -> int:
+    """Run the command line and return the exit code."""
     try:
-        app()
+        _on_signals()
+        _usable_width()
+        return _ended()
     except (AnofieldError, Interrupted) as error:
         _tell(error)
-        sys.exit(error.exit_code)
-    except MemoryError as error:
-        _tell(f"out of memory ({error}). Remedy: a smaller --res, or fewer workers.")
-        sys.exit(6)
-    except Exception as error:  # noqa: BLE001 - the last handler of the program
+        return error.exit_code
+    except Unread as error:
+        return error.exit_code
+    except KeyboardInterrupt:  # a second Ctrl-C
+        _tell(Interrupted(signal.SIGINT))
+        return 128 + signal.SIGINT
+    except BaseException as error:  # noqa: BLE001 - the last handler of the program
+        if (known := known_error(error)) is not None:
+            _tell(known)
+            return known.exit_code
         os.environ["ANOFIELD_DEBUG"] = "1"
         _tell(f"this is a defect of anofield {__version__}, please report it: {type(error).__name__}: {error}")
-        sys.exit(1)
-    sys.exit(0)
+        return 1
+
+
+def _ended() -> int:
+    """Run the verb, write what is left of its output, and return the exit code."""
+    try:
+        app()
+    except SystemExit as ended:
+        sys.stdout.flush()
+        return ended.code if isinstance(ended.code, int) else int(ended.code is not None)
+    sys.stdout.flush()
+    return 0
 
 
 def loaded() -> Any:
@@ -79,8 +105,16 @@ def _on_signals() -> None:
         """Turn a signal into the interruption that every verb handles."""
         raise Interrupted(number, "Finished cases are kept; the same command resumes where it stopped.")
 
-    for number in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(number, stop)
+    for number in STOPS:
+        if number == signal.SIGINT or signal.getsignal(number) is not signal.SIG_IGN:  # `nohup` ignores SIGHUP
+            signal.signal(number, stop)
+
+
+def _usable_width() -> None:
+    """Ignore a width of the terminal in which nothing can be shown."""
+    width = os.environ.get("COLUMNS", "")
+    if width.isdecimal() and int(width) < NARROWEST:
+        os.environ["COLUMNS"] = str(NARROWEST)
 
 
 def _tell(message: object) -> None:

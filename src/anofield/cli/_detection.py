@@ -61,13 +61,9 @@ def options_from(
             raise UsageError(f"--preset {preset} with {flag_of(name)}{told}", remedy="leave out one of them")
         part[name] = value
     try:
-        options = type(base).model_validate(content)
+        return type(base).model_validate(content)
     except ValidationError as error:
         raise refusal(error) from error
-    from anofield.detect.scores import load_scores
-
-    load_scores(options.names)
-    return options
 
 
 def filters_from(given: Mapping[str, Any]) -> ScoreOptions:

@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import json
+import math
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
-from importlib.metadata import entry_points
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeAlias
 
 import typer
 
+from anofield._plugins import installed
 from anofield._progress import say
 from anofield._words import counted
 from anofield.errors import CohortError, UsageError
@@ -32,7 +33,7 @@ OWN_SCORES = (
 
 def score_names() -> list[str]:
     """Scores of this package, then those of other packages; `DetectOptions` makes the final check of a name."""
-    return list(dict.fromkeys([*OWN_SCORES, *(point.name for point in entry_points(group="anofield.scores"))]))
+    return [*OWN_SCORES, *installed("score", own=OWN_SCORES)]
 
 
 Dataset: TypeAlias = Literal["auto", "hcp", "brats", "bids", "folder"]
@@ -190,8 +191,18 @@ def resolution_of(text: str) -> int | None:
 
 
 def print_result(result: Any, text: str, *, as_json: bool) -> None:
-    """Print a result on stdout, as JSON or as text."""
-    sys.stdout.write((json.dumps(result, indent=2) if as_json else text) + "\n")
+    """Print a result on stdout, as JSON (in ASCII, so that any terminal keeps it valid) or as text."""
+    sys.stdout.write((json.dumps(_plain(result), indent=2, allow_nan=False) if as_json else text) + "\n")
+    sys.stdout.flush()
+
+
+def _plain(value: Any) -> Any:
+    """A value that JSON can hold: numbers that are not finite become null."""
+    if isinstance(value, dict):
+        return {key: _plain(one) for key, one in value.items()}
+    if isinstance(value, list | tuple):
+        return [_plain(one) for one in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
 def finish(result: Any, failures: Sequence[Failure], done: int, *, as_json: bool, text: str = "") -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 from importlib import import_module
 from keyword import iskeyword
 from typing import Any
@@ -11,6 +12,7 @@ from typer.core import TyperGroup
 from typer.main import get_command
 
 from anofield.cli._parameters import Verb
+from anofield.errors import Interrupted, known_error
 
 VERBS = {  # name: first line of its help, as in its module
     "demo": "Run every step on a phantom cohort: prepare, train, calibrate, detect, evaluate, report.",
@@ -39,6 +41,15 @@ class Verbs(TyperGroup):
     def __init__(self, **attributes: Any) -> None:
         super().__init__(**attributes)
         self.commands = {name: Verb(name, help=line) for name, line in VERBS.items()}
+
+    def invoke(self, ctx: Any) -> Any:
+        """Run a verb; typer would take some errors of its work for the end of the input or of the output."""
+        try:
+            return super().invoke(ctx)
+        except KeyboardInterrupt as error:
+            raise Interrupted(signal.SIGINT) from error
+        except (OSError, EOFError) as error:
+            raise known_error(error) or error from error
 
     def resolve_command(self, ctx: Any, args: list[str]) -> Any:
         """The command that the words name, from its own module."""

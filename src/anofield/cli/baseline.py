@@ -69,8 +69,8 @@ def _named(context: typer.Context, name: Annotated[str, typer.Argument(help="Nam
         return
     from anofield.baselines.registry import known_baselines
 
-    names = list(known_baselines()) if name == "list" else [name]
-    sys.stdout.write(table([row for name in names for row in _described(name)]) + "\n")
+    described = [row for one in known_baselines() for row in _listed(one)] if name == "list" else _described(name)
+    sys.stdout.write(table(described) + "\n")
 
 
 @app.command("train", cls=Verb)
@@ -153,6 +153,14 @@ def _changes(words: list[str]) -> dict[str, Any]:
         if "=" not in word:
             raise UsageError(f"--set {word}", remedy="give KEY=VALUE, for example --set steps=500")
     return dict(word.split("=", 1) for word in words)
+
+
+def _listed(name: str) -> list[tuple[str, str]]:
+    """Description of a baseline; of one that cannot be used, the reason."""
+    try:
+        return _described(name)
+    except UsageError as error:
+        return [(name, f"cannot be used: {error}")]
 
 
 def _described(name: str) -> list[tuple[str, str]]:

@@ -32,10 +32,8 @@ def command(
     from anofield.data.parallel import failures_of
     from anofield.detect.calibrate import calibrate
     from anofield.detect.calibration import settings_of
-    from anofield.detect.scores import load_scores
 
     options, model = options_from(preset, fit=fit, filters=filters), trained.load(recipe=recipe)
-    load_scores(model.scores)
     info, outcomes = calibrate(scans.cases(), model, options, quantile=quantile, spread=work.spread())
     text = f"{_text(info)}\nWritten to {settings_of(model, options).path(model.path)}."
     finish(info.model_dump(mode="json"), failures_of(outcomes), len(info.cases), as_json=json_, text=text)

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import contextlib
+import logging
 import pickle
+import time
 import traceback
 import warnings
 from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
@@ -12,14 +14,14 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Generic, Protocol, TypeVar
 
-from joblib import Parallel, delayed, parallel_config
+from joblib import Parallel, cpu_count, delayed, parallel_config
 from joblib.externals.loky import get_reusable_executor
 from joblib.externals.loky.process_executor import TerminatedWorkerError
 
 from anofield._files import write_json
-from anofield._progress import track
+from anofield._progress import say, say_once, track
 from anofield._words import counted
-from anofield.errors import AnofieldError, MachineError, UsageError
+from anofield.errors import MachineError, UsageError, known_error
 from anofield.typing import PathLike
 
 
@@ -38,6 +40,11 @@ class Item(Protocol):
 T = TypeVar("T")
 C = TypeVar("C", bound=Item)
 PATIENCE = "30s"  # how long a scheduler may take to answer
+CLOSING = 5  # seconds that the end of a connection may take
+ALONE = 300.0  # seconds without any worker, after there were some, until a scheduler is given up
+LOOK = 5.0  # seconds without a result, after which the scheduler is asked for its workers
+POLL = 0.05  # seconds
+PER_PROCESSOR = 4  # local processes
 TRIES = 2  # how often a case is tried again, alone, if a worker was killed while the case was running
 
 
@@ -106,17 +113,26 @@ def map_cases(
         One outcome per case, in the order in which the cases finish.
 
     Raises:
-        MachineError: `distributed` is not installed, or the scheduler does not answer or the connection to it is lost.
+        MachineError: `distributed` is not installed, the scheduler does not answer, the connection to it or all its
+            workers are lost, its workers cannot run the function, or so many local processes cannot be started.
     """
     outcomes: Generator[Outcome[T], None, None]
     if spread.scheduler is not None:
         outcomes = _on_scheduler(function, cases, spread.scheduler)
     elif spread.workers > 1:
-        outcomes = _in_processes(function, cases, spread.workers)
+        outcomes = _in_processes(function, cases, _useful(spread.workers, len(cases)))
     else:
         outcomes = (_isolated(function, case) for case in cases)
     with contextlib.closing(outcomes):
         yield from track(outcomes, label, len(cases))
+
+
+def _useful(workers: int, cases: int) -> int:
+    """Number of local processes to start: more than there are cases, or many more than processors, only cost memory."""
+    most: int = min(max(cases, 1), PER_PROCESSOR * cpu_count())
+    if workers > most and most < cases:
+        say(f"--workers {workers}: {most} processes are used, {PER_PROCESSOR} per processor")
+    return min(workers, most)
 
 
 def _in_processes(function: Callable[[C], T], cases: Sequence[C], workers: int) -> Generator[Outcome[T], None, None]:
@@ -130,6 +146,12 @@ def _in_processes(function: Callable[[C], T], cases: Sequence[C], workers: int) 
                     yield replace(outcome, case=left.pop(number))
             for number in [number for number in begun if number in left]:  # any of them may have killed the worker
                 yield _alone(function, left.pop(number), workers)
+    except OSError as error:
+        raise MachineError(
+            f"{counted(workers, 'worker process', 'worker processes')} cannot be used ({error.strerror or error})",
+            why="finished cases are kept",
+            remedy="fewer workers; the same command resumes where it stopped",
+        ) from error
     finally:
         get_reusable_executor(kill_workers=True).shutdown(wait=True, kill_workers=True)
 
@@ -143,13 +165,14 @@ def _processed(
         """Calls for joblib."""
         for number, case in numbered:
             begun.append(number)
-            yield delayed(_isolated_as)(number, function, case)
+            yield delayed(_packed)(number, function, case)
 
     with parallel_config(backend="loky", inner_max_num_threads=1):
         parallel = Parallel(
             workers, return_as="generator_unordered", batch_size=1, pre_dispatch=workers, max_nbytes=None
         )
-    yield from parallel(tasks())
+    for number, packed in parallel(tasks()):
+        yield number, _unpacked(packed, dict(numbered)[number])
 
 
 def _alone(function: Callable[[C], T], case: C, workers: int) -> Outcome[T]:
@@ -178,24 +201,80 @@ def _on_scheduler(function: Callable[[C], T], cases: Sequence[C], address: str) 
         with warnings.catch_warnings():
             warnings.filterwarnings("ignore", "Sending large graph")  # a model of about 25 MB is intended
             sent = client.submit(pickle.loads, dumps(function), pure=False)
-        futures = [client.submit(_isolated, sent, _absolute(case), pure=False) for case in cases]
-        yield from _as_they_end(futures, cases)
+        futures = [
+            client.submit(_packed, number, sent, _absolute(case), pure=False) for number, case in enumerate(cases)
+        ]
+        yield from _as_they_end(client, futures, cases)
 
 
-def _as_they_end(futures: Sequence[Any], cases: Sequence[C]) -> Iterator[Outcome[Any]]:
-    """Outcomes of futures, with the cases as they were given."""
-    from distributed import KilledWorker, as_completed
+def _as_they_end(client: Any, futures: Sequence[Any], cases: Sequence[C]) -> Iterator[Outcome[Any]]:
+    """Outcomes of futures, with the cases as they were given.
+
+    Raises:
+        MachineError: The workers cannot run the function, or all of them are lost.
+    """
+    from distributed import KilledWorker
 
     case_of = dict(zip((future.key for future in futures), cases, strict=True))
-    for future in as_completed(futures):
+    for future, result in _ended(client, futures):
         case = case_of[future.key]
-        try:
-            outcome = future.result()
-        except KilledWorker:
+        error = result[1] if future.status == "error" else result if isinstance(result, BaseException) else None
+        if isinstance(error, KilledWorker):
             outcome = _killed(case)
+        elif isinstance(error, MachineError | OSError | CancelledError):
+            raise error
+        elif error is not None:
+            raise MachineError(
+                f"the workers of the scheduler cannot run this program ({type(error).__name__}: {error})",
+                why="finished cases are kept",
+                remedy="install the same versions of anofield and of all plug-ins for the workers as here",
+            ) from error
+        else:
+            outcome = _unpacked(result[1], case)
         future.release()  # workers forget the value, which may be large
         failure = outcome.failure and replace(outcome.failure, image=str(case.image))
         yield replace(outcome, case=case, failure=failure)
+
+
+def _ended(client: Any, futures: Sequence[Any]) -> Iterator[tuple[Any, Any]]:
+    """Futures with their results as they end; the result is on this machine, so a lost worker cannot take it away.
+
+    Dask alone would wait for workers without an end. Before the first worker comes (a job in a queue), that is right;
+    if there were workers and all are gone for `ALONE` seconds, nobody may start new ones.
+
+    Raises:
+        MachineError: All workers are lost.
+    """
+    from distributed import as_completed
+
+    ending = as_completed(futures, with_results=True, raise_errors=False)
+    seen, last = bool(client.scheduler_info()["workers"]), time.monotonic()
+    for _ in futures:
+        while not _ready(ending):
+            now = time.monotonic()
+            if client.status in ("closing", "closed"):
+                raise CancelledError(client.status)
+            if client.scheduler_info()["workers"]:
+                seen, last = True, now
+            elif seen and now - last > ALONE:
+                raise MachineError(
+                    "all workers of the Dask scheduler are lost",
+                    where=client.scheduler.address,
+                    why="the unfinished cases have no result",
+                    remedy="start workers and repeat the command, which skips finished cases",
+                )
+            elif not seen:
+                say_once(f"{client.scheduler.address}: no worker yet, waiting for one")
+        seen, last = True, time.monotonic()
+        yield next(ending)
+
+
+def _ready(ending: Any) -> bool:
+    """Wait some seconds for the next future; returns whether it came."""
+    until = time.monotonic() + LOOK
+    while not ending.has_ready() and time.monotonic() < until:
+        time.sleep(POLL)
+    return bool(ending.has_ready())
 
 
 def _absolute(case: Any) -> Any:
@@ -226,28 +305,74 @@ def _isolated(function: Callable[[C], T], case: C) -> Outcome[T]:
         return Outcome(case, function(case))
     except MachineError:
         raise
-    except AnofieldError as error:
-        return Outcome(case, failure=Failure(case.id, str(case.image), str(error)))
-    except Exception as error:  # noqa: BLE001 - recorded with its traceback
+    except Exception as error:  # noqa: BLE001 - recorded, that of a bug with its traceback
+        if (known := known_error(error)) is not None:
+            return Outcome(case, failure=Failure(case.id, str(case.image), str(known)))
         text = f"{type(error).__name__}: {error} (a defect of anofield, please report it)"
         return Outcome(case, failure=Failure(case.id, str(case.image), text, traceback.format_exc()))
 
 
-def _isolated_as(number: int, function: Callable[[C], T], case: C) -> tuple[int, Outcome[T]]:
-    return number, _isolated(function, case)
+def _packed(number: int, function: Callable[[C], T], case: C) -> tuple[int, bytes]:
+    """In a worker: number and pickled outcome of a case. An outcome that cannot be pickled is a failure of its case."""
+    outcome = _isolated(function, case)
+    try:
+        return number, pickle.dumps(replace(outcome, case=None))
+    except Exception as error:  # noqa: BLE001 - pickling calls code of any class
+        return number, pickle.dumps(_unsent(case, error))
 
 
-def _client(address: str) -> Any:
-    """A client of a running Dask scheduler."""
+def _unpacked(content: bytes, case: C) -> Outcome[Any]:
+    """The outcome of a case that a worker sent."""
+    try:
+        outcome: Outcome[Any] = pickle.loads(content)
+    except Exception as error:  # noqa: BLE001 - unpickling calls code of any class
+        outcome = _unsent(case, error)
+    return replace(outcome, case=case)
+
+
+def _unsent(case: C, error: Exception) -> Outcome[Any]:
+    text = f"the result cannot be sent between processes ({type(error).__name__}: {error}). Remedy: use one process."
+    return Outcome(None, failure=Failure(case.id, str(case.image), text))
+
+
+@contextlib.contextmanager
+def _client(address: str) -> Iterator[Any]:
+    """A client of a running Dask scheduler.
+
+    Raises:
+        MachineError: `distributed` is not installed, or no scheduler answers.
+    """
     try:
         from distributed import Client
     except ImportError as error:
         remedy = "pip install 'anofield[cluster]', or use --workers"
         raise MachineError("Dask is not installed", remedy=remedy) from error
+    with _silent("distributed"):
+        try:
+            client = Client(address, timeout=PATIENCE)
+        except Exception as error:  # a wrong address raises errors of many kinds
+            told = str(error).partition("\n")[0]
+            what = f"no Dask scheduler answers ({told})"
+            raise MachineError(what, where=address, remedy="check its address") from error
+        try:
+            yield client
+        finally:
+            with contextlib.suppress(Exception):  # the scheduler may be gone
+                client.close(timeout=CLOSING)
+
+
+@contextlib.contextmanager
+def _silent(package: str) -> Iterator[None]:
+    """Switch off the log of a package, whose tracebacks say less than the errors raised here."""
+    names = [name for name in logging.root.manager.loggerDict if name.partition(".")[0] == package]
+    before = {logger: logger.level for logger in map(logging.getLogger, names)}
+    for logger in before:
+        logger.setLevel(logging.CRITICAL + 1)
     try:
-        return Client(address, timeout=PATIENCE)
-    except (OSError, TimeoutError, ValueError, RuntimeError) as error:
-        raise MachineError(f"no Dask scheduler answers ({error})", where=address, remedy="check its address") from error
+        yield
+    finally:
+        for logger, level in before.items():
+            logger.setLevel(level)
 
 
 @contextlib.contextmanager

@@ -28,6 +28,7 @@ from anofield.detect.fit import Fit
 from anofield.detect.method import Method
 from anofield.detect.options import RunOptions
 from anofield.detect.reference import Moments, Standard, Sums, write_reference
+from anofield.detect.scores import load_scores
 from anofield.detect.seen import refuse_known
 from anofield.detect.trust import PERCENTILES
 from anofield.errors import CohortError, ScanError, UsageError
@@ -170,12 +171,13 @@ def calibrate(
         Content of the file, and the outcome of every case.
 
     Raises:
-        UsageError: The quantile is not between 0 and 1, a case is a training case or has the content of a training
-            scan, or two cases have the same content.
+        UsageError: The quantile is not between 0 and 1, an installed score of the options is broken, a case is a
+            training case or has the content of a training scan, or two cases have the same content.
         CohortError: No case could be used.
     """
     if not 0 < quantile < 1:
         raise UsageError(f"quantile {quantile}", remedy="give a number between 0 and 1, for example 0.995")
+    load_scores(options)
     cases = cohort_of(cases)
     refuse_known(cases, method, spread)
     every = options.model_copy(update={"also": tuple(name for name in method.scores if name != options.score)})

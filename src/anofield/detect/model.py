@@ -24,7 +24,7 @@ from anofield.detect.method import Analysis
 from anofield.detect.options import PRESETS, FieldOptions, RunOptions
 from anofield.detect.procedure import PROCEDURES
 from anofield.detect.run import Run, detect_cases
-from anofield.detect.scores import score_names
+from anofield.detect.scores import usable_scores
 from anofield.errors import UsageError, for_python
 from anofield.field.device import Precision
 from anofield.field.model import TrainedField, open_field
@@ -94,8 +94,8 @@ class Model:
 
     @property
     def scores(self) -> Sequence[str]:
-        """Names of all scores that the field can compute."""
-        return score_names()
+        """Names of all scores that the field can compute; installed scores that fail are named on stderr."""
+        return usable_scores()
 
     @property
     def calibrations(self) -> Calibrations:

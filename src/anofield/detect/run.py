@@ -44,7 +44,7 @@ from anofield.detect.run_folder import (
     read_run,
     whole,
 )
-from anofield.detect.scores import SCAN_SCORES
+from anofield.detect.scores import SCAN_SCORES, load_scores
 from anofield.errors import CohortError, MachineError, ScanError, UsageError
 from anofield.typing import Json, PathLike
 
@@ -173,12 +173,13 @@ def detect_cases(
 
     Raises:
         CohortError: Two cases have the same id, or an id cannot name a folder.
-        UsageError: The method was calibrated only with other options, or another detection writes this run with another
-            method or other options.
+        UsageError: The method was calibrated only with other options, an installed score of the options is broken, or
+            another detection writes this run with another method or other options.
         ExperimentError: The calibration is damaged.
         MachineError: The folder cannot be written.
     """
     start, out, cases = time.monotonic(), Path(out).absolute(), cohort_of(cases)
+    load_scores(options)
     calibrated = look_up(method, options)
     identity = identity_of(method, options, calibrated)
     work = Work(method=method, options=options, calibrated=calibrated, identity=identity, out=out, force=force)

@@ -2,18 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping
-from importlib.metadata import EntryPoint, entry_points
+from collections.abc import Callable, Iterator, Mapping
 
 import torch
 from torch import Tensor
 
+from anofield._plugins import Plugin, installed
+from anofield._progress import say_once
 from anofield.data.prepared import Prepared
-from anofield.detect.options import Tail
+from anofield.detect.options import FieldOptions, RunOptions, Tail
+from anofield.detect.trial import ScoreFunction, tried
 from anofield.errors import UsageError
 from anofield.typing import FloatVolume
 
-GROUP = "anofield.scores"  # entry points: name = "package.module:function" with the signature of `deviation`
 DEVIATION_FLOOR = 1.0  # classes; better than 0.5 and 0.25 on the phantom (AP +0.01), and more stable where SD is tiny
 
 
@@ -71,7 +72,6 @@ def intensity_score(prepared: Prepared, tail: Tail = "bright") -> FloatVolume:
 
 ScanScore = Callable[[Prepared, Tail], FloatVolume]
 SCAN_SCORES: dict[str, ScanScore] = {"intensity": intensity_score}  # baselines that use only the scan, without a fit
-ScoreFunction = Callable[[Tensor, Tensor, Tail], Tensor]
 OWN_SCORES: dict[str, ScoreFunction] = {
     "deviation": deviation,
     "crps": crps,
@@ -81,7 +81,7 @@ OWN_SCORES: dict[str, ScoreFunction] = {
 
 
 class Scores(Mapping[str, ScoreFunction]):
-    """The scores of this package, then those that other packages install under `GROUP`, imported at first use.
+    """The scores of this package, then those that other packages install, imported and tried at first use.
 
     Another package cannot replace a score of this package.
     """
@@ -91,9 +91,9 @@ class Scores(Mapping[str, ScoreFunction]):
 
         Raises:
             KeyError: There is no such score.
-            UsageError: An installed score cannot be imported or called.
+            UsageError: An installed score cannot be imported, or fails the trial, see `anofield.detect.trial`.
         """
-        return OWN_SCORES[name] if name in OWN_SCORES else _loaded(_installed()[name])
+        return OWN_SCORES[name] if name in OWN_SCORES else tried(_installed()[name])
 
     def __contains__(self, name: object) -> bool:
         return name in OWN_SCORES or name in _installed()
@@ -105,26 +105,11 @@ class Scores(Mapping[str, ScoreFunction]):
         return len({**OWN_SCORES, **_installed()})
 
 
-def _installed() -> dict[str, EntryPoint]:
-    return {point.name: point for point in entry_points(group=GROUP)}
-
-
-def _loaded(point: EntryPoint) -> ScoreFunction:
-    try:
-        found = point.load()
-    except (ImportError, AttributeError) as error:
-        raise UsageError(
-            f"the score {point.name!r} cannot be imported ({error})",
-            where=point.value,
-            remedy="fix or uninstall the package that provides it",
-        ) from error
-    if not callable(found):
-        raise UsageError(f"the score {point.name!r} is not a function", where=point.value)
-    score: ScoreFunction = found
-    return score
-
-
 SCORES = Scores()
+
+
+def _installed() -> dict[str, Plugin]:
+    return installed("score", own=(*OWN_SCORES, *SCAN_SCORES))
 
 
 def score_names() -> list[str]:
@@ -132,15 +117,25 @@ def score_names() -> list[str]:
     return [*SCORES, *SCAN_SCORES]
 
 
-def load_scores(names: Iterable[str]) -> None:
-    """Import scores before the first scan, so that a failing import stops the run at once and not every case.
+def usable_scores() -> list[str]:
+    """Like `score_names`, without the installed scores that fail; each of these is named on stderr, once."""
+    usable = []
+    for name in score_names():
+        try:
+            SCORES.get(name)
+        except UsageError as error:
+            say_once(f"left out: {error}")
+        else:
+            usable.append(name)
+    return usable
 
-    Args:
-        names: Names of scores.
+
+def load_scores(options: RunOptions) -> None:
+    """Import and try the scores of a run before its first scan: a broken one stops the run at once and not every case.
 
     Raises:
-        UsageError: A score cannot be imported or called.
+        UsageError: A score cannot be imported, or fails the trial.
     """
-    for name in names:
-        if name in SCORES:
-            SCORES[name]
+    if isinstance(options, FieldOptions):  # the score of a baseline is the baseline
+        for name in options.names:
+            SCORES.get(name)
