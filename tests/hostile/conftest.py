@@ -45,7 +45,9 @@ def figure(request: pytest.FixtureRequest) -> Any:
 
 def pytest_terminal_summary(terminalreporter: Any, config: pytest.Config) -> None:
     """Print the figures as Markdown tables, one per part, and write them to the file that `HOSTILE_FIGURES` names."""
-    reports = [report for group in terminalreporter.stats.values() for report in group if hasattr(report, "user_properties")]
+    reports = [
+        report for group in terminalreporter.stats.values() for report in group if hasattr(report, "user_properties")
+    ]
     rows = {text for report in reports for name, text in report.user_properties if name == FIGURES}
     if rows and "hostile" in config.getoption("markexpr"):
         text = tables([json.loads(row) for row in rows])

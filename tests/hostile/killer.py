@@ -1,8 +1,9 @@
 """A server that forks: it imports the program once, and then runs each job in a child of its own.
 
-A job is a command line (`argv`) or a function (`call`, as `module:name` with `args`), as one line of JSON on stdin; several jobs in one list
-run at the same time. An audit hook counts the events with which a child changes files below `root`. It can end the child at event `at`, before it
-happens (`how` is `before`) or in the middle of the write that the event begins (`torn`: the file system allows `TORN` bytes more).
+A job is a command line (`argv`) or a function (`call`, as `module:name`, with `args`), one list of jobs per line of
+JSON on stdin; the jobs of a list run at the same time. An audit hook counts the events with which a child changes files
+below `root`. It can end the child at event number `at`: before it happens (`how` is `before`), or in the middle of the
+write that the event begins (`torn`: the file may grow by `TORN` bytes, then the system ends the process).
 """
 
 from __future__ import annotations
@@ -64,25 +65,27 @@ class Killer:
             return [_absolute(path, -1)] if changes and not isinstance(path, int) else []
         paths, folders = EVENTS[event]
         where = [args[n] if n < len(args) else -1 for n in folders] or [-1]
-        return [_absolute(args[n], folder) for n, folder in zip(paths, where, strict=False) if not isinstance(args[n], int)]
+        return [
+            _absolute(args[n], folder) for n, folder in zip(paths, where, strict=False) if not isinstance(args[n], int)
+        ]
 
     def _end(self, event: str, args: tuple[Any, ...], path: str) -> None:
         if self.how == "before" or event != "open":
             os._exit(KILLED)
-        keeps = isinstance(args[1], str) and ("a" in args[1] or "+" in args[1]) or bool(args[2] & os.O_APPEND)
-        size = os.path.getsize(path) if keeps and os.path.exists(path) else 0  # noqa: PTH - no objects inside the hook
+        keeps = (isinstance(args[1], str) and ("a" in args[1] or "+" in args[1])) or bool(args[2] & os.O_APPEND)
+        size = Path(path).stat().st_size if keeps and Path(path).exists() else 0
         signal.signal(signal.SIGXFSZ, signal.SIG_DFL)
         resource.setrlimit(resource.RLIMIT_FSIZE, (size + TORN, resource.RLIM_INFINITY))
 
 
 def _absolute(path: Any, folder: Any) -> str:
     """Absolute path of an argument of an event; `folder` is the descriptor that a relative one starts at, or −1."""
-    text = os.fsdecode(path)
+    place = Path(os.fsdecode(path))
     if isinstance(folder, int) and folder >= 0:
         with contextlib.suppress(OSError):
-            text = os.path.join(os.readlink(f"/proc/self/fd/{folder}"), text)  # noqa: PTH
-    head, tail = os.path.split(os.path.abspath(text))  # noqa: PTH
-    return os.path.join(os.path.realpath(head), tail)  # noqa: PTH - a link is changed itself, not what it points to
+            place = Path(f"/proc/self/fd/{folder}").readlink() / place
+    place = place.absolute()
+    return str(place.parent.resolve() / place.name)  # a link is changed itself, not what it points to
 
 
 def run(job: dict[str, Any], report: int) -> None:
@@ -101,7 +104,7 @@ def run(job: dict[str, Any], report: int) -> None:
             value, code = getattr(importlib.import_module(module), name)(*job.get("args", ())), 0
         else:
             code = run_command(job["argv"])
-    except BaseException:
+    except BaseException:  # noqa: BLE001 - the child tells how it ended
         traceback.print_exc()
         code = 1
     with contextlib.suppress(OSError, ValueError):
@@ -140,9 +143,9 @@ def _start(job: dict[str, Any]) -> tuple[int, int, int]:
 
 def _ended(pid: int, out: int, report: int) -> dict[str, Any]:
     """Wait for a child: exit code, output, events, and its highest memory in MB."""
-    with open(out, "rb") as stream:
+    with os.fdopen(out, "rb") as stream:
         said = stream.read().decode(errors="replace")
-    with open(report, "rb") as stream:
+    with os.fdopen(report, "rb") as stream:
         told = json.loads(stream.read() or b"{}")
     _, status, used = os.wait4(pid, 0)
     code = KILLED if os.WIFSIGNALED(status) or not told else told["code"]

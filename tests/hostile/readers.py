@@ -1,9 +1,10 @@
-"""What the program reads from its files, as values that can be compared; each function is called in a child of the server."""
+"""What the program reads from its files, as values that can be compared; called in children of the server."""
 
 from __future__ import annotations
 
 import contextlib
 import hashlib
+import importlib.util
 import io
 import json
 import re
@@ -59,9 +60,11 @@ def nii() -> Facts:
 
 def label(path: str = "scans/g0_seg.nii.gz", of: str = "scans/g0.nii.gz") -> Facts:
     """A label on the voxels of its scan."""
-    from anofield.data.scan import as_labels, read_scan
+    from anofield.data.scan import read_scan
 
-    return {"label": digest(as_labels(Path(path), read_scan(Path(of))))}
+    homes = ("anofield.data.labels", "anofield.data.scan")
+    home = next(importlib.import_module(name) for name in homes if importlib.util.find_spec(name))
+    return {"label": digest(home.as_labels(Path(path), read_scan(Path(of))))}
 
 
 def score_map(path: str = "run/g0/anomaly.nii.gz", of: str = "scans/g0.nii.gz") -> Facts:
@@ -158,11 +161,18 @@ def run_info(path: str = "run") -> Facts:
     return {"run": read_run(Path(path)).model_dump(mode="json")}
 
 
-def cases(path: str = "run") -> Facts:
-    """Every `case.json` of a run."""
-    from anofield.detect.run_folder import finished_cases
+def case(path: str = "run/g0") -> Facts:
+    """The `case.json` of one case.
 
-    return {case.id: info.model_dump(mode="json") for case, info in finished_cases(Path(path))}
+    Raises:
+        Refused: It is damaged, so the case counts as not finished.
+    """
+    from anofield.detect.run_folder import read_case
+
+    found = read_case(Path(path))
+    if found is None:
+        raise Refused(f"{path} is not finished")
+    return {"case": found.model_dump(mode="json")}
 
 
 def results(path: str = "results") -> Facts:
@@ -338,4 +348,6 @@ def read(name: str, *args: Any) -> dict[str, Any]:
     except Exception as error:  # noqa: BLE001 - whatever it is, it is reported
         place = traceback.extract_tb(error.__traceback__)[-1]
         text = said.getvalue()[-300:] if isinstance(error, AssertionError) else ""
-        return {"defect": f"{type(error).__name__}: {str(error)[:120]} ({Path(place.filename).name}:{place.lineno}) {text}"}
+        return {
+            "defect": f"{type(error).__name__}: {str(error)[:120]} ({Path(place.filename).name}:{place.lineno}) {text}"
+        }

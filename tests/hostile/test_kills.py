@@ -1,4 +1,4 @@
-"""Every verb is killed at every change of a file that it makes; then the same command must give what it gives undisturbed."""
+"""Every verb is killed at every change of a file; then the same command must give what it gives undisturbed."""
 
 from __future__ import annotations
 
@@ -15,7 +15,10 @@ import pytest
 from hostile.killer import KILLED
 from hostile.world import ATLAS, CALIBRATE, DETECT, EVALUATE, PREPARE, TRAIN, World, difference, state_of, tree
 
-SHARE = 2  # kills of each verb in the default suite
+SHARE = {  # kills in the default suite; the other verbs write in one of these ways
+    "prepare": 2, "prepare --force": 2, "train": 2, "calibrate again, reference maps": 1, "detect, other score": 1,
+    "evaluate again": 1, "report again": 1, "baseline train --force": 2, "export nt": 1,
+}  # fmt: skip
 REFUSALS = {2, 3, 4, 5, 6}
 Kill = tuple[int, str]  # number of the event, and whether it is cut off before it or in the middle of its write
 
@@ -35,26 +38,26 @@ class Verb:
         return (*self.readers, *self.pages)
 
 
+WITH_MAPS, RESULTS = f"{CALIBRATE} --preset small-lesions", ("run", "results")
+BIDS = "detect -m exp -i glioma.tsv -o bids --naming bids"
 VERBS = {
     "prepare": Verb(f"{PREPARE} 12", (), ("store",)),
     "prepare --force": Verb(f"{PREPARE} 12 --force", ("old-store",), ("store",)),
     "train": Verb(TRAIN, ("store", "specs"), ("training",), ("training_report",)),
     "calibrate": Verb(CALIBRATE, ("trained",), ("calibration",)),
     "calibrate again": Verb(f"{CALIBRATE} --quantile 0.99", ("calibrated",), ("calibration",)),
-    "calibrate, reference maps": Verb(f"{CALIBRATE} --preset small-lesions", ("calibrated",), ("calibration_with_maps",)),
-    "calibrate again, reference maps": Verb(
-        f"{CALIBRATE} --preset small-lesions --quantile 0.99", ("with-maps",), ("calibration_with_maps",)
-    ),
+    "calibrate, reference maps": Verb(WITH_MAPS, ("calibrated",), ("calibration_with_maps",)),
+    "calibrate again, reference maps": Verb(f"{WITH_MAPS} --quantile 0.99", ("with-maps",), ("calibration_with_maps",)),
     "detect": Verb(DETECT, ("calibrated",), ("evaluation", "run_report")),
-    "detect, other score": Verb(f"{DETECT} --score crps", ("calibrated", "run", "results"), ("evaluation", "run_report")),
+    "detect, other score": Verb(f"{DETECT} --score crps", ("calibrated", *RESULTS), ("evaluation", "run_report")),
     "detect, one more scan": Verb(DETECT, ("calibrated", "half-run"), ("evaluation",)),
-    "detect, names of BIDS": Verb("detect -m exp -i glioma.tsv -o bids --naming bids", ("calibrated",), ("bids_evaluation",)),
+    "detect, names of BIDS": Verb(BIDS, ("calibrated",), ("bids_evaluation",)),
     "evaluate": Verb(EVALUATE, ("run",), ("results",)),
-    "evaluate again": Verb(f"{EVALUATE} --space all", ("run", "results"), ("run_report", "result_files")),
+    "evaluate again": Verb(f"{EVALUATE} --space all", RESULTS, ("run_report", "result_files")),
     "evaluate --compare": Verb("evaluate --compare run atlas-run -o compared --bootstrap 10", ("run", "atlas-run"),
                                ("comparison_report",)),
-    "report": Verb("report -p run -r results -o report.html", ("run", "results"), ()),
-    "report again": Verb("report -p run -r results -o report.html --title other", ("run", "results", "report"), ()),
+    "report": Verb("report -p run -r results -o report.html", RESULTS, ()),
+    "report again": Verb("report -p run -r results -o report.html --title other", (*RESULTS, "report"), ()),
     "baseline train": Verb(ATLAS, ("store",), ("baseline",)),
     "baseline train --force": Verb(f"{ATLAS} --force --seed 1", ("store", "calibrated-atlas"), ("baseline",)),
     "baseline calibrate": Verb("baseline zscore calibrate -m atlas -i healthy.tsv", ("atlas",), ("baseline",)),
@@ -164,9 +167,9 @@ def run_kills(world: World, name: str, share: int | None = None) -> Trial:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("verb", VERBS)
+@pytest.mark.parametrize("verb", SHARE)
 def test_some_kills_are_survived(hostile_world: World, verb: str) -> None:
-    trial = run_kills(hostile_world, verb, SHARE)
+    trial = run_kills(hostile_world, verb, SHARE[verb])
     assert not trial.failures, "\n".join(trial.failures)
 
 

@@ -11,8 +11,8 @@ from hostile.world import World, difference, tree
 
 DELAYS = (0.0, 0.02, 0.1, 0.25)  # seconds by which the second process starts later
 PAIRS = (
-    "prepare", "prepare --force", "train", "calibrate", "calibrate, reference maps", "detect", "detect, other score", "evaluate", "report",
-    "baseline train", "baseline train --force", "baseline detect", "export nt", "import nt",
+    "prepare", "prepare --force", "train", "calibrate", "calibrate, reference maps", "detect", "detect, other score",
+    "evaluate", "report", "baseline train", "baseline train --force", "baseline detect", "export nt", "import nt",
 )  # fmt: skip
 SHARE = ("prepare", "train")
 WRITES = 1500

@@ -1,4 +1,4 @@
-"""The small world that the hostile tests work on: scans, and what each verb makes of them, in one folder that is laid out anew for each trial."""
+"""The small world of the hostile tests: scans, and what each verb makes of them, laid out anew for each trial."""
 
 from __future__ import annotations
 
@@ -22,10 +22,12 @@ import numpy as np
 TEMPORARY = re.compile(r"(^|/)\.[^/]*partial[^/]*|\.partial$|(^|/)\.lock(-holder)?$")  # names that may be left over
 SPARE = re.compile(r"/previous\.pth$")  # a copy of an older checkpoint, kept in case the newest is damaged
 RANDOM = re.compile(r"[0-9a-f]{8,32}")  # the random part of a temporary name
-# Keys that say when or how fast, and hashes of files that hold such a key or whose bytes depend on which of their texts are one object.
+# Keys that say when or how fast, and hashes of what holds such a key or depends on which texts are one object.
 VOLATILE = {"created", "seconds", "command", "timing", "started", "points_per_s", "checksum", "OptimizerParameters"}
 PER_START = {"epoch"}  # keys of an entry of provenance.json that differ after a kill
-TIMES = re.compile(rb"\d{4}-\d{2}-\d{2}[T ]\d{2}:\d{2}(:\d{2})?([+-]\d{4})?|\d+(\.\d+)? s\b")  # dates and durations in a page
+TIMES = re.compile(
+    rb"\d{4}-\d{2}-\d{2}[T ]\d{2}:\d{2}(:\d{2})?([+-]\d{4})?|\d+(\.\d+)? s\b"
+)  # dates and durations in a page
 SPECS: dict[str, Any] = {
     "DataSource": "../train.zarr",
     "NetworkSpecs": {"dims": [24, 24], "dim_out": 4, "norm_layers": [0, 1], "weight_norm": True, "latent_in": [1]},
@@ -46,7 +48,7 @@ CALIBRATE = "calibrate -m exp -i healthy.tsv"
 DETECT = "detect -m exp -i glioma.tsv -o run"
 EVALUATE = "evaluate -p run -o results --bootstrap 10"
 ATLAS = "baseline zscore train --data train.zarr -o atlas"
-STEPS = (  # name of a state → states that it starts from, command, what the command makes
+STEPS: tuple[tuple[str, tuple[str, ...], str, str], ...] = (  # state, states that it starts from, command, product
     ("old-store", (), f"{PREPARE} 10", "train.zarr"),
     ("store", (), f"{PREPARE} 12", "train.zarr"),
     ("nt", ("store",), "export -i train.zarr -o nt", "nt"),
@@ -93,7 +95,12 @@ class Server:
 
     def __init__(self, folder: Path) -> None:
         tests = str(Path(__file__).parents[1])
-        known = {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1", "MPLCONFIGDIR": str(folder), "ANOFIELD_DEBUG": "1"}
+        known = {
+            "OMP_NUM_THREADS": "1",
+            "OPENBLAS_NUM_THREADS": "1",
+            "MPLCONFIGDIR": str(folder),
+            "ANOFIELD_DEBUG": "1",
+        }
         path = os.pathsep.join([tests, *filter(None, [os.environ.get("PYTHONPATH")])])
         self._log = (folder / "server.log").open("w")
         self._process = subprocess.Popen(
@@ -121,7 +128,9 @@ class Server:
 
 @dataclass
 class World:
-    """States made by the verbs, and the arena where trials run: always the same path, because results name the scans by path.
+    """States made by the verbs, and the arena where trials run.
+
+    The arena always has the same path, because results name their scans by path.
 
     Attributes:
         server: Server that runs the jobs.
@@ -160,7 +169,7 @@ class World:
         return self.server.ask({"call": name, "args": args, "cwd": str(self.arena)})[0]
 
     def lay(self, *states: str) -> None:
-        """Lay out the inputs and some states in the arena, and nothing else; the later of two states that share a file wins."""
+        """Lay out the inputs and some states in the arena, and nothing else; files of later states win."""
         for state in states:
             self._make(state)
         shutil.rmtree(self.arena, ignore_errors=True)
@@ -171,7 +180,7 @@ class World:
         """Make a state, and those that it starts from, if that was not done yet."""
         if state in self.made:
             return
-        needs, command, product = next(rest for name, *rest in STEPS if name == state)
+        _, needs, command, product = next(step for step in STEPS if step[0] == state)
         before = self.lay_out_order(needs)
         self.lay(*before)
         ended = self.run(command)
@@ -187,7 +196,7 @@ class World:
     @staticmethod
     def lay_out_order(states: tuple[str, ...]) -> list[str]:
         """The states with all that they start from, those first."""
-        steps = {name: needs for name, needs, *_ in STEPS}
+        steps = {step[0]: step[1] for step in STEPS}
         order: list[str] = []
         for state in states:
             order += [one for one in (*World.lay_out_order(steps.get(state, ())), state) if one not in order]
@@ -205,7 +214,7 @@ def opened(folder: Path) -> Iterator[World]:
 
 
 def write_inputs(folder: Path) -> None:
-    """Seven small brains, 16×18×14 voxels of 10 mm: three to train on, two healthy ones, two with a lesion; and their manifests."""
+    """Seven brains, 16×18×14 voxels of 10 mm, and manifests: three to train on, two healthy, two with a lesion."""
     people = {"train": ("t0", "t1", "t2"), "healthy": ("h0", "h1"), "glioma": ("g0", "g1"), "one": ("g0",)}
     (folder / "scans").mkdir(parents=True)
     for name, ids in people.items():
@@ -232,14 +241,14 @@ def brain(person: str) -> tuple[np.ndarray, np.ndarray]:
 
 
 def tree(folder: Path) -> dict[str, object]:
-    """Comparable content of every file below a folder, and every empty folder, by relative path; temporary names are left out."""
+    """Comparable content of every file below a folder and every empty folder, by path, without temporary names."""
     found: dict[str, object] = {}
     for path in sorted(folder.rglob("*")):
         name = str(path.relative_to(folder))
         if TEMPORARY.search(name) or SPARE.search(name):
             continue
         if path.is_symlink():
-            found[name] = f"link to {os.readlink(path)}"
+            found[name] = f"link to {path.readlink()}"
         elif path.is_file():
             found[name] = comparable(path)
         elif not any(path.iterdir()):
@@ -258,10 +267,12 @@ def comparable(path: Path) -> object:
     data = path.read_bytes()
     with contextlib.suppress(ValueError):
         if path.name == "provenance.json":  # one entry per start; a kill adds a start
-            return sorted({json.dumps(_steady(entry, VOLATILE | PER_START), sort_keys=True) for entry in json.loads(data)})
+            return sorted(
+                {json.dumps(_steady(entry, VOLATILE | PER_START), sort_keys=True) for entry in json.loads(data)}
+            )
         if path.name == "checkpoints.json":  # a kill adds a save; the newest of each name counts
-            return {entry["name"]: json.dumps(_steady(entry, VOLATILE)) for entry in json.loads(data)["checkpoints"]
-                    if entry["name"] != "previous"}  # fmt: skip
+            saves = {entry["name"]: _steady(entry, VOLATILE) for entry in json.loads(data)["checkpoints"]}
+            return json.dumps(saves, sort_keys=True)
         if path.suffix == ".json":
             return json.dumps(_steady(json.loads(data), VOLATILE))
         if path.suffix == ".jsonl":
@@ -274,7 +285,10 @@ def comparable(path: Path) -> object:
 
 
 def _tensors(data: bytes) -> str:
-    """Content of a file of torch without times: its bytes depend on which texts are one object. The hash of a file that cannot be read."""
+    """Content of a file of torch without times, as its bytes depend on which texts are one object.
+
+    Where the file cannot be read, the hash of its bytes.
+    """
     import torch
 
     def plain(value: Any) -> Any:
