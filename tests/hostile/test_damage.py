@@ -11,7 +11,8 @@ from hostile.world import World
 
 COUNTS: dict[Way, int] = {"flip": 300, "fuzz": 500}
 SHARE = 6
-QUICK = [name for name, kind in KINDS.items() if kind.quick]
+SHARED = [name for name, kind in KINDS.items() if kind.shared]
+ALL = [(name, way) for name, kind in KINDS.items() for way in kind.ways]
 
 
 def check(found: Outcomes) -> None:
@@ -20,15 +21,14 @@ def check(found: Outcomes) -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("kind", QUICK)
+@pytest.mark.parametrize("kind", SHARED)
 def test_some_damaged_files_are_refused(hostile_world: World, kind: str) -> None:
     for way in COUNTS:
         check(damage(hostile_world, kind, way, SHARE))
 
 
 @pytest.mark.hostile
-@pytest.mark.parametrize("way", COUNTS)
-@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize(("kind", "way"), ALL)
 def test_damaged_files_are_refused(hostile_world: World, kind: str, way: Way, figure: Any) -> None:
     found = damage(hostile_world, kind, way, COUNTS[way])
     names = ("refused", "equal", "said", "another value", "wrong")
