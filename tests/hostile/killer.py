@@ -133,6 +133,7 @@ def _start(job: dict[str, Any]) -> tuple[int, int, int]:
     if pid == 0:
         os.dup2(to_out, 1)
         os.dup2(to_out, 2)
+        os.close(to_out)
         os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
         try:
             run(job, to_report)
