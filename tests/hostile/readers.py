@@ -22,6 +22,7 @@ from hostile.killer import run_command
 from hostile.world import comparable
 
 Facts = dict[str, Any]
+NOTICES = ("the detection was stopped or still runs", "of an earlier run, with another model")  # in reports
 
 
 def digest(*values: Any) -> str:
@@ -216,7 +217,7 @@ def training_report() -> Facts:
 
 def run_report() -> Facts:
     """The report of a run with its results."""
-    return command("report -p run -r results -o read.html --max-cases 2", "read.html")
+    return page("report -p run -r results -o read.html --max-cases 2")
 
 
 def comparison_report() -> Facts:
@@ -267,7 +268,17 @@ def atlas_evaluation() -> Facts:
 
 def atlas_report() -> Facts:
     """The report of a run of a baseline."""
-    return command("report -p atlas-run -o read.html --max-cases 1", "read.html")
+    return page("report -p atlas-run -o read.html --max-cases 1")
+
+
+def page(words: str) -> Facts:
+    """A report of a run; nothing if the page itself says that cases are missing."""
+    try:
+        command(words, keep=True)
+        path = Path("read.html")
+        return {} if any(notice in path.read_text() for notice in NOTICES) else {"page": comparable(path)}
+    finally:
+        _remove(["read.html"])
 
 
 def published_model() -> Facts:
