@@ -16,7 +16,8 @@ import pytest
 from pydantic import BaseModel
 
 from anofield import _files, _progress
-from anofield._files import exclusive, read_json, write_json, write_text, writing
+from anofield._files import read_json, write_json, write_text, writing
+from anofield._locks import LOCK_FILE, exclusive
 from anofield.errors import CohortError, MachineError, UsageError
 
 
@@ -100,7 +101,7 @@ HOLD = """
 import sys, time
 from pathlib import Path
 from typing import Any
-from anofield._files import exclusive
+from anofield._locks import LOCK_FILE, exclusive
 with exclusive(Path(sys.argv[1]), "waiting", beside=True):
     print("held", flush=True)
     time.sleep(60)
@@ -168,7 +169,7 @@ class TestLock:
         opened = os.open
 
         def foreign(path: Path, flags: int, *mode: int) -> int:
-            if flags & os.O_RDWR and Path(path).name == _files.LOCK_FILE:
+            if flags & os.O_RDWR and Path(path).name == LOCK_FILE:
                 raise PermissionError(errno.EACCES, "Permission denied")
             return opened(path, flags, *mode)
 

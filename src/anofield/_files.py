@@ -1,4 +1,4 @@
-"""Atomic writes, JSON files with pydantic models, file hashes, and a lock that admits one process to a folder."""
+"""Atomic writes, JSON files with pydantic models, file hashes."""
 
 from __future__ import annotations
 
@@ -6,8 +6,6 @@ import contextlib
 import hashlib
 import json
 import math
-import os
-import platform
 import secrets
 import stat
 from collections.abc import Iterator, Sequence
@@ -16,11 +14,9 @@ from typing import Any, TypeVar
 
 from pydantic import BaseModel, ValidationError
 
-from anofield._progress import say_once
 from anofield.errors import BAD_PATH, AnofieldError, MachineError, UsageError, shortened
 from anofield.typing import Json, PathLike
 
-LOCK_FILE = ".lock"  # the file that is locked; beside it, `.lock-holder` says by whom
 LARGEST_JSON = 200_000_000  # bytes; a run of ten thousand cases has less than a tenth
 CHECKSUM = "checksum"  # key of a sealed JSON file
 PARTIAL = ".partial-"  # prefix of a file that is being written; every reader of a folder skips hidden names
@@ -196,77 +192,3 @@ def file_hash(path: PathLike) -> str:
     """SHA-256 of a file's bytes, hexadecimal."""
     with Path(path).open("rb") as stream:
         return hashlib.file_digest(stream, "sha256").hexdigest()
-
-
-@contextlib.contextmanager
-def exclusive(path: PathLike, doing: str, *, beside: bool = False) -> Iterator[None]:
-    """Lock a folder for this process; the lock is released when the process ends, even if it crashes.
-
-    The lock file remains afterwards and then blocks nobody. On a file system without locks the work goes on, and a line
-    on stderr says so. Programs that this process starts do not hold the lock.
-
-    Args:
-        path: Folder to lock; the lock file is in it.
-        doing: What this process does there, for the error message of a second process.
-        beside: The lock file is beside `path`, which need not exist yet and may be replaced while it is locked. All
-            processes must choose the same.
-
-    Raises:
-        UsageError: Another process holds the lock.
-        MachineError: The folder of the lock file cannot be written.
-    """
-    path = Path(path)
-    lock = path.with_name(f".{path.name}{LOCK_FILE}") if beside else path / LOCK_FILE
-    holder = lock.with_name(f"{lock.name}-holder")
-    with writing(lock):
-        lock.parent.mkdir(parents=True, exist_ok=True)
-        number = _opened_lock(lock)
-    try:
-        if _locked(number, path, doing, holder):
-            write_text(holder, f"{platform.node()} pid {os.getpid()}")
-        yield
-    finally:
-        os.close(number)  # which releases the lock
-
-
-def _opened_lock(path: Path) -> int:
-    """Descriptor of a lock file, which whoever may write its folder may open; it is not inherited by new programs."""
-    mode = 0o644 | (path.parent.stat().st_mode & 0o022)
-    try:
-        number = os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_NONBLOCK, mode)
-    except PermissionError:  # made by another user; a lock needs no right to write
-        return os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK)
-    with contextlib.suppress(OSError):  # the umask may have taken the rights of the group
-        os.fchmod(number, mode)
-    return number
-
-
-def _locked(number: int, path: Path, doing: str, holder: Path) -> bool:
-    """Lock an open lock file; False if its file system has no locks.
-
-    Raises:
-        UsageError: Another process holds the lock.
-    """
-    try:
-        import fcntl
-
-        fcntl.flock(number, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except (BlockingIOError, PermissionError) as error:
-        raise UsageError(
-            f"another process ({_holder(holder)}) is {doing} here",
-            where=path,
-            why="two would overwrite each other's files",
-            remedy="wait for it or end it, or use another folder",
-        ) from error
-    except (ImportError, OSError):  # ENOLCK, ENOSYS, EOPNOTSUPP, EINVAL and others: see flock(2)
-        say_once(f"{path}: this file system has no locks; make sure that no other process is {doing} here")
-        return False
-    return True
-
-
-def _holder(path: Path) -> str:
-    """Host and process id of the lock's holder, read from the holder file."""
-    try:
-        return path.read_text(encoding="utf-8", errors="replace").strip() or "unknown"
-    except OSError:
-        return "unknown"

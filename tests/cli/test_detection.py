@@ -15,8 +15,8 @@ from pydantic import ValidationError
 
 from anofield.cli import _options
 from anofield.cli._detection import Preset, options_from
+from anofield.cli._outcome import run_text
 from anofield.cli._parameters import FLAGS, flag_of, refusal
-from anofield.cli._run import run_text
 from anofield.cli._verbs import load
 from anofield.detect.options import (
     PRESETS,

@@ -12,7 +12,7 @@ import pytest
 import torch
 import typer
 
-from anofield.cli._run import end_run
+from anofield.cli._outcome import end_run
 from anofield.detect.calibrate import calibrate
 from anofield.detect.fit import Fit
 from anofield.detect.run import Run, detect_cases

@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 
 from anofield.data.cohort.case import Case
-from anofield.detect.bids import write_derivatives
+from anofield.detect.bids import bids_names, write_derivatives
 from anofield.detect.calibrate import calibrate
 from anofield.detect.open_run import open_run
 from anofield.detect.plans import alone, held, planned
@@ -323,7 +323,7 @@ def test_a_bids_dataset_is_taken_for_the_run_inside(
     healthy = cohort(tmp_path / "healthy", save_brain, 2, first=20)
     for folder, some in ((root, cases), (tmp_path / "other", cases), (tmp_path / "beside", healthy)):
         detect_cases(some, stub, OPTIONS, folder / RUN_FOLDER)
-        write_derivatives(folder, some)
+        write_derivatives(folder, some, bids_names(folder, some))
     options = replace_options(healthy=tmp_path / "beside")
     results = evaluate(root, None, tmp_path / "results", options)
     assert results.n_cases == 4 and results.run == str(root / RUN_FOLDER)

@@ -17,7 +17,8 @@ import numpy as np
 import pytest
 import torch
 
-from anofield._files import exclusive, write_json
+from anofield._files import write_json
+from anofield._locks import exclusive
 from anofield.data.cohort.case import Case
 from anofield.data.store import Store
 from anofield.errors import ExperimentError, Interrupted, MachineError, UsageError

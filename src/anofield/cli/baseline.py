@@ -23,8 +23,8 @@ from anofield.cli._options import (
     finish,
     print_result,
 )
+from anofield.cli._outcome import Strict, end_run
 from anofield.cli._parameters import Verb, expanded
-from anofield.cli._run import Strict, end_run
 from anofield.cli._tables import table
 from anofield.errors import UsageError
 

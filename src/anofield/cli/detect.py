@@ -20,8 +20,8 @@ from anofield.cli._options import (
     listed,
     score_names,
 )
+from anofield.cli._outcome import Strict, end_run
 from anofield.cli._parameters import expanded
-from anofield.cli._run import Strict, end_run
 
 ScoreOption = Annotated[
     str | None,

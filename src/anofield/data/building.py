@@ -13,7 +13,8 @@ import shutil
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-from anofield._files import LOCK_FILE, PARTIAL, exclusive, writing
+from anofield._files import PARTIAL, writing
+from anofield._locks import LOCK_FILE, exclusive
 from anofield.data.chunks import METADATA
 from anofield.data.layout import ARRAYS, NO_STORE
 from anofield.errors import CohortError, UsageError

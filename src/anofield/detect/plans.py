@@ -8,25 +8,21 @@ cases are finished or failed: readers tell from it that a run is not complete.
 from __future__ import annotations
 
 import contextlib
-import errno
 import os
 import platform
 import secrets
-import warnings
 from collections.abc import Collection, Iterator, Sequence
 from pathlib import Path
-from typing import Any
 
-from filelock import FileLock, SoftFileLock, Timeout
 from pydantic import BaseModel
 
-from anofield._files import LOCK_FILE, read_json, write_json, writing
+from anofield._files import read_json, write_json, writing
+from anofield._locks import LOCK_FILE, take
 from anofield._progress import say
 from anofield.errors import AnofieldError, UsageError
 
 PREFIX = ".plan-"
 PATIENCE = 60.0  # seconds to wait for another process that begins or ends in the folder, which takes it milliseconds
-NO_LOCKS = (errno.ENOSYS, errno.ENOLCK, errno.EOPNOTSUPP)  # answers of file systems without locks
 
 
 class Plan(BaseModel):
@@ -54,17 +50,17 @@ def alone(folder: Path) -> Iterator[None]:
         UsageError: Another process has been busy with them for a minute.
         MachineError: The folder cannot be written.
     """
-    lock = _lock(folder / LOCK_FILE, PATIENCE)
-    if lock is False:
-        raise UsageError(
-            "another process has been writing here for a minute",
-            where=folder,
-            remedy="wait for it or end it, then repeat the command: finished cases are kept",
-        )
+    lock = take(folder / LOCK_FILE, PATIENCE)
     try:
+        if lock.state == "busy":
+            raise UsageError(
+                "another process has been writing here for a minute",
+                where=folder,
+                remedy="wait for it or end it, then repeat the command: finished cases are kept",
+            )
         yield
     finally:
-        _release(lock)
+        lock.release()
 
 
 @contextlib.contextmanager
@@ -78,13 +74,13 @@ def held(folder: Path, identity: str, cases: Sequence[str]) -> Iterator[Path]:
     """
     path = folder / f"{PREFIX}{secrets.token_hex(4)}.json"
     write_json(path, Plan(identity=identity, holder=f"{platform.node()} pid {os.getpid()}", cases=list(cases)))
-    lock = _lock(_lock_of(path), 0.0)
-    if lock is None:
+    lock = take(_lock_of(path))
+    if lock.state == "none":
         say(f"{folder}: this file system has no locks; do not detect with other options here at the same time")
     try:
         yield path
     finally:
-        _release(lock)
+        lock.release()
         with contextlib.suppress(OSError):
             _lock_of(path).unlink(missing_ok=True)
 
@@ -149,44 +145,6 @@ def _running(path: Path) -> bool:
     """Whether a process holds the lock of a plan."""
     if not _lock_of(path).is_file():
         return False
-    lock = _lock(_lock_of(path), 0.0)
-    _release(lock)
-    return lock is False
-
-
-def _lock(path: Path, timeout: float) -> Any:
-    """A lock that is held; False if another process holds it, None if the file system has no locks."""
-    lock = _native(path)
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter(
-                "ignore"
-            )  # filelock says that it falls back to a file, which a kill would leave behind
-            lock.acquire(timeout=timeout)
-    except Timeout:
-        return False
-    except NotImplementedError:
-        return None
-    except OSError as error:
-        if error.errno in NO_LOCKS:
-            return None
-        with writing(path):
-            raise
-    if isinstance(lock, SoftFileLock):
-        lock.release()
-        return None
-    return lock
-
-
-def _native(path: Path) -> Any:
-    """A lock of the operating system, which ends with its process; a mere file would stay after a kill."""
-    kind: Any = FileLock
-    try:
-        return kind(path, fallback_to_soft=False)
-    except TypeError:  # older versions of filelock do not have the option
-        return kind(path)
-
-
-def _release(lock: Any) -> None:
-    if lock:
-        lock.release()
+    lock = take(_lock_of(path))
+    lock.release()
+    return lock.state == "busy"

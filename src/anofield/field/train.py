@@ -17,7 +17,7 @@ import torch
 from pydantic import BaseModel, ConfigDict
 from torch import Tensor
 
-from anofield._files import exclusive
+from anofield._locks import exclusive
 from anofield._progress import Progress, say
 from anofield._signals import StopRequest, deferred_stop
 from anofield._words import counted
