@@ -38,6 +38,11 @@ class Plugin:
         """Name of the plug-in."""
         return self.point.name
 
+    @property
+    def package(self) -> str:
+        """Name and version of the package that installs it, in words."""
+        return _package(self.point)
+
     def load(self) -> Any:
         """Import the object.
 
@@ -72,7 +77,7 @@ class Plugin:
     def refused(self, problem: str) -> UsageError:
         """The error that says why the plug-in cannot be used; `problem` is a verb and the rest of a sentence."""
         return UsageError(
-            f"the {self.kind} {self.name!r} of {_package(self.point)} {problem}",
+            f"the {self.kind} {self.name!r} of {self.package} {problem}",
             where=self.point.value,
             remedy="fix or uninstall the package that provides it",
         )

@@ -16,7 +16,6 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from anofield._files import file_hash
 from anofield._words import counted, named
 from anofield.data.background import holes
 from anofield.data.brain import brain_mask, check_contrast
@@ -33,6 +32,7 @@ from anofield.data.scan import (
     read_scan,
     voxel_digest,
 )
+from anofield.data.volume import volume_hash
 from anofield.errors import ScanError
 from anofield.typing import Affine, Mask
 
@@ -105,7 +105,7 @@ def check_case(case: Case) -> Row:
     except ScanError as error:
         row.problems.append(str(error))
         return row
-    row.hash, row.data_hash = file_hash(case.image), voxel_digest(scan.data).hexdigest()
+    row.hash, row.data_hash = volume_hash(case.image), voxel_digest(scan.data).hexdigest()
     brain = None
     try:
         brain = brain_mask(scan, case.mask)

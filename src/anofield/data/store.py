@@ -18,7 +18,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from anofield._files import PARTIAL, file_hash, write_bytes, writing
+from anofield._files import PARTIAL, write_bytes, writing
 from anofield._progress import say
 from anofield._words import counted
 from anofield.data.building import building, holds_files, remove
@@ -30,6 +30,7 @@ from anofield.data.prepare import prepare_case
 from anofield.data.prepared import Prepared
 from anofield.data.published import lattice_side
 from anofield.data.recipe import Recipe
+from anofield.data.volume import volume_hash
 from anofield.errors import AnofieldError, CohortError, ExperimentError, UsageError
 from anofield.typing import Classes, Json, PathLike
 
@@ -371,7 +372,7 @@ def _digest(case: Case) -> str:
     given = [(name, path) for name, path in files if path is not None]
     if not all(path.is_file() for _, path in given):
         return ""
-    return hashlib.sha256("\n".join(f"{name} {file_hash(path)}" for name, path in given).encode()).hexdigest()
+    return hashlib.sha256("\n".join(f"{name} {volume_hash(path)}" for name, path in given).encode()).hexdigest()
 
 
 def _name_copies(store: Store) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from pathlib import Path
 from typing import Any
 
@@ -9,11 +10,12 @@ import numpy as np
 from nibabel.volumeutils import apply_read_scaling
 from numpy.typing import NDArray
 
+from anofield._files import file_hash
 from anofield._memory import free_memory
 from anofield.data.content import Content, damaged, open_content
 from anofield.data.header import HEAD_BYTES, MOST_EXTENSIONS, Header, check_volume, read_header
 from anofield.errors import ScanError
-from anofield.typing import Volume
+from anofield.typing import PathLike, Volume
 
 STEP = 2**20  # voxels read at a time
 MOST_VOXELS = 2**29  # 812³; the finest whole-brain scans, 0.25 mm, have 5·10⁸
@@ -51,6 +53,14 @@ def read_volume(path: Path, dtype: Float) -> tuple[Header, Volume]:
         content.read_rest(MOST_EXTENSIONS, zeros=False)
     with open_content(_voxel_file(path)) as content:
         return header, _voxels(content, header, dtype)
+
+
+def volume_hash(path: PathLike) -> str:
+    """SHA-256 of the bytes of a scan, mask or label, hexadecimal; of a pair `.hdr` and `.img`, of both files."""
+    path = Path(path)
+    files = [path] if _kind(path) not in PAIRS else [path, _partner(path)]
+    hashes = [file_hash(one) for one in files if one == path or one.is_file()]
+    return hashes[0] if len(hashes) == 1 else hashlib.sha256("".join(hashes).encode()).hexdigest()
 
 
 def header_file(path: Path) -> Path:

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from anofield._files import write_json, write_text, writing
+from anofield._files import sealed, write_json, write_text, writing
 from anofield._words import counted
 from anofield.curves import top_mean
 from anofield.data.brain import StrippedScan
@@ -243,7 +243,7 @@ class Detection:
         if self.above is not None:
             write_text(folder / "lesions.tsv", findings_table(self.findings))
         info = self._info(outputs(folder), time.perf_counter() - start)
-        write_json(folder / CASE_FILE, info)
+        write_json(folder / CASE_FILE, sealed(info))
         return info
 
     def _volumes(self) -> dict[str, NDArray[Any]]:

@@ -7,13 +7,14 @@ import json
 from dataclasses import dataclass
 from typing import Any
 
-from anofield._files import file_hash
 from anofield._version import __version__
 from anofield.data.cohort.case import Case
 from anofield.data.scan import Scan
+from anofield.data.volume import volume_hash
 from anofield.detect.calibration import Calibrated
 from anofield.detect.method import Method
 from anofield.detect.options import RunOptions
+from anofield.detect.scores import makers_of
 
 
 @dataclass(frozen=True)
@@ -36,7 +37,7 @@ class Sources:
             case: The case.
             scan: Scan whose content is hashed if the case has no file.
         """
-        image, mask = (file_hash(path) if path and path.is_file() else "" for path in (case.image, case.mask))
+        image, mask = (volume_hash(path) if path and path.is_file() else "" for path in (case.image, case.mask))
         return cls(image or (scan.content_hash if scan is not None else ""), mask)
 
     def key(self, identity: str) -> str:
@@ -54,7 +55,14 @@ def identity_of(method: Method, options: RunOptions, calibrated: Calibrated | No
     if calibrated is not None:
         thresholds = {name: calibrated.thresholds.get(name) for name in options.names}
         promise = [thresholds, calibrated.healthy_fit, _digest(calibrated), sorted(calibrated.contents)]
-    parts = [json.dumps(promise), method.name, method.hash, method.precision, __version__]
+    parts = [
+        json.dumps(promise),
+        json.dumps(makers_of(options.names)),
+        method.name,
+        method.hash,
+        method.precision,
+        __version__,
+    ]
     parts += [method.recipe.model_dump_json(), options.model_dump_json()]
     return hashlib.sha256("\n".join(parts).encode()).hexdigest()
 

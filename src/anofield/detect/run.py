@@ -18,7 +18,7 @@ from dataclasses import dataclass, field, replace
 from importlib.metadata import version
 from pathlib import Path
 
-from anofield._files import PARTIAL, write_json, writing
+from anofield._files import PARTIAL, sealed, write_json, writing
 from anofield._progress import say
 from anofield._version import __version__
 from anofield._words import counted
@@ -220,7 +220,7 @@ def _start_anew(work: Work) -> None:
         for path in [*out.glob(FAILURES), out / CASES_FILE]:
             path.unlink(missing_ok=True)
     drop_plans(out, work.identity)
-    write_json(out / RUN_FILE, _info(work, [], 0.0))
+    write_json(out / RUN_FILE, sealed(_info(work, [], 0.0)))
     _write_lists(work, 0.0)
 
 
@@ -249,7 +249,7 @@ def _write_lists(work: Work, seconds: float) -> OpenRun:
     opened = open_run(work.out, strict=False)  # a damaged case is not finished, and its own detection replaces it
     write_cases(work.out, opened.whole)
     info = _info(work, [case.id for case in opened.whole], seconds)
-    write_json(work.out / RUN_FILE, info)
+    write_json(work.out / RUN_FILE, sealed(info))
     return replace(opened, info=info)
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 
 import torch
 from torch import Tensor
@@ -115,6 +115,12 @@ def _installed() -> dict[str, Plugin]:
 def score_names() -> list[str]:
     """Names of all scores: those of the field, then those that use only the scan."""
     return [*SCORES, *SCAN_SCORES]
+
+
+def makers_of(names: Iterable[str]) -> dict[str, str]:
+    """The package and its version of each of these scores that another package installs."""
+    plugins = _installed()
+    return {name: plugins[name].package for name in names if name in plugins}
 
 
 def usable_scores() -> list[str]:

@@ -9,12 +9,12 @@ from pathlib import Path
 
 import numpy as np
 
-from anofield._files import file_hash
 from anofield.curves import top_mean
 from anofield.data.brain import brain_mask, brain_voxels
 from anofield.data.labels import read_truth
 from anofield.data.lattice import bounding_box
 from anofield.data.scan import Scan, read_map, read_scan
+from anofield.data.volume import volume_hash
 from anofield.detect.run_folder import AGAIN, CaseInfo, RunCase, read_case
 from anofield.errors import ScanError
 from anofield.evaluation.lesions import Components, Match, components, match
@@ -172,7 +172,7 @@ def check_sources(info: CaseInfo, labels: Sequence[Path]) -> str:
     hashes = [
         _same(info.image, info.source_hash, "scan"),
         _same(info.mask, info.mask_hash, "brain mask") if info.mask else "",
-        *(file_hash(label) if label.is_file() else "" for label in labels),
+        *(volume_hash(label) if label.is_file() else "" for label in labels),
         info.key,
     ]
     return hashlib.sha256("\n".join(hashes).encode()).hexdigest()
@@ -184,7 +184,7 @@ def _same(path: str, known: str, what: str) -> str:
     if not Path(path).is_file():
         remedy = "put the file back, or detect again where the scans are now"
         raise ScanError(f"the {what} is not there any more", where=path or "(from memory)", why=why, remedy=remedy)
-    found = file_hash(path)
+    found = volume_hash(path)
     if known and found != known:
         remedy = "run `anofield detect` again, which examines the changed scan, or put the old file back"
         raise ScanError(f"the {what} has changed since the detection", where=path, why=why, remedy=remedy)

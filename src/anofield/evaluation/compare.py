@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-from anofield._files import file_hash
 from anofield._progress import say
 from anofield._words import counted, named
 from anofield.data.parallel import HERE, Spread
+from anofield.data.volume import volume_hash
 from anofield.detect.open_run import finished_run
 from anofield.errors import UsageError
 from anofield.evaluation.card import differences
@@ -131,4 +131,4 @@ def _refuse_unequal(tasks: Sequence[Task]) -> None:
 
 def _same_labels(one: Sequence[Path], other: Sequence[Path]) -> bool:
     """Whether two labels are the same files, or files with the same content."""
-    return one == other or {file_hash(path) for path in one} == {file_hash(path) for path in other}
+    return one == other or {volume_hash(path) for path in one} == {volume_hash(path) for path in other}

@@ -11,7 +11,7 @@ from typing import Literal
 import pandas as pd
 from pydantic import Field
 
-from anofield._files import read_json, write_json, write_text
+from anofield._files import read_json, sealed, write_json, write_text
 from anofield._words import counted
 from anofield.data.parallel import Failure
 from anofield.detect.run_folder import Seen
@@ -183,7 +183,7 @@ class Comparison(Part):
 
 def write_results(out: Path, results: Results) -> None:
     """Write `results.json` and `cases.tsv`."""
-    write_json(out / RESULTS_FILE, results)
+    write_json(out / RESULTS_FILE, sealed(results))
     write_text(out / CASES_FILE, _tsv(results.rows, list(results.scores)))
 
 
@@ -199,7 +199,7 @@ def read_results(path: PathLike, *, remedy: str = "give the output folder of `an
 
 def write_comparison(out: Path, comparison: Comparison) -> None:
     """Write `comparison.json`."""
-    write_json(out / COMPARISON_FILE, comparison)
+    write_json(out / COMPARISON_FILE, sealed(comparison))
 
 
 def read_comparison(path: PathLike) -> Comparison:

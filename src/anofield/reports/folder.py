@@ -5,8 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from anofield._files import file_hash
 from anofield.data.parallel import Failure
+from anofield.data.volume import volume_hash
 from anofield.detect.open_run import OpenRun, finished_run
 from anofield.detect.run_folder import CaseInfo, FitInfo, RunCase, RunInfo
 from anofield.errors import UsageError
@@ -40,7 +40,7 @@ class ReportCase:
     def changed(self) -> bool:
         """Whether the source scan is another file now than the one that was examined."""
         known = self.info.source_hash
-        return bool(known and self.scan and self.scan.is_file() and file_hash(self.scan) != known)
+        return bool(known and self.scan and self.scan.is_file() and volume_hash(self.scan) != known)
 
     @property
     def fit(self) -> FitInfo | None:

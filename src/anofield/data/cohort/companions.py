@@ -11,7 +11,6 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from anofield._files import file_hash
 from anofield._progress import say
 from anofield._words import counted, named
 from anofield.data.cohort.case import Case
@@ -20,6 +19,7 @@ from anofield.data.cohort.own import is_result, own_folder
 from anofield.data.cohort.owners import Owners
 from anofield.data.cohort.walk import files_below
 from anofield.data.scan import stem
+from anofield.data.volume import volume_hash
 from anofield.errors import CohortError
 
 
@@ -213,6 +213,6 @@ def _same_content(path: Path, other: Path) -> bool:
     """Whether two files hold the same bytes; empty files are not compared."""
     try:
         size = path.stat().st_size
-        return bool(size) and size == other.stat().st_size and file_hash(path) == file_hash(other)
+        return bool(size) and size == other.stat().st_size and volume_hash(path) == volume_hash(other)
     except OSError:
         return False
