@@ -357,7 +357,7 @@ def test_the_commands_of_a_page_run_in_order(
 
 
 def test_the_score_of_the_how_to_is_one() -> None:
-    defined = python_of("docs/how-to/extending.md", "def surprise")
+    defined = python_of("docs/how-to/extending.md", "import torch\n\n\ndef surprise")
     log_p = torch.log_softmax(torch.tensor([[0.0, 0.0, 0.0], [9.0, 0.0, 0.0]]), dim=1)
     low, high = defined["surprise"](log_p, torch.tensor([1, 1]), "bright").tolist()
     assert low == pytest.approx(1.0)

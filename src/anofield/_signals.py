@@ -12,6 +12,12 @@ from types import FrameType
 STOPS = tuple(getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, name))
 
 
+def heeded() -> list[int]:
+    """The signals of `STOPS`, without SIGHUP where it is ignored, as `nohup` does it."""
+    ignored = {number for number in STOPS if signal.getsignal(number) is signal.SIG_IGN}
+    return [number for number in STOPS if number in (signal.SIGINT, signal.SIGTERM) or number not in ignored]
+
+
 @dataclass
 class StopRequest:
     """A request to stop.
@@ -27,7 +33,7 @@ class StopRequest:
 def deferred_stop() -> Iterator[StopRequest]:
     """Record SIGINT, SIGTERM and SIGHUP instead of stopping; a second signal raises `KeyboardInterrupt` at once.
 
-    A signal that is ignored stays ignored: `nohup` ignores SIGHUP. Outside the main thread Python forbids signal
+    Outside the main thread Python forbids signal
     handlers, and the request stays empty.
     """
     request = StopRequest()
@@ -41,8 +47,7 @@ def deferred_stop() -> Iterator[StopRequest]:
             raise KeyboardInterrupt
         request.number = number
 
-    heeded = [number for number in STOPS if signal.getsignal(number) is not signal.SIG_IGN]
-    before = {number: signal.signal(number, handle) for number in heeded}
+    before = {number: signal.signal(number, handle) for number in heeded()}
     try:
         yield request
     finally:

@@ -95,11 +95,19 @@ def wave_specs(world: World, **changes: Any) -> dict[str, Any]:
 
 class TestAFieldOfAnotherPackage:
     def test_is_trained_calibrated_and_detected_with(self, world: World, anofield: Run, tmp_path: Path) -> None:
-        path, run = tmp_path / "experiment", tmp_path / "run"
+        path, run, held_out = tmp_path / "experiment", tmp_path / "run", tmp_path / "held_out.zarr"
         path.mkdir()
         (path / "specs.json").write_text(json.dumps(wave_specs(world)))
         for words in (
-            ("train", "-e", path, "--held-out", world.root / "train.zarr", "-d", "cpu"),
+            (
+                "prepare",
+                "-i",
+                world.root / "healthy",
+                "-o",
+                held_out,
+                *("--res", "20", "--centers", world.root / "train.zarr"),
+            ),
+            ("train", "-e", path, "--held-out", held_out, "-d", "cpu"),
             ("calibrate", "-m", path, "-i", world.root / "healthy", "-d", "cpu"),
             ("detect", "-m", path, "-i", world.glioma[0].image, "-o", run, "-d", "cpu"),
         ):

@@ -279,7 +279,7 @@ def test_missing_parts_are_told_in_the_card(run: Path, tmp_path: Path) -> None:
     assert html.count('<article class="card"') == 3
     for part in ("source scan is no longer at", "truth is no longer at", "No restoration", "No mask of findings"):
         assert html.count(part) == 1
-    assert "anomaly.nii.gz: cannot be read" in html
+    assert "anomaly.nii.gz: is text" in html
 
 
 @pytest.mark.slow

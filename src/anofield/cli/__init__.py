@@ -12,7 +12,7 @@ from typing import Annotated, Any, NoReturn
 import typer
 from typer.main import get_command
 
-from anofield._signals import STOPS
+from anofield._signals import heeded
 from anofield._version import __version__
 from anofield.cli._streams import Unread, safe_streams
 from anofield.cli._verbs import VERBS, Verbs, load
@@ -105,9 +105,8 @@ def _on_signals() -> None:
         """Turn a signal into the interruption that every verb handles."""
         raise Interrupted(number, "Finished cases are kept; the same command resumes where it stopped.")
 
-    for number in STOPS:
-        if number == signal.SIGINT or signal.getsignal(number) is not signal.SIG_IGN:  # `nohup` ignores SIGHUP
-            signal.signal(number, stop)
+    for number in heeded():
+        signal.signal(number, stop)
 
 
 def _usable_width() -> None:
