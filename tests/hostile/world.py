@@ -215,7 +215,7 @@ def opened(folder: Path) -> Iterator[World]:
 
 def write_inputs(folder: Path) -> None:
     """Seven brains, 16×18×14 voxels of 10 mm, and manifests: three to train on, two healthy, two with a lesion."""
-    people = {"train": ("t0", "t1", "t2"), "healthy": ("h0", "h1"), "glioma": ("g0", "g1"), "one": ("g0",)}
+    people = {"train": ("a0", "a1", "a2"), "healthy": ("h0", "h1"), "glioma": ("g0", "g1"), "one": ("g0",)}
     (folder / "scans").mkdir(parents=True)
     for name, ids in people.items():
         for person in ids:
