@@ -82,7 +82,7 @@ KINDS = {
     "class centres .txt": Kind("centers.txt", "centers", ("centers",), "none"),
     "2021: weights": Kind("published/ModelParameters/1.pth", "published_model", ("published",), "none"),
     "2021: dict_cid.k": Kind("published/dict_cid.k", "published_model", ("published",), "none"),
-    "2021: .nt": Kind("nt/t0.nt", "nt_store", ("nt",), "none"),
+    "2021: .nt": Kind("nt/a0.nt", "nt_store", ("nt",), "none"),
     # by whole verbs, which also use what they read
     "run.json, evaluated": Kind("atlas-run/run.json", "atlas_evaluation", ATLAS_RUN, "none", ways=FUZZ),
     "case.json, evaluated": Kind("atlas-run/g0/case.json", "atlas_evaluation", ATLAS_RUN, "none", ways=FUZZ),

@@ -185,6 +185,8 @@ def zeros_after(inside: bytes, blocks: int) -> bytes:
 
 def nifti_field(data: bytes, chance: random.Random) -> bytes:
     """An extreme value in one field of a NIfTI header: sizes, type, spacing, offset, scale, codes or axes."""
+    if len(data) < 348:
+        return flip(data, chance)
     changed = bytearray(data)
     shorts = (*range(40, 56, 2), 70, 72, 252, 254)
     floats = (*range(76, 108, 4), 108, 112, 116, *range(256, 328, 4))
@@ -199,6 +201,8 @@ def nifti_field(data: bytes, chance: random.Random) -> bytes:
 
 def zip_field(data: bytes, chance: random.Random) -> bytes:
     """An extreme value in a record of a ZIP archive."""
+    if len(data) < 4:
+        return flip(data, chance)
     places = [one.start() for one in re.finditer(rb"PK(\x01\x02|\x03\x04|\x05\x06|\x06\x06|\x06\x07)", data)]
     changed, start = bytearray(data), chance.choice(places) if places else 0
     place = min(start + chance.randrange(4, 46), max(0, len(data) - 4))

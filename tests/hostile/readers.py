@@ -159,7 +159,7 @@ def run_info(path: str = "run") -> Facts:
     """`run.json`."""
     from anofield.detect.run_folder import read_run
 
-    return {"run": read_run(Path(path)).model_dump(mode="json")}
+    return {"run": read_run(Path(path)).model_dump()}
 
 
 def case(path: str = "run/g0") -> Facts:
@@ -173,14 +173,14 @@ def case(path: str = "run/g0") -> Facts:
     found = read_case(Path(path))
     if found is None:
         raise Refused(f"{path} is not finished")
-    return {"case": found.model_dump(mode="json")}
+    return {"case": found.model_dump()}
 
 
 def results(path: str = "results") -> Facts:
     """Figures of an evaluation."""
     from anofield.evaluation.results import read_results
 
-    return {"results": read_results(Path(path)).model_dump(mode="json")}
+    return {"results": read_results(Path(path)).model_dump()}
 
 
 def result_files(path: str = "results") -> Facts:
@@ -207,7 +207,7 @@ def provenance(path: str = "exp") -> Facts:
     """`provenance.json`."""
     from anofield.field.provenance import read_provenance
 
-    return {"starts": [start.model_dump(mode="json") for start in read_provenance(Path(path))]}
+    return {"starts": [start.model_dump() for start in read_provenance(Path(path))]}
 
 
 def training_report() -> Facts:
@@ -288,8 +288,11 @@ def published_model() -> Facts:
 
 def nt_store() -> Facts:
     """A store imported from `.nt` files of 2021."""
-    command("import -i nt -o read.zarr --force", "read.zarr/zarr.json")
-    return whole_store("read.zarr")
+    try:
+        command("import -i nt -o read.zarr", keep=True)
+        return whole_store("read.zarr")
+    finally:
+        _remove(["read.zarr"])
 
 
 def centers() -> Facts:
@@ -353,7 +356,8 @@ def read(name: str, *args: Any) -> dict[str, Any]:
     try:
         with contextlib.redirect_stderr(said):
             facts = globals()[name](*args)
-        return {"facts": json.loads(json.dumps(facts)), "said": warnings_in(said.getvalue())}
+        texts = {key: json.dumps(value, sort_keys=True, default=str) for key, value in facts.items()}
+        return {"facts": texts, "said": warnings_in(said.getvalue())}
     except (AnofieldError, Refused) as error:
         return {"refused": str(error)}
     except Exception as error:  # noqa: BLE001 - whatever it is, it is reported

@@ -25,9 +25,10 @@ RANDOM = re.compile(r"[0-9a-f]{8,32}")  # the random part of a temporary name
 # Keys that say when or how fast, and hashes of what holds such a key or depends on which texts are one object.
 VOLATILE = {"created", "seconds", "command", "timing", "started", "points_per_s", "checksum", "OptimizerParameters"}
 PER_START = {"epoch"}  # keys of an entry of provenance.json that differ after a kill
-TIMES = re.compile(
-    rb"\d{4}-\d{2}-\d{2}[T ]\d{2}:\d{2}(:\d{2})?([+-]\d{4})?|\d+(\.\d+)? s\b"
-)  # dates and durations in a page
+TIMES = re.compile(  # dates and durations in a page
+    rb"\d{4}-\d{2}-\d{2}[T ]\d{2}:\d{2}(:\d{2})?([+-]\d{4})?"
+    rb"|(data-value=\"[\d.e-]+\">)?\d+(\.\d+)? s\b|seconds</th>\s*<td>[\d.]+"
+)
 SPECS: dict[str, Any] = {
     "DataSource": "../train.zarr",
     "NetworkSpecs": {"dims": [24, 24], "dim_out": 4, "norm_layers": [0, 1], "weight_norm": True, "latent_in": [1]},
@@ -215,7 +216,7 @@ def opened(folder: Path) -> Iterator[World]:
 
 def write_inputs(folder: Path) -> None:
     """Seven brains, 16×18×14 voxels of 10 mm, and manifests: three to train on, two healthy, two with a lesion."""
-    people = {"train": ("t0", "t1", "t2"), "healthy": ("h0", "h1"), "glioma": ("g0", "g1"), "one": ("g0",)}
+    people = {"train": ("a0", "a1", "a2"), "healthy": ("h0", "h1"), "glioma": ("g0", "g1"), "one": ("g0",)}
     (folder / "scans").mkdir(parents=True)
     for name, ids in people.items():
         for person in ids:
