@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 from dataclasses import dataclass, replace
 from functools import cache
@@ -251,3 +252,10 @@ def threshold_of(method: Method, options: RunOptions) -> float | None:
     """The calibrated threshold of the main score; None without a calibration."""
     calibrated = look_up(method, options)
     return None if calibrated is None else calibrated.threshold
+
+
+def facts_of(path: Path) -> dict[str, Any]:
+    """Content of a JSON file without its checksum, for comparisons, or to write it back changed."""
+    content: dict[str, Any] = json.loads(path.read_text())
+    content.pop("checksum", None)
+    return content

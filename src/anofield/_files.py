@@ -6,6 +6,7 @@ import contextlib
 import hashlib
 import json
 import math
+import os
 import secrets
 import stat
 from collections.abc import Iterator, Sequence
@@ -186,6 +187,11 @@ def explain(error: ValidationError) -> str:
         return f"it lacks {key!r}"
     text = first["msg"].removeprefix("Value error, ")
     return f"{key!r}: {text[:1].lower()}{text[1:]}" if key else text
+
+
+def is_file(path: PathLike) -> bool:
+    """Whether there is a regular file; False for a name that no file can have, for which `Path.is_file` raises."""
+    return os.path.isfile(path)  # noqa: PTH113 - see above
 
 
 def file_hash(path: PathLike) -> str:

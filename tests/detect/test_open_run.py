@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import shutil
 import threading
@@ -12,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from tests.helpers import facts_of
 
 from anofield.data.cohort.case import Case
 from anofield.detect.bids import bids_names, write_derivatives
@@ -69,7 +69,7 @@ def content(folder: Path) -> dict[str, Any]:
     for path in (path for path in sorted(folder.rglob("*")) if path.is_file() and path.name != ".lock"):
         found[str(path.relative_to(folder))] = path.read_bytes()
         if path.name in ("run.json", "case.json"):
-            plain = json.loads(path.read_text())
+            plain = facts_of(path)
             found[str(path.relative_to(folder))] = {
                 key: value for key, value in plain.items() if key not in ("created", "seconds", "command", "experiment")
             }

@@ -14,6 +14,7 @@ import numpy as np
 import pytest
 from scipy import ndimage
 from sklearn.metrics import average_precision_score, precision_recall_curve, roc_auc_score, roc_curve
+from tests.helpers import facts_of
 from typer.testing import CliRunner
 
 from anofield.cli import app
@@ -66,7 +67,7 @@ def part_of(run: Path, out: Path, cases: list[Case], **facts: Any) -> Path:
     for folder in (folder for folder in out.iterdir() if folder.is_dir() and folder.name not in ids):
         shutil.rmtree(folder)
     for file in (out / case_id / "case.json" for case_id in ids):
-        file.write_text(json.dumps({**json.loads(file.read_text()), **facts}))
+        file.write_text(json.dumps({**facts_of(file), **facts}))
     return out
 
 
@@ -278,7 +279,7 @@ class TestCompare:
         copy, case = shutil.copytree(fewer, tmp_path / "copy"), world.glioma[0]
         label = tmp_path / "label.nii.gz"
         shutil.copy(case.label or "", label)
-        facts = json.loads((copy / case.id / "case.json").read_text())
+        facts = facts_of(copy / case.id / "case.json")
         (copy / case.id / "case.json").write_text(json.dumps({**facts, "label": str(label)}))
         compare(fewer, copy, None, tmp_path / "out", FEW)  # another file with the same content
         edit(label, np.zeros_like)

@@ -12,6 +12,7 @@ import nibabel as nib
 import numpy as np
 import pytest
 from sklearn.metrics import average_precision_score, roc_auc_score, roc_curve
+from tests.helpers import facts_of
 
 from anofield.data.cohort.case import Case
 from anofield.detect.calibration import FOLDER, look_up
@@ -162,7 +163,7 @@ class TestRefusals:
 
     @pytest.mark.parametrize("key", ["score", "scores", "baselines", "threshold", "thresholds", "options"])
     def test_of_a_run_that_lacks_a_key(self, run: Path, tmp_path: Path, key: str) -> None:
-        about = json.loads((run / "run.json").read_text())
+        about = facts_of(run / "run.json")
         (tmp_path / "run.json").write_text(json.dumps({name: value for name, value in about.items() if name != key}))
         with pytest.raises(CohortError, match=rf"run.json: is damaged \(it lacks '{key}'\). Remedy"):
             evaluate(tmp_path, None, tmp_path / "results")

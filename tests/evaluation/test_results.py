@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from tests.helpers import facts_of
 
 from anofield.data.parallel import Spread
 from anofield.detect.run import detect_cases
@@ -68,7 +69,7 @@ def test_the_order_in_which_cases_end_changes_nothing(keep: int) -> None:
 
 
 def test_what_is_read_is_what_was_written(run: Path, folder: Path, tmp_path: Path) -> None:
-    written = json.loads((folder / "results.json").read_text())
+    written = facts_of(folder / "results.json")
     results = read_results(folder)
     assert results.model_dump(mode="json", by_alias=True) == written
     assert written["format"] == 1 and written["cases"][0]["id"] == results.rows[0].id

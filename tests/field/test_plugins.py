@@ -105,7 +105,7 @@ class TestAFieldOfAnotherPackage:
                 world.root / "healthy",
                 "-o",
                 held_out,
-                *("--res", "20", "--centers", world.root / "train.zarr"),
+                *("--res", str(Store(world.root / "train.zarr").resolution), "--centers", world.root / "train.zarr"),
             ),
             ("train", "-e", path, "--held-out", held_out, "-d", "cpu"),
             ("calibrate", "-m", path, "-i", world.root / "healthy", "-d", "cpu"),

@@ -19,6 +19,7 @@ import nibabel as nib
 import numpy as np
 import pytest
 from markupsafe import escape
+from tests.helpers import facts_of
 
 from anofield.data.prepare import Recipe
 from anofield.detect.run_folder import CaseInfo, Finding, FitInfo, RunInfo, Threshold
@@ -297,7 +298,7 @@ def test_an_image_on_other_voxels_is_not_drawn(run: Path) -> None:
 
 @pytest.mark.slow
 def test_a_run_without_threshold(run: Path) -> None:
-    info = json.loads((run / "run.json").read_text())
+    info = facts_of(run / "run.json")
     (run / "run.json").write_text(json.dumps(info | {"threshold": None}))
     assert "No threshold was calibrated" in text(run)
 

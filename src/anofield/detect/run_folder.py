@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict, FiniteFloat, RootModel
+from pydantic import BaseModel, ConfigDict, FiniteFloat, RootModel, field_validator
 
 from anofield._files import read_json
 from anofield.data.parallel import Failure
@@ -203,6 +203,16 @@ class RunInfo(Record):
     """Ids of the cases that were finished when the file was written; readers look at the folders of the cases."""
     seconds: float
     """Wall time of the last call that ended, s; 0 before the first one ends."""
+
+    @field_validator("options")
+    @classmethod
+    def _has_filters(cls, options: dict[str, Any]) -> dict[str, Any]:
+        """Refuse options without the volume that `min_lesion_ml` reads."""
+        filters = options.get("filters")
+        least = filters.get("min_lesion_ml") if isinstance(filters, dict) else None
+        if not isinstance(least, int | float) or isinstance(least, bool):
+            raise ValueError("it lacks the number filters.min_lesion_ml")
+        return options
 
     @property
     def min_lesion_ml(self) -> float:

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import numpy as np
 
+from anofield._files import is_file
 from anofield.curves import top_mean
 from anofield.data.brain import brain_mask, brain_voxels
 from anofield.data.labels import read_truth
@@ -181,7 +182,7 @@ def check_sources(info: CaseInfo, labels: Sequence[Path]) -> str:
 def _same(path: str, known: str, what: str) -> str:
     """Hash of a file, which must be the known one; an empty known hash is not compared."""
     why = f"the metrics are computed in the voxels of the {what} that was examined"
-    if not Path(path).is_file():
+    if not is_file(path):
         remedy = "put the file back, or detect again where the scans are now"
         raise ScanError(f"the {what} is not there any more", where=path or "(from memory)", why=why, remedy=remedy)
     found = volume_hash(path)

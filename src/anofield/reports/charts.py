@@ -15,6 +15,7 @@ from anofield.reports.numerals import number
 
 MAX_POINTS = 400  # of a curve; more would not be visible at 400 pixels
 TICKS = 6  # approximate number on an axis
+LARGEST = 1e100  # values beyond it, or below its inverse, come from damaged files; they are drawn at the edge
 LOG_RATIO = 8.0  # values that spread wider than this are drawn on a logarithmic axis
 MANY_DECADES = 2.5  # on longer axes only powers of ten are marked
 FEW_POINTS = 30  # lines with fewer points get dots: they were measured at some epochs only
@@ -93,8 +94,8 @@ class Axis:
     @classmethod
     def around(cls, values: Sequence[float], *, zero: bool = False) -> Axis:
         """An axis for these values: logarithmic if they are positive and spread wide; from 0 if `zero`."""
-        low, high = min(values), max(values)
-        if not zero and low > 0 and high / low > LOG_RATIO:
+        low, high = (min(max(value, -LARGEST), LARGEST) for value in (min(values), max(values)))
+        if not zero and low > 1 / LARGEST and high / low > LOG_RATIO:
             room = (high / low) ** 0.04
             return cls(low / room, high * room, log=True)
         low = min(0.0, low) if zero else low

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from anofield._files import is_file
 from anofield.data.parallel import Failure
 from anofield.data.volume import volume_hash
 from anofield.detect.open_run import OpenRun, finished_run
@@ -40,7 +41,7 @@ class ReportCase:
     def changed(self) -> bool:
         """Whether the source scan is another file now than the one that was examined."""
         known = self.info.source_hash
-        return bool(known and self.scan and self.scan.is_file() and volume_hash(self.scan) != known)
+        return bool(known and self.scan and is_file(self.scan) and volume_hash(self.scan) != known)
 
     @property
     def fit(self) -> FitInfo | None:

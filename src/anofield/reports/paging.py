@@ -64,7 +64,7 @@ def write_pages(path: Path, pages: Iterable[tuple[str, str]]) -> None:
             final = path.with_name(name)
             partial = main if final == path else stack.enter_context(replacing(final))
             with writing(final):
-                partial.write_text(text, encoding="utf-8")
+                partial.write_text(text, encoding="utf-8", errors="backslashreplace")
             written.add(final)
     for old in left_over(path, written):
         with writing(old):

@@ -8,6 +8,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
+from anofield._files import is_file
 from anofield._words import counted
 from anofield.data.cohort.case import Case, check_id
 from anofield.data.cohort.cohort import LeftOut
@@ -105,7 +106,7 @@ def _manifest_case(columns: list[str], row: list[str], path: Path, line: int) ->
 def _check_files(cases: Mapping[str, Case], at: Mapping[str, int], path: Path) -> None:
     for what in ("image", "label", "mask"):
         files = [(at[case.id], file) for case in cases.values() if (file := getattr(case, what)) is not None]
-        missing = [f"line {line}: {file}" for line, file in files if not file.is_file()]
+        missing = [f"line {line}: {file}" for line, file in files if not is_file(file)]
         if missing:
             more = f" and {len(missing) - 3} more" if len(missing) > 3 else ""
             raise CohortError(
