@@ -828,23 +828,19 @@ def killed(number: int, work: Callable[[], object]) -> bool:
     return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 137
 
 
-SHARES = [
-    pytest.param(range(1, 1000, 37), id="some"),
-    pytest.param(range(1, 1000), id="all", marks=[pytest.mark.kill, pytest.mark.slow]),
-]
+KILLS = range(1, 1000, 37)  # numbers of events; `make hostile` kills at all of them
 
 
-@pytest.mark.parametrize("numbers", SHARES)
 @pytest.mark.parametrize("force", [False, True])
 def test_a_prepare_that_is_killed_at_any_write_ends_as_if_it_had_not_been(
-    numbers: range, force: bool, cases: list[Case], tmp_path: Path
+    force: bool, cases: list[Case], tmp_path: Path
 ) -> None:
     path, fresh = tmp_path / "out" / "s.zarr", tmp_path / "fresh"
     some = [Case(case.id, case.image) for case in cases[:2]]
     prepare_cohort(some, RECIPE, fresh / "s.zarr")
     old = tmp_path / "old.zarr"
     prepare_cohort(some, RECIPE.model_copy(update={"box_mm": 190.0}), old)
-    for number in numbers:
+    for number in KILLS:
         shutil.rmtree(path.parent, ignore_errors=True)
         if force:
             shutil.copytree(old, path)
