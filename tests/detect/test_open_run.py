@@ -11,7 +11,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from tests.helpers import facts_of
 
 from anofield.data.cohort.case import Case
 from anofield.detect.bids import bids_names, write_derivatives
@@ -26,6 +25,7 @@ from anofield.evaluation.evaluate import evaluate
 from anofield.evaluation.options import Options
 from anofield.reports.folder import read_report_run
 from anofield.reports.report import write_report
+from helpers import facts_of
 from stub import OPTIONS, Stub, cohort
 
 FEW = Options(resamples=10)

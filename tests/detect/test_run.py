@@ -13,7 +13,6 @@ import numpy as np
 import pytest
 from pydantic import ValidationError
 from scipy import ndimage
-from tests.helpers import facts_of
 
 from anofield.data.cohort.case import Case
 from anofield.data.parallel import Spread
@@ -23,7 +22,7 @@ from anofield.detect.model import Model, load_model
 from anofield.detect.options import DetectOptions, FitOptions
 from anofield.detect.run import detect_cases
 from anofield.errors import UsageError
-from helpers import QUICK, World, found_in, small_world, threshold_of
+from helpers import QUICK, World, facts_of, found_in, small_world, threshold_of
 from images import load_image
 
 BASE = {"anomaly.nii.gz", "restoration.nii.gz", "case.json"}

@@ -14,7 +14,6 @@ import numpy as np
 import pytest
 from scipy import ndimage
 from sklearn.metrics import average_precision_score, precision_recall_curve, roc_auc_score, roc_curve
-from tests.helpers import facts_of
 from typer.testing import CliRunner
 
 from anofield.cli import app
@@ -29,7 +28,7 @@ from anofield.evaluation.options import Options
 from anofield.evaluation.results import read_results
 from anofield.evaluation.surface import available
 from anofield.evaluation.table import format_comparison, format_table
-from helpers import QUICK, World, small_world
+from helpers import QUICK, World, facts_of, small_world
 from images import load_image
 
 FEW = Options(resamples=60)

@@ -12,7 +12,6 @@ import nibabel as nib
 import numpy as np
 import pytest
 from sklearn.metrics import average_precision_score, roc_auc_score, roc_curve
-from tests.helpers import facts_of
 
 from anofield.data.cohort.case import Case
 from anofield.detect.calibration import FOLDER, look_up
@@ -23,7 +22,7 @@ from anofield.evaluation.case import dice
 from anofield.evaluation.evaluate import evaluate
 from anofield.evaluation.table import format_table
 from anofield.reports.report import write_report
-from helpers import QUICK, World, small_world
+from helpers import QUICK, World, facts_of, small_world
 from images import load_image
 
 

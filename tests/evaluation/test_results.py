@@ -8,7 +8,6 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from tests.helpers import facts_of
 
 from anofield.data.parallel import Spread
 from anofield.detect.run import detect_cases
@@ -18,7 +17,7 @@ from anofield.evaluation.evaluate import evaluate
 from anofield.evaluation.options import Options
 from anofield.evaluation.pooled import PooledScores
 from anofield.evaluation.results import Results, read_comparison, read_results
-from helpers import QUICK, World, small_world
+from helpers import QUICK, World, facts_of, small_world
 from made import case_row, results_content
 
 FEW = Options(resamples=30)

@@ -19,7 +19,6 @@ import nibabel as nib
 import numpy as np
 import pytest
 from markupsafe import escape
-from tests.helpers import facts_of
 
 from anofield.data.prepare import Recipe
 from anofield.detect.run_folder import CaseInfo, Finding, FitInfo, RunInfo, Threshold
@@ -29,6 +28,7 @@ from anofield.reports.folder import read_report_run
 from anofield.reports.numerals import decimal, duration, ml, number
 from anofield.reports.planes import VIEWS, World, cut, read_world, view_case
 from anofield.reports.report import write_comparison_report, write_report
+from helpers import facts_of
 from made import RULES, case_row, results_content
 
 IDENTITY = "one identity"
