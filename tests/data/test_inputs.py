@@ -46,6 +46,7 @@ def left_out(cases: Cohort) -> dict[str, str]:
         *((f"p1{word}", "T2w") for word in ("_T2w", "-t2", "_T2", " t2w", "_T2w_brain", ".T2w")),
         *((f"p1_{word}", "T2w") for word in ("T2w2T1w", "T2toT1", "T2_reg_T1", "T2w_in_T1w")),
         *((f"p1_{word}", "T1w") for word in ("T1", "T1w", "t1n", "MPRAGE", "axT1", "space-T2w_T1w")),
+        *((f"p1_t2_{word}", "FLAIR") for word in ("tirm_tra_dark-fluid", "darkfluid", "spc_da-fl", "tirm")),
         *((f"p1_{word}", "FLAIR") for word in ("FLAIR", "flair", "t2f", "T2_FLAIR", "T2FLAIR", "3DFLAIR")),
         *((f"p1_{word}", "T1c") for word in ("t1ce", "T1c", "T1Gd", "T1_Gd", "T1w_ce", "ce-gadolinium_T1w")),
         *(("p1_PD", "PDw"), ("p1_SWI", "SWI"), ("p1_dwi", "DWI"), ("T2w_acpc_dc_restore_brain", "T2w")),
@@ -337,3 +338,57 @@ class TestGroups:
             find_cases(table, group="tset")
         with pytest.raises(UsageError, match="Only a manifest"):
             find_cases(table.parent / "a.nii", group="train")
+
+
+@pytest.mark.parametrize(
+    "label",
+    [
+        *("p1_wmh", "p1_tumor", "p1_lesion", "p1_stroke_acute", "p1_msk", "p1_annotation", "p1_ManualSegmentation_1"),
+        *("tumor_p1", "p1_pred", "p1_gm", "p1_anomaly", "wmh", "tumor"),
+    ],
+)
+@pytest.mark.parametrize("scan", ["p1", "p1_FLAIR"])
+def test_a_label_of_any_name_beside_its_scan_is_no_scan(label: str, scan: str, tmp_path: Path) -> None:
+    if label == "tumor_p1" and scan != "p1":
+        pytest.skip("the name of the scan does not follow")
+    cases = find_cases(plant(tmp_path, f"{scan}.nii", f"{label}.nii"))
+    assert ids(cases) == [scan] and left_out(cases) == {f"{label}.nii": "named like labels or masks"}
+
+
+def test_people_named_after_their_disease_are_scans(tmp_path: Path) -> None:
+    names = ["stroke_03_T2w", "tumor_01_T2w", "tumor_02_T2w", "wmh_1_T2w"]
+    assert ids(find_cases(plant(tmp_path, *(f"{name}.nii" for name in names)))) == names
+
+
+@pytest.mark.parametrize("modality", [None, "T2w"])
+def test_scans_without_a_contrast_among_others_are_named(modality: str | None, tmp_path: Path) -> None:
+    cases = find_cases(plant(tmp_path, "p1_T2w.nii", "p1_MP2RAGE.nii"), modality=modality)
+    assert cases.remarks() == ["1 name no contrast (p1_MP2RAGE), taken with T2w 1"]
+
+
+def test_a_case_that_lacks_a_channel_hides_no_channels(tmp_path: Path) -> None:
+    plant(tmp_path, "a_0000.nii", "a_0001.nii", "b_0001.nii")
+    with pytest.raises(CohortError, match="several contrasts: 0001 2, 0000 1"):
+        find_cases(tmp_path)
+    assert ids(find_cases(tmp_path, modality="0000")) == ["a_0000"]
+
+
+@pytest.mark.parametrize("first", ["scans", "cohort.tsv"])
+def test_what_one_of_two_sources_says_of_a_scan_is_kept(first: str, tmp_path: Path) -> None:
+    plant(tmp_path, "scans/a.nii", "labels/a.nii", "masks/a.nii")
+    row = "a\tscans/a.nii\tlabels/a.nii\tmasks/a.nii\ttest\tanna"
+    (tmp_path / "cohort.tsv").write_text(f"id\timage\tlabel\tmask\tgroup\tsubject\n{row}\n")
+    for folder in ("labels", "masks", "scans"):
+        (tmp_path / folder / "a.nii").write_text(folder)
+    sources = [tmp_path / first, tmp_path / ("scans" if first != "scans" else "cohort.tsv")]
+    (case,) = find_cases(sources)
+    assert (case.group, case.subject) == ("test", "anna")
+    assert [path and path.parent.name for path in (case.label, case.mask)] == ["labels", "masks"]
+
+
+def test_chosen_groups_are_not_called_all(tmp_path: Path) -> None:
+    plant(tmp_path, "a.nii", "b.nii", "c.nii")
+    rows = "".join(f"{one}\t{one}.nii\tgroup-{one}\n" for one in "abc")
+    (tmp_path / "cohort.tsv").write_text(f"id\timage\tgroup\n{rows}")
+    told = find_cases(tmp_path / "cohort.tsv", group=["group-a", "group-b"]).remarks()
+    assert told == ["left out 1 file: 1 of other groups (group-c 1)"]

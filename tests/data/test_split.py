@@ -51,6 +51,16 @@ def test_scans_of_a_subject_stay_together(seed: int, tmp_path: Path) -> None:
     assert sum(made.counts().values()) == len(made.cases) == sum(1 + s % 3 for s in range(8))
 
 
+@pytest.mark.parametrize("seed", range(4))
+@pytest.mark.parametrize("again", ["ses-{}", "visit{}", "tp0{}", "run-{}", "session_{}", "timepoint{}"])
+def test_repeated_scans_in_a_folder_are_of_one_subject(again: str, seed: int, tmp_path: Path) -> None:
+    names = [f"p{person}_{again.format(number)}_T2w" for person in range(4) for number in (1, 2)]
+    made = split_cohort(cohort(tmp_path, *names, "p0_T2w", "p1_baseline_T2w", "p1_followup_T2w"), THREE, seed)
+    assert sum(made.subjects.values()) == 4
+    for person in range(4):
+        assert len({case.group for case in made.cases if case.id.startswith(f"p{person}_")}) == 1
+
+
 def test_the_same_scan_under_two_names_stays_together(save_brain: Callable[..., Path], tmp_path: Path) -> None:
     for number in range(6):
         save_brain(tmp_path / f"p{number}.nii.gz", seed=number // 2)

@@ -61,13 +61,32 @@ def test_what_would_share_a_name_is_refused_before_the_work(pair: tuple[Case, Ca
 
 
 def test_scans_of_one_subject_share_its_folder(tmp_path: Path) -> None:
-    for name in ("sub-1/anat/sub-1_run-1_T2w.nii", "sub-1/anat/sub-1_run-2_T2w.nii", "sub-1/anat/sub-1_FLAIR.nii"):
+    for name in (
+        "sub-1/anat/sub-1_run-1_T2w.nii",
+        "sub-1/anat/sub-1_run-2_T2w.nii",
+        "sub-1/anat/sub-1_acq-a_FLAIR.nii",
+    ):
         (tmp_path / "bids" / name).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / "bids" / name).touch()
     cases = find_cases(tmp_path / "bids", modality=["T2w", "FLAIR"])
     assert {name.subject for name in bids_names(tmp_path, cases).values()} == {"sub-1"}
-    apart = (case("p1_T2w.nii", contrast="T2w", subject="p1"), case("p1_FLAIR.nii", contrast="FLAIR", subject="p1"))
+    apart = (case("p1_T1w.nii", contrast="T1w", subject="p1"), case("p1_T1c.nii", contrast="T1c", subject="p1"))
     assert len(set(named(tmp_path, *apart))) == 2
+
+
+@pytest.mark.parametrize("names", [("p1_T2w.nii", "p1_FLAIR.nii"), ("sub-1_T2w.nii", "sub-1_FLAIR.nii")])
+def test_two_contrasts_do_not_share_a_mask(names: tuple[str, str], tmp_path: Path) -> None:
+    """The name of a map has the contrast, that of a mask has not."""
+    cases = [case(name, contrast=name[:-4].rpartition("_")[2], subject="1") for name in names]
+    with pytest.raises(CohortError, match=r"have the BIDS name .*a folder of its own"):
+        bids_names(tmp_path, cases)
+    (name,) = bids_names(tmp_path, cases[:1]).values()
+    sidecar = (tmp_path / name.file("mask.nii.gz")).with_suffix("").with_suffix(".json")
+    sidecar.parent.mkdir(parents=True)
+    sidecar.write_text(json.dumps({"AnofieldCase": cases[0].id}))
+    assert bids_names(tmp_path, cases[:1])
+    with pytest.raises(CohortError, match="An earlier call wrote that case"):
+        bids_names(tmp_path, cases[1:])
 
 
 def test_a_dataset_of_others_is_not_written_into(tmp_path: Path) -> None:

@@ -21,7 +21,7 @@ from anofield.detect.calibration import look_up
 from anofield.detect.model import Model, load_model
 from anofield.detect.options import DetectOptions, FitOptions
 from anofield.detect.run import detect_cases
-from anofield.errors import UsageError
+from anofield.errors import CohortError, UsageError
 from helpers import QUICK, World, facts_of, found_in, small_world, threshold_of
 from images import load_image
 
@@ -177,12 +177,12 @@ class TestResume:
             np.testing.assert_array_equal(voxels(folder / name), values)
 
     def test_redoes_a_case_whose_scan_changed(self, world: World, copy: Path, tmp_path: Path) -> None:
-        case = world.glioma[0]
-        changed = tmp_path / case.image.name
-        image = load_image(case.image)
-        nib.save(nib.Nifti1Image(np.asarray(image.dataobj) * 2, None, image.header), changed)
+        source, image = world.glioma[0], load_image(world.glioma[0].image)
+        case = replace(source, image=Path(shutil.copy(source.image, tmp_path)))
+        detect_cases([case], world.model, QUICK, copy, force=True)
+        nib.save(nib.Nifti1Image(np.asarray(image.dataobj) * 2, None, image.header), case.image)
         before = times(copy / case.id)
-        detect_cases([replace(case, image=changed)], world.model, QUICK, copy)
+        detect_cases([case], world.model, QUICK, copy)
         assert all(after > before[name] for name, after in times(copy / case.id).items())
 
     def test_force_redoes_everything(self, world: World, copy: Path) -> None:
@@ -222,11 +222,11 @@ def test_a_failing_case_is_recorded_and_the_others_are_done(world: World, tmp_pa
 
 
 def test_a_scan_that_was_damaged_since_is_no_longer_among_the_cases(world: World, run: Path, tmp_path: Path) -> None:
-    copy, (case, other) = shutil.copytree(run, tmp_path / "run"), world.glioma
-    damaged = tmp_path / case.image.name
-    damaged.write_bytes(case.image.read_bytes()[:4000])
-    cases = [replace(case, image=damaged), other]
-    again = detect_cases(cases, world.model, QUICK, copy)
+    copy, (source, other) = shutil.copytree(run, tmp_path / "run"), world.glioma
+    case = replace(source, image=Path(shutil.copy(source.image, tmp_path)))
+    detect_cases([case], world.model, QUICK, copy, force=True)
+    case.image.write_bytes(source.image.read_bytes()[:4000])
+    again = detect_cases([case, other], world.model, QUICK, copy)
     assert [failure.id for failure in again.failures] == [case.id]
     assert again.info.cases == [other.id]
     assert {path.name for path in (copy / case.id).iterdir()} == FILES - {"case.json"}
@@ -238,6 +238,23 @@ def test_workers_find_the_same_to_the_bit(world: World, run: Path, tmp_path: Pat
     for case in world.glioma:
         one, other = (voxels(folder / case.id / "anomaly.nii.gz") for folder in (run, tmp_path / "run"))
         np.testing.assert_array_equal(one, other)
+
+
+def test_a_case_does_not_replace_that_of_another_scan(world: World, tmp_path: Path) -> None:
+    """Subjects of a tree like HCP's have one file name; detected one by one, they would have one folder."""
+    first, second = (
+        Case("x", Path(shutil.copy(case.image, (tmp_path / name).with_suffix(".nii.gz"))))
+        for case, name in zip(world.glioma[:2], ("a", "b"), strict=True)
+    )
+    out = tmp_path / "run"
+    detect_cases([first], world.model, QUICK, out)
+    with pytest.raises(CohortError, match="of another scan"):
+        detect_cases([second], world.model, QUICK, out)
+    moved = replace(first, image=Path(shutil.copy(first.image, tmp_path / "moved.nii.gz")))
+    assert detect_cases([moved], world.model, QUICK, out).cases[0].image == str(first.image)
+    shutil.copy(second.image, first.image)  # replaced in its place
+    assert not detect_cases([first], world.model, QUICK, out).failures
+    assert detect_cases([second], world.model, QUICK, out, force=True).cases[0].image == str(second.image)
 
 
 def test_the_name_of_a_file_changes_nothing(world: World, run: Path, tmp_path: Path) -> None:

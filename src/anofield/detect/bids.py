@@ -80,7 +80,7 @@ def bids_names(root: PathLike, cases: Sequence[Case]) -> dict[str, BidsName]:
         cases: The cohort.
 
     Raises:
-        CohortError: Two cases have one name, also one of an earlier call; two subjects have one label; or an id holds
+        CohortError: Two cases have one name apart from the contrast, also one of an earlier call; two subjects have one label; or an id holds
             no letter or digit for a label.
         UsageError: The folder is a BIDS dataset that another program made.
     """
@@ -92,7 +92,7 @@ def bids_names(root: PathLike, cases: Sequence[Case]) -> dict[str, BidsName]:
             remedy="give a folder of its own with -o, for example derivatives/anofield in it",
         )
     names = {case.id: _name(case) for case in cases}
-    _check_apart(cases, lambda case: str(names[case.id].folder / names[case.id].base) + names[case.id].suffix, None)
+    _check_apart(cases, lambda case: str(names[case.id].folder / names[case.id].base), None)  # a mask has no suffix
     _check_apart(cases, lambda case: names[case.id].subject, _person)
     _check_earlier(Path(root), names)
     return names
@@ -199,8 +199,8 @@ def _check_earlier(root: Path, names: Mapping[str, BidsName]) -> None:
     Raises:
         CohortError: It does.
     """
-    for case_id, name in names.items():
-        path = root / name.file("anomaly.nii.gz")
+    for case_id, name, file in ((case_id, name, file) for case_id, name in names.items() for file in FILES):
+        path = root / name.file(file)
         try:
             other = json.loads(path.with_name(f"{stem(path)}.json").read_text(encoding="utf-8"))["AnofieldCase"]
         except (OSError, ValueError, TypeError, KeyError, RecursionError):

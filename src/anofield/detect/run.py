@@ -23,7 +23,7 @@ from anofield._progress import say
 from anofield._version import __version__
 from anofield._words import counted
 from anofield.data.brain import as_stripped
-from anofield.data.cohort.case import Case, cohort_of, part_of
+from anofield.data.cohort.case import Case, cohort_of, part_of, printable
 from anofield.data.parallel import HERE, Failure, Outcome, Spread, failures_of, map_cases, write_failures
 from anofield.detect.calibration import Calibrated, look_up
 from anofield.detect.cases_table import CASES_FILE, write_cases
@@ -209,8 +209,31 @@ def _begun(work: Work, cases: Sequence[Case]) -> Iterator[Path]:
                 refuse_running(out, work.identity)
             if _identity_on_disk(out) != work.identity:
                 _start_anew(work)
+            elif not work.force:
+                _refuse_other_scans(work, cases)
             plan = working.enter_context(held(out, work.identity, [case.id for case in cases]))
         yield plan
+
+
+def _refuse_other_scans(work: Work, cases: Sequence[Case]) -> None:
+    """Refuse cases whose results would replace those of another scan with the same id.
+
+    A scan is another one if both its path and its content differ: scans may be moved, and be replaced in their place.
+
+    Raises:
+        CohortError: There is such a case.
+    """
+    for case in cases:
+        info = read_case(work.out / case.id)
+        if info is None or info.identity != work.identity or not info.image or not case.image.is_file():
+            continue
+        if Path(info.image) != case.image.resolve() and info.source_hash != Sources.of(case).scan:
+            raise CohortError(
+                f"the run has a case {printable(case.id)!r} of another scan, {printable(info.image)}",
+                where=printable(str(case.image)),
+                why="its results would be replaced",
+                remedy="give the scan another id in a manifest, detect into another folder, or replace with --force",
+            )
 
 
 def _start_anew(work: Work) -> None:

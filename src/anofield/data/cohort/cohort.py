@@ -12,6 +12,7 @@ from anofield._words import counted
 from anofield.data.cohort.case import Case, printable
 from anofield.data.cohort.contrast import counts_of
 
+OTHER_GROUP = "of other groups"  # why a scan of a manifest is left out
 SHOWN = 3  # names per reason in a message; the attribute has all
 
 
@@ -57,8 +58,10 @@ class Cohort(list[Case]):
         contrasts = [case.contrast for case in self if case.contrast]
         if len(set(contrasts)) > 1:
             told.append(f"SEVERAL CONTRASTS TOGETHER, as asked for: {counts_of(contrasts)}")
+        if silent := [printable(case.id) for case in self if contrasts and not case.contrast]:
+            told.append(f"{len(silent)} name no contrast ({_some(silent)}), taken with {counts_of(contrasts)}")
         groups = [case.group for case in self if case.group]
-        if len(set(groups)) > 1:
+        if len(set(groups)) > 1 and not any(one.reason == OTHER_GROUP for one in files):
             told.append(f"all groups are taken ({counts_of(groups)})")
         return told
 

@@ -10,8 +10,9 @@ from pathlib import Path
 
 from anofield.data.scan import stem
 
-WORDS = {  # contrast → its names, in lower case; longer ones come first where one begins with another
-    "FLAIR": ("t2wflair", "t2flair", "flair", "t2f"),  # t2f, t1n: BraTS 2023
+# Contrast → its names, in lower case. t2f, t1n: BraTS 2023; tirm, dark-fluid, da-fl: Siemens (t2_tirm_tra_dark-fluid).
+WORDS = {
+    "FLAIR": ("t2wflair", "t2flair", "flair", "t2f", "tirm", "darkfluid", "dark-fluid", "dark_fluid", "da-fl"),
     "T1c": ("t1wce", "t1wgd", "t1ce", "t1gd", "t1km", "t1post", "t1c"),
     "T2starw": ("t2starw", "t2star"),
     "T1w": ("t1w", "t1n", "mprage", "t1"),
@@ -152,11 +153,12 @@ def _of_folders(path: Path, root: Path | None, wanted: Sequence[str]) -> str:
 
 
 def _are_channels(matches: Iterable[re.Match[str]]) -> bool:
-    """Whether numbers are channels and not ids: every case has the channel 0000, and none a number above 9."""
+    """Whether numbers are channels and not ids: a case has the channel 0000 and another one, and none is above 9."""
     numbers: defaultdict[str, set[int]] = defaultdict(set)
     for match in matches:
         numbers[match["case"]].add(int(match["channel"]))
-    return all(0 in one and max(one) <= 9 for one in numbers.values()) and any(len(one) > 1 for one in numbers.values())
+    several = any(0 in one and len(one) > 1 for one in numbers.values())
+    return several and all(max(one) <= 9 for one in numbers.values())
 
 
 def _named_channels(folder: Path) -> Mapping[int, str]:

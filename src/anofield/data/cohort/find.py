@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import glob
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
 from anofield.data.cohort.attach import with_given, with_own
 from anofield.data.cohort.bids import find_bids
 from anofield.data.cohort.case import Case, cohort_of, printable
-from anofield.data.cohort.cohort import Cohort, LeftOut, told_of
+from anofield.data.cohort.cohort import OTHER_GROUP, Cohort, LeftOut, told_of
 from anofield.data.cohort.contrast import canonical, counts_of
 from anofield.data.cohort.loose import find_folder, loose_scans, named_scans, of_contrasts
 from anofield.data.cohort.manifest import manifest_cases
@@ -156,9 +157,26 @@ def _once(cases: Sequence[Case], left: list[LeftOut]) -> list[Case]:
     """The cases without scans that several sources named."""
     found: dict[tuple[str, Path], Case] = {}
     for case in cases:
-        if found.setdefault((case.id, case.image.absolute()), case) is not case:
+        key = (case.id, case.image.absolute())
+        if key in found:
             left.append(LeftOut(case.image, "named twice"))
+            found[key] = _with_more(found[key], case)
+        else:
+            found[key] = case
     return list(found.values())
+
+
+def _with_more(case: Case, other: Case) -> Case:
+    """A case with what only the other source of the same scan says about it: a label, a mask, a group, a subject."""
+    labels = case.labels or other.labels
+    return replace(
+        case,
+        label=next(iter(labels), None),
+        more_labels=labels[1:],
+        mask=case.mask or other.mask,
+        group=case.group or other.group,
+        subject=case.subject or other.subject,
+    )
 
 
 def _of_groups(cases: list[Case], groups: Sequence[str], where: str, left: list[LeftOut]) -> list[Case]:
@@ -180,7 +198,7 @@ def _of_groups(cases: list[Case], groups: Sequence[str], where: str, left: list[
         )
     if unknown := [group for group in groups if group not in there]:
         raise CohortError(f"no scan has the group {unknown[0]!r}", where=where, remedy=f"there are {counts_of(there)}")
-    left += [LeftOut(c.image, "of other groups", c.group or "none") for c in cases if c.group not in groups]
+    left += [LeftOut(c.image, OTHER_GROUP, c.group or "none") for c in cases if c.group not in groups]
     return [case for case in cases if case.group in groups]
 
 

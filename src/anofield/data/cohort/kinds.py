@@ -10,7 +10,7 @@ SEGMENTATIONS = frozenset(
     ("seg", "segs", "segm", "segmentation", "segmentations", "dseg", "label", "labels", "labelmap", "truth", "gt",
      "groundtruth", "roi", "rois", "annotation", "annotations", "delineation", "contour")
 )  # fmt: skip
-MASKS = frozenset(("mask", "masks"))
+MASKS = frozenset(("mask", "masks", "msk"))  # msk: ISLES 2022
 BRAINS = frozenset(("bet", "hdbet", "synthstrip", "robex", "strip", "stripped", "skullstrip", "skullstripped", "icv"))
 TISSUES = ("aseg", "aparc", "wmparc", "probseg", "parcellation", "anofield")  # anywhere in a word: never a label
 OTHERS = frozenset(  # guesses of programs, tissues and results: never a label either
@@ -86,6 +86,8 @@ def _class(word: str) -> str:
         return "lesion"
     if "brain" in word or bare in BRAINS:
         return "brain"
+    if "segmentation" in word:
+        return "segmentation"
     for words, name in ((SEGMENTATIONS, "segmentation"), (MASKS, "mask"), (NEUTRAL | {""}, "neutral")):
         if bare in words and word not in CONTRASTS:
             return name

@@ -11,6 +11,7 @@ from anofield._words import counted
 from anofield.data.cohort.case import Case, printable
 from anofield.data.cohort.cohort import LeftOut
 from anofield.data.cohort.contrast import channels_of, contrasts_of, counts_of, without_contrast
+from anofield.data.cohort.kinds import OTHERS, Kind, kind_of
 from anofield.data.cohort.walk import files_below
 from anofield.data.scan import SUFFIXES, is_scan_name, stem
 from anofield.errors import CohortError
@@ -19,15 +20,21 @@ OTHER_CONTRAST = "of another contrast"
 APART = frozenset({"derivatives", "sourcedata"})  # of BIDS: what was made from the scans, and what they were made from
 LABEL_WORDS = frozenset(
     (*("seg", "segm", "dseg", "probseg", "aseg", "segmentation", "segmentations", "roi", "rois"),
-     *("mask", "masks", "brainmask", "lesionmask", "label", "labels", "labelmap"),
+     *("mask", "masks", "msk", "brainmask", "lesionmask", "label", "labels", "labelmap"),
      *("labelstr", "labelsts"))  # labelsTr, labelsTs: Medical Segmentation Decathlon
 )  # fmt: skip
-LESION_WORDS = frozenset({"lesion", "lesions", "truth", "gt", "groundtruth"})  # count only beside the scan itself
+BESIDE = frozenset({Kind.LESION, Kind.SEGMENTATION, Kind.MASK, Kind.BRAIN_MASK})  # only if named after a scan
 AFTER_LABEL = frozenset(  # words that may follow the word for a label: a_seg_final, a_mask_left
     (*("v", "final", "manual", "auto", "corrected", "edited", "rater", "bin", "reg", "resampled"),
      *("left", "right", "l", "r", "lh", "rh"))
 )  # fmt: skip
 _BIDS_SUBJECT = re.compile(r"^(sub-[0-9A-Za-z]+)_")
+# A repeated scan of a subject: p1_ses-2, p1_visit1, p1_tp02_run-1, p1_baseline.
+_AGAIN = re.compile(
+    r"(?<=[0-9a-z])[_\-. ]+(?:ses|session|visit|timepoint|tp|run|baseline|bl|follow-?up|fu|retest|rescan|repeat)"
+    r"(?:[_\-]?[0-9]+[a-z]?|-[0-9a-z]+)?(?=$|[_\-. ])",
+    re.IGNORECASE,
+)
 _BRATS_2023 = re.compile(r"^(BraTS-[A-Za-z]+-\d+)-\d{3}(?![0-9])")  # the last number is the visit
 
 
@@ -55,7 +62,7 @@ def loose_scans(paths: Iterable[Path], root: Path | None, wanted: Sequence[str],
         CohortError: All scans are named like labels, or none has a wanted contrast.
     """
     scans = _volumes(paths, left)
-    names = {stem(path) for path in scans}
+    names = {name for path in scans for name in (stem(path), without_contrast(stem(path)))}
     labels = {path for path in scans if looks_like_a_label(path, root) or _belongs_to_a_scan(path, names)}
     if scans and len(labels) == len(scans):
         raise CohortError(
@@ -74,21 +81,25 @@ def named_scans(paths: Sequence[Path], root: Path | None, wanted: Sequence[str],
     """
     channels = channels_of(paths)
     contrasts = contrasts_of(paths, root, wanted, channels)
-    bare = {path: stem(path)[: -len("_0000")] if path in channels else subject_of(stem(path)) for path in paths}
-    cases = [Case(stem(path), path, subject=bare[path], contrast=contrasts[path]) for path in paths]
+    names = {path: stem(path)[: -len("_0000")] if path in channels else stem(path) for path in paths}
+    subjects = {path: subject_of(name) or (name if path in channels else "") for path, name in names.items()}
+    cases = [Case(stem(path), path, subject=subjects[path], contrast=contrasts[path]) for path in paths]
     return of_contrasts(cases, wanted, left)
 
 
 def of_contrasts(cases: Sequence[Case], wanted: Sequence[str], left: list[LeftOut]) -> list[Case]:
     """The cases of the wanted contrasts; all if no contrast is wanted, or if no name states another one.
 
+    If no name states a contrast, the cases get the wanted one; if only some do, the others stay without one.
+
     Raises:
         CohortError: Names state other contrasts, and none that is wanted.
     """
     if not wanted:
         return list(cases)
-    if {case.contrast for case in cases} <= {*wanted, ""}:
-        meant = wanted[0] if len(wanted) == 1 else ""
+    stated = {case.contrast for case in cases} - {""}
+    if stated <= set(wanted):
+        meant = wanted[0] if len(wanted) == 1 and not stated else ""
         return [replace(case, contrast=case.contrast or meant) for case in cases]
     kept = [case for case in cases if case.contrast in wanted]
     if not kept:
@@ -128,12 +139,12 @@ def looks_like_a_label(path: Path, root: Path | None = None) -> bool:
 def subject_of(name: str) -> str:
     """The subject that the name of a scan states; empty if it states none.
 
-    >>> [subject_of(name) for name in ("sub-01_ses-2_T2w", "BraTS-GLI-00003-001", "p1_FLAIR", "p1")]
+    >>> [subject_of(name) for name in ("sub-01_ses-2_T2w", "BraTS-GLI-00003-001", "p1_visit2_FLAIR", "p1")]
     ['sub-01', 'BraTS-GLI-00003', 'p1', '']
     """
     if match := _BIDS_SUBJECT.match(name) or _BRATS_2023.match(name):
         return match[1]
-    bare = without_contrast(name)
+    bare = _AGAIN.sub("", without_contrast(name))
     return bare if bare != name else ""
 
 
@@ -152,18 +163,28 @@ def _volumes(paths: Iterable[Path], left: list[LeftOut]) -> list[Path]:
 
 
 def _belongs_to_a_scan(path: Path, names: set[str]) -> bool:
-    """Whether a name is that of another scan with a word for a label: `mask_p1`, `p1_lesion`, or only `lesion`.
+    """Whether a name is that of another scan, with or without its contrast, and a word for a label or a result.
+
+    Such names are `mask_p1`, `p1_lesion`, `p1_wmh` beside `p1` or `p1_T2w`; also one word alone: `lesion`, `wmh`.
 
     Args:
         path: File whose name is judged.
-        names: Names of the scans that were found with it; files beside it count as well.
+        names: Names of the scans that were found with it, also without contrast; files beside it count as well.
     """
     name = stem(path)
+    if re.fullmatch("[A-Za-z]+", name):
+        return kind_of(name) in BESIDE
+
+    def is_scan(other: str) -> bool:
+        return other in names or any(path.with_name(other + end).exists() for end in SUFFIXES)
+
     before, _, rest = name.partition("_")
-    start, after = [*re.split(r"[_-](?=[^_-]*$)", name), ""][:2]
-    words = LABEL_WORDS | LESION_WORDS
-    if name.lower() in LESION_WORDS:
+    if kind_of(before) in BESIDE and is_scan(rest):
         return True
-    others = [rest] * (before.lower() in words) + [start] * (after.lower() in LESION_WORDS)
-    there = (other in names or any(path.with_name(other + end).exists() for end in SUFFIXES) for other in others)
-    return any(there)
+    ends = (match.start() for match in re.finditer("[_-]", name))
+    return any(_is_no_scan(name[end:]) and is_scan(name[:end]) for end in ends if end)
+
+
+def _is_no_scan(rest: str) -> bool:
+    """Whether the rest of a name, after that of a scan, says label, mask, or result of a program."""
+    return kind_of(rest, strict=True) in BESIDE or rest[1:].lower() in OTHERS
