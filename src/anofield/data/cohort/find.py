@@ -10,7 +10,7 @@ from pathlib import Path
 from anofield.data.cohort.attach import with_given, with_own
 from anofield.data.cohort.bids import find_bids
 from anofield.data.cohort.case import Case, cohort_of, printable
-from anofield.data.cohort.cohort import Cohort, LeftOut, told_of
+from anofield.data.cohort.cohort import OTHER_GROUP, Cohort, LeftOut, told_of
 from anofield.data.cohort.contrast import canonical, counts_of
 from anofield.data.cohort.loose import find_folder, loose_scans, named_scans, of_contrasts
 from anofield.data.cohort.manifest import manifest_cases
@@ -179,8 +179,9 @@ def _of_groups(cases: list[Case], groups: Sequence[str], where: str, left: list[
             remedy="leave it out, or make such a manifest with `anofield split`",
         )
     if unknown := [group for group in groups if group not in there]:
-        raise CohortError(f"no scan has the group {unknown[0]!r}", where=where, remedy=f"there are {counts_of(there)}")
-    left += [LeftOut(c.image, "of other groups", c.group or "none") for c in cases if c.group not in groups]
+        remedy = f"choose one of the groups of its scans: {counts_of(there)}"
+        raise CohortError(f"no scan has the group {unknown[0]!r}", where=where, remedy=remedy)
+    left += [LeftOut(c.image, OTHER_GROUP, c.group or "none") for c in cases if c.group not in groups]
     return [case for case in cases if case.group in groups]
 
 

@@ -6,9 +6,10 @@ import re
 from enum import Enum
 
 LESIONS = ("lesion", "tumor", "tumour", "infarct", "stroke", "metasta", "wmh")  # anywhere in a word
-SEGMENTATIONS = frozenset(
-    ("seg", "segs", "segm", "segmentation", "segmentations", "dseg", "label", "labels", "labelmap", "truth", "gt",
-     "groundtruth", "roi", "rois", "annotation", "annotations", "delineation", "contour")
+TRUTH = frozenset(("truth", "gt", "groundtruth"))
+SEGMENTATIONS = TRUTH | frozenset(
+    ("seg", "segs", "segm", "segmentation", "segmentations", "dseg", "label", "labels", "labelmap", "roi", "rois",
+     "annotation", "annotations", "delineation", "contour")
 )  # fmt: skip
 MASKS = frozenset(("mask", "masks"))
 BRAINS = frozenset(("bet", "hdbet", "synthstrip", "robex", "strip", "stripped", "skullstrip", "skullstripped", "icv"))

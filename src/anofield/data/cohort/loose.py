@@ -11,22 +11,17 @@ from anofield._words import counted
 from anofield.data.cohort.case import Case, printable
 from anofield.data.cohort.cohort import LeftOut
 from anofield.data.cohort.contrast import channels_of, contrasts_of, counts_of, without_contrast
+from anofield.data.cohort.kinds import MASKS, NEUTRAL, SEGMENTATIONS, TRUTH
 from anofield.data.cohort.walk import files_below
 from anofield.data.scan import SUFFIXES, is_scan_name, stem
 from anofield.errors import CohortError
 
 OTHER_CONTRAST = "of another contrast"
 APART = frozenset({"derivatives", "sourcedata"})  # of BIDS: what was made from the scans, and what they were made from
-LABEL_WORDS = frozenset(
-    (*("seg", "segm", "dseg", "probseg", "aseg", "segmentation", "segmentations", "roi", "rois"),
-     *("mask", "masks", "brainmask", "lesionmask", "label", "labels", "labelmap"),
-     *("labelstr", "labelsts"))  # labelsTr, labelsTs: Medical Segmentation Decathlon
-)  # fmt: skip
-LESION_WORDS = frozenset({"lesion", "lesions", "truth", "gt", "groundtruth"})  # count only beside the scan itself
-AFTER_LABEL = frozenset(  # words that may follow the word for a label: a_seg_final, a_mask_left
-    (*("v", "final", "manual", "auto", "corrected", "edited", "rater", "bin", "reg", "resampled"),
-     *("left", "right", "l", "r", "lh", "rh"))
-)  # fmt: skip
+LESION_WORDS = TRUTH | {"lesion", "lesions"}  # count only beside the scan itself: they may be names of groups
+# labelsTr and labelsTs are folders of the Medical Segmentation Decathlon.
+LABEL_WORDS = SEGMENTATIONS - TRUTH | MASKS | {"probseg", "aseg", "brainmask", "lesionmask", "labelstr", "labelsts"}
+AFTER_LABEL = NEUTRAL | {"auto"}  # words that may follow the word for a label: a_seg_final, a_mask_left
 _BIDS_SUBJECT = re.compile(r"^(sub-[0-9A-Za-z]+)_")
 _BRATS_2023 = re.compile(r"^(BraTS-[A-Za-z]+-\d+)-\d{3}(?![0-9])")  # the last number is the visit
 
