@@ -30,7 +30,7 @@ NEUTRAL = frozenset(  # who drew it, which side, which version
 )  # fmt: skip
 
 
-class Kind(Enum):
+class FileKind(Enum):
     """What a file is, as its name says."""
 
     LESION = "lesion label"
@@ -42,7 +42,7 @@ class Kind(Enum):
     OTHER = "other file"
 
 
-def kind_of(text: str, *, strict: bool = False) -> Kind | None:
+def kind_of(text: str, *, strict: bool = False) -> FileKind | None:
     """What a file is, by the part of its name that follows the name of its case.
 
     Args:
@@ -66,16 +66,16 @@ def kind_of(text: str, *, strict: bool = False) -> Kind | None:
         return None
     found = set(classes)
     if "other" in found:
-        return Kind.OTHER
+        return FileKind.OTHER
     if "lesion" in found:
-        return Kind.LESION
+        return FileKind.LESION
     if "brain" in found:
         drawn = "segmentation" in found or any("mask" in word for word in words)
-        return Kind.BRAIN_MASK if drawn else Kind.BRAIN
-    for name, kind in (("segmentation", Kind.SEGMENTATION), ("mask", Kind.MASK)):
+        return FileKind.BRAIN_MASK if drawn else FileKind.BRAIN
+    for name, kind in (("segmentation", FileKind.SEGMENTATION), ("mask", FileKind.MASK)):
         if name in found:
             return kind
-    return Kind.PLAIN if found <= {"neutral"} else Kind.OTHER
+    return FileKind.PLAIN if found <= {"neutral"} else FileKind.OTHER
 
 
 def _class(word: str) -> str:
