@@ -173,7 +173,7 @@ def _of_groups(cases: list[Case], groups: Sequence[str], where: str, left: list[
     there = [case.group for case in cases if case.group]
     if not there:
         raise UsageError(
-            f"--group {','.join(groups)}",
+            f"--group {','.join(groups)} selects no scan",
             where=where,
             why="only a manifest with a column `group` has groups",
             remedy="leave it out, or make such a manifest with `anofield split`",
