@@ -89,7 +89,7 @@ class TestInMemory:
     def test_unknown_names_are_errors(self, world: World, tmp_path: Path) -> None:
         with pytest.raises(af.AnofieldError, match="unknown precision 'float16'"):
             af.load_model(world.model.path, precision="float16")  # type: ignore[arg-type]
-        with pytest.raises(af.AnofieldError, match=r"no snapshot '999'; there are .*latest"):
+        with pytest.raises(af.AnofieldError, match=r"no checkpoint '999'; there are .*latest"):
             af.load_model(world.model.path, epoch="999")
         with pytest.raises(af.AnofieldError, match="unknown recipe 'foo'"):
             af.prepare(world.glioma, tmp_path / "s.zarr", recipe="foo")  # type: ignore[arg-type]

@@ -124,12 +124,7 @@ def read_json(
             class is `error`.
     """
     try:
-        content = json.loads(
-            _text_of(Path(path)),
-            object_pairs_hook=_once,
-            parse_constant=_no_number,
-            parse_float=_finite,
-        )
+        content = parse_json(_text_of(Path(path)))
         if isinstance(content, dict) and CHECKSUM in content and content[CHECKSUM] != _checksum(content):
             raise error("is damaged (its content is not what was written)", where=path, why=why, remedy=remedy)
         return kind.model_validate(content)
@@ -144,6 +139,15 @@ def read_json(
     except (OSError, ValueError) as cause:
         told = cause.strerror if isinstance(cause, OSError) else cause
         raise error(f"cannot be read as JSON ({told})", where=path, why=why, remedy=remedy) from cause
+
+
+def parse_json(text: str) -> Any:
+    """The content of a JSON text; what JSON leaves open is refused: NaN, too large numbers, a key that occurs twice.
+
+    Raises:
+        ValueError, RecursionError: It is not such a text, or too deep.
+    """
+    return json.loads(text, object_pairs_hook=_once, parse_constant=_no_number, parse_float=_finite)
 
 
 def _text_of(path: Path) -> str:

@@ -12,7 +12,7 @@ from types import FrameType
 STOPS = tuple(getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, name))
 
 
-def heeded() -> list[int]:
+def handled() -> list[int]:
     """The signals of `STOPS`, without SIGHUP where it is ignored, as `nohup` does it."""
     ignored = {number for number in STOPS if signal.getsignal(number) is signal.SIG_IGN}
     return [number for number in STOPS if number in (signal.SIGINT, signal.SIGTERM) or number not in ignored]
@@ -47,7 +47,7 @@ def deferred_stop() -> Iterator[StopRequest]:
             raise KeyboardInterrupt
         request.number = number
 
-    before = {number: signal.signal(number, handle) for number in heeded()}
+    before = {number: signal.signal(number, handle) for number in handled()}
     try:
         yield request
     finally:

@@ -14,7 +14,7 @@ import pytest
 
 from anofield.data.cohort.case import Case
 from anofield.data.cohort.find import find_cases
-from anofield.data.cohort.kinds import Kind, kind_of
+from anofield.data.cohort.kinds import FileKind, kind_of
 from anofield.errors import CohortError
 
 SCANS = ("scans/p1.nii.gz", "scans/p2.nii.gz")
@@ -46,15 +46,21 @@ def labels_of(root: Path, place: str = "truth", unite: bool = False) -> dict[str
 @pytest.mark.parametrize(
     ("text", "kind"),
     [
-        *((f"_{word}", Kind.LESION) for word in ("lesion", "Lesions", "brain-lesion_seg", "tumorSeg", "lesionmask")),
-        *((f"_{word}", Kind.SEGMENTATION) for word in ("seg", "Segm", "label", "truth", "dseg", "ROI", "T2w_seg")),
-        *((f"_{word}", Kind.BRAIN_MASK) for word in ("brain_mask", "brainmask", "bet_mask", "desc-brain_mask")),
-        *((f"_{word}", Kind.BRAIN) for word in ("bet", "brain", "synthstrip")),
-        *((f"_{word}", Kind.OTHER) for word in ("aseg", "lesion_prob", "pred_seg", "FLAIR", "aparc+aseg", "gm_mask")),
-        *((text, Kind.PLAIN) for text in ("", "_rater1", "-left", "_final_v2")),
+        *(
+            (f"_{word}", FileKind.LESION)
+            for word in ("lesion", "Lesions", "brain-lesion_seg", "tumorSeg", "lesionmask")
+        ),
+        *((f"_{word}", FileKind.SEGMENTATION) for word in ("seg", "Segm", "label", "truth", "dseg", "ROI", "T2w_seg")),
+        *((f"_{word}", FileKind.BRAIN_MASK) for word in ("brain_mask", "brainmask", "bet_mask", "desc-brain_mask")),
+        *((f"_{word}", FileKind.BRAIN) for word in ("bet", "brain", "synthstrip")),
+        *(
+            (f"_{word}", FileKind.OTHER)
+            for word in ("aseg", "lesion_prob", "pred_seg", "FLAIR", "aparc+aseg", "gm_mask")
+        ),
+        *((text, FileKind.PLAIN) for text in ("", "_rater1", "-left", "_final_v2")),
     ],
 )
-def test_a_name_says_what_a_file_is(text: str, kind: Kind) -> None:
+def test_a_name_says_what_a_file_is(text: str, kind: FileKind) -> None:
     assert kind_of(text) is kind
 
 

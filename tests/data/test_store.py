@@ -688,7 +688,7 @@ class TestForce:
         scans = [case.image.read_bytes() for case in cases]
         for case in cases:
             case.image.write_bytes(b"nothing")
-        with pytest.raises(CohortError, match=r"none of 3 cases.*he store that is there was kept\. Remedy"):
+        with pytest.raises(CohortError, match=r"none of 3 cases.*he existing store was kept\. Remedy"):
             prepare_cohort(cases, RECIPE, path, labels=True, force=True)
         assert tree(path) == before
         for case, scan in zip(cases, scans, strict=True):

@@ -163,6 +163,13 @@ def test_one_more_scan_keeps_the_others(
     assert len((run.path / "cases.tsv").read_text().splitlines()) == 6
 
 
+def test_a_failed_case_is_named_with_the_file_that_says_why(cases: list[Case], stub: Stub, tmp_path: Path) -> None:
+    cases[1].image.write_bytes(b"<html>")
+    detect_cases(cases, stub, OPTIONS, tmp_path / "run")
+    (notice,) = open_run(tmp_path / "run").notices()
+    assert notice.endswith("1 case failed in the detection and is left out (p1); failures.json has the reasons")
+
+
 class TestParts:
     def test_at_the_same_time_lose_no_case(self, cases: list[Case], stub: Stub, tmp_path: Path) -> None:
         barrier = threading.Barrier(2)  # both have begun before either ends

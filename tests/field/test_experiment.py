@@ -127,8 +127,8 @@ class TestSpecs:
         [
             ("[" * 100_000 + "]" * 100_000, "recursion"),
             ('{"Description": ' + "[" * 900 + "]" * 900 + "}", "Description"),
-            ('{"CodeLength": 256, "CodeLength": 128}', "'CodeLength' stands twice"),
-            ('{"CodeLength": NaN}', "NaN is no number"),
+            ('{"CodeLength": 256, "CodeLength": 128}', "'CodeLength' occurs twice"),
+            ('{"CodeLength": NaN}', "NaN is no JSON number"),
             ('{"CodeLength": ' + "9" * 5000 + "}", "4300"),
             ('{"' + "x" * 900_000 + '": 1}', "it lacks 'DataSource'"),
             (" " * 1_000_001, "more than 1000000 bytes"),

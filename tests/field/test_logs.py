@@ -59,7 +59,7 @@ def test_damaged_lines_are_left_out_and_said(tmp_path: Path, capsys: pytest.Capt
     whole = [line(epoch).text().encode() for epoch in (1, 2, 3)]
     path.write_bytes(whole[0] + damage + b"\n" + whole[1] + whole[2])
     assert read_metrics(path) == [line(1), line(2), line(3)]
-    assert "metrics.jsonl: 1 line cannot be read and left out (line 2)" in capsys.readouterr().err
+    assert "metrics.jsonl: 1 line cannot be read and is left out (line 2)" in capsys.readouterr().err
     cut_metrics(path, 2)
     assert path.read_bytes() == whole[0] + whole[1]
     assert "(line 2)" in capsys.readouterr().err

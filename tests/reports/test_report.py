@@ -213,6 +213,11 @@ def test_the_summary_sets_the_baseline_apart_and_names_the_oracle(run: Path, res
     assert "is ahead of the baseline intensity" in html
 
 
+def test_cases_without_a_label_are_counted(tmp_path: Path, run: Path) -> None:
+    found = read_report_run(run, add_results(tmp_path / "r", [], without_label=["sub-1", "sub-3"]))
+    assert "2 cases without a label have no figures: sub-1, sub-3" in found.notices
+
+
 @pytest.mark.slow
 def test_a_method_behind_its_baseline_is_told_so(tmp_path: Path, run: Path) -> None:
     scores = {"deviation": {"ap": 0.2}, "intensity": {"ap": 0.4}}
@@ -564,6 +569,7 @@ def test_trust_and_its_reasons_are_told(run: Path, tmp_path: Path) -> None:
     add_case(run, tmp_path / "scans", "sub-1", 0, fit=fit, case_score=1.5)
     html = text(run)
     assert html.count("pose &lt;far&gt; off") >= 2 and html.count(">not trusted<") == 3 and "Case score" in html
+    assert '<a href="#untrusted">1&nbsp;not trusted</a>' in html and 'id="untrusted"' in html
 
 
 def test_an_outline_follows_the_voxels_edge_in_mm() -> None:

@@ -12,7 +12,7 @@ from typing import Annotated, Any, NoReturn
 import typer
 from typer.main import get_command
 
-from anofield._signals import heeded
+from anofield._signals import handled
 from anofield._version import __version__
 from anofield.cli._streams import Unread, safe_streams
 from anofield.cli._verbs import VERBS, Verbs, load
@@ -105,7 +105,7 @@ def _on_signals() -> None:
         """Turn a signal into the interruption that every verb handles."""
         raise Interrupted(number, "Finished cases are kept; the same command resumes where it stopped.")
 
-    for number in heeded():
+    for number in handled():
         signal.signal(number, stop)
 
 

@@ -69,7 +69,7 @@ class Input:
         list[str] | None,
         typer.Option(
             "--modality",
-            help="Contrasts: T2w, T1w, FLAIR, T1c; BIDS: any suffix. Default: T2w in trees, else all if there is one.",
+            help="Contrasts: T2w, T1w, FLAIR, T1c; BIDS: any suffix. Default: T2w in trees, elsewhere the only one.",
         ),
     ] = None
     filter_: Annotated[
@@ -77,7 +77,8 @@ class Input:
     ] = None
     group: Annotated[list[str] | None, typer.Option("--group", help="Groups of a manifest; default: all.")] = None
     mask: Annotated[
-        str | None, typer.Option("--mask", help="Brain masks: pattern with {id}, or a folder; one for every scan.")
+        str | None,
+        typer.Option("--mask", help="Brain masks, one for every scan: pattern with {id}, folder, glob or manifest."),
     ] = None
 
     def cases(self) -> Cohort:

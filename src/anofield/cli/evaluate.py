@@ -38,9 +38,9 @@ class Rules:
     ] = None
     resamples: Annotated[int, typer.Option("--bootstrap", help="Bootstrap resamples of the subjects.")] = 1000
     seed: Annotated[int, typer.Option(help="Seed of the bootstrap.")] = 0
-    dataset: Annotated[
-        Dataset, typer.Option("--dataset", case_sensitive=False, help="Layout whose names the labels at -t have.")
-    ] = "auto"
+    dataset: Annotated[Dataset, typer.Option("--dataset", case_sensitive=False, help="Layout of the labels at -t.")] = (
+        "auto"
+    )
     unite_labels: UniteLabels = False
 
 

@@ -137,8 +137,7 @@ def command(
 ) -> None:
     """Resample scans to the lattice as intensity classes, and store them; an existing store is resumed.
 
-    The option names of the scripts of 2021 work too: --dataset HCP --source DIR --target STORE --res 160
-    --cluster_centers FILE --mode_pool 2 prepares as published.
+    The option names of the scripts of 2021 work too: --source, --target, --cluster_centers and --mode_pool.
     """
     from anofield.data.cohort.attach import say_unlabelled
     from anofield.data.parallel import failures_of

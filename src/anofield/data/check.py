@@ -248,7 +248,7 @@ def _look_for_duplicates(rows: Sequence[Row]) -> None:
         for row in twins:
             others = [other for other in twins if other is not row]
             same = "file" if all(other.hash == row.hash for other in others) else "voxels"
-            names = ", ".join(other.id for other in others[:3]) + (" ..." if len(others) > 3 else "")
+            names = named(other.id for other in others)
             row.problems.append(
                 f"has the same {same} as {names} ({others[0].image}), so one subject would count twice. "
                 "Remedy: keep one of them"

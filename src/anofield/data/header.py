@@ -323,7 +323,7 @@ def check_affine(given: Any, path: Path, what: str = "its affine") -> Affine:
         raise ScanError(f"{what} {fault}", where=path, why=why, remedy=ORIENTATION)
     if not np.allclose(affine[3], (0, 0, 0, 1)):
         what = f"the last row of {what} is {affine[3].tolist()}, not 0 0 0 1"
-        raise ScanError(what, where=path, remedy="give the map from voxel indices to RAS+ mm; is it transposed?")
+        raise ScanError(what, where=path, remedy="give the map from voxel indices to RAS+ mm, not its transpose")
     return affine
 
 

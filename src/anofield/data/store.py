@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 
 from anofield._files import PARTIAL, write_bytes, writing
 from anofield._progress import say
-from anofield._words import counted
+from anofield._words import counted, named
 from anofield.data.building import building, holds_files, remove
 from anofield.data.chunks import METADATA
 from anofield.data.cohort.case import Case, cohort_of
@@ -245,8 +245,7 @@ class Store:
         complete = set(done)
         missing = [case_id for index, case_id in enumerate(self.ids) if index not in complete]
         if missing and not self._told:
-            first = ", ".join(missing[:3]) + (", ..." if len(missing) > 3 else "")
-            what = f"{counted(len(missing), 'case')} of {len(self)} not complete, left out: {first}"
+            what = f"{counted(len(missing), 'case')} of {len(self)} not complete, left out: {named(missing)}"
             say(f"{self.path}: {what}. Remedy: {RESUME}")
         self._told = True
         return done
@@ -348,7 +347,7 @@ def prepare_cohort(
             raise CohortError(
                 f"none of {counted(len(cases), 'case')} could be prepared, the first: {failures[0].error}",
                 where=path,
-                why="the store that is there was kept",
+                why="the existing store was kept",
                 remedy="fix the scans, and repeat the command",
             )
     made = Store(path)

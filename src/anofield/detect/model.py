@@ -207,7 +207,7 @@ def load_model(
 
     Args:
         path: Experiment directory.
-        epoch: `latest` or the number of a snapshot.
+        epoch: `latest` or the number of an epoch.
         device: `auto`, `cpu`, `cuda[:N]` or `mps`.
         precision: Precision of the matrix products: `float32`, `bfloat16`, or `auto` for bfloat16 if the device
             supports it in hardware.

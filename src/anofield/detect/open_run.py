@@ -10,7 +10,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from anofield._words import counted
+from anofield._words import counted, named
 from anofield.data.parallel import Failure
 from anofield.detect.plans import planned
 from anofield.detect.run_folder import (
@@ -30,7 +30,7 @@ from anofield.detect.run_folder import (
 from anofield.errors import CohortError
 from anofield.typing import PathLike
 
-NAMED = 3  # cases that a text names
+AGAIN = "detect again to finish"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -77,13 +77,14 @@ class OpenRun:
 
     def notices(self) -> list[str]:
         """What a reader of the run has to know, one sentence each; empty if the run is complete."""
-        found = {
-            "of an earlier run, with another model or other options, {is_} ignored": self.strangers,
-            "{is_} not finished, as the detection was stopped or still runs, and {is_} left out": self.pending,
-            "{has} lost a file since the detection": self.incomplete,
-            "failed in the detection and {is_} left out": [failure.id for failure in self.failures],
-        }
-        told = [_notice(self.path, ids, text) for text, ids in found.items() if ids]
+        failed = [failure.id for failure in self.failures]
+        found = [
+            (self.strangers, "of an earlier run, with another model or other options, {is_} ignored", AGAIN),
+            (self.pending, "{is_} not finished, as the detection was stopped or still runs, and {is_} left out", AGAIN),
+            (self.incomplete, "{has} lost a file since the detection", AGAIN),
+            (failed, "failed in the detection and {is_} left out", "failures.json has the reasons"),
+        ]
+        told = [_notice(self.path, ids, text, remedy) for ids, text, remedy in found if ids]
         return [*told, *([text] if (text := seen_notice(self.seen)) else [])]
 
 
@@ -141,9 +142,8 @@ def seen_notice(seen: Mapping[str, Seen]) -> str:
     """One sentence about scans that were used for training or calibration; empty without any."""
     if not seen:
         return ""
-    named = ", ".join(f"{case_id} is {scan}" for case_id, scan in list(seen.items())[:NAMED])
-    more = f" and {len(seen) - NAMED} more" if len(seen) > NAMED else ""
-    return f"{counted(len(seen), 'scan')} known to the model, so results on new scans will be worse: {named}{more}"
+    them = named(f"{case_id} is {scan}" for case_id, scan in seen.items())
+    return f"{counted(len(seen), 'scan')} known to the model, so results on new scans will be worse: {them}"
 
 
 def _read_cases(path: Path, strict: bool) -> list[CaseInfo]:
@@ -160,7 +160,6 @@ def _begun(path: Path) -> set[str]:
     return {folder.name for folder in folders if not (folder / CASE_FILE).is_file()}
 
 
-def _notice(path: Path, ids: Sequence[str], text: str) -> str:
-    named = ", ".join(ids[:NAMED]) + (", …" if len(ids) > NAMED else "")
+def _notice(path: Path, ids: Sequence[str], text: str, remedy: str) -> str:
     words = text.format(**({"is_": "is", "has": "has"} if len(ids) == 1 else {"is_": "are", "has": "have"}))
-    return f"{path}: {counted(len(ids), 'case')} {words} ({named}); detect again to finish"
+    return f"{path}: {counted(len(ids), 'case')} {words} ({named(ids)}); {remedy}"

@@ -140,7 +140,7 @@ class Experiment:
     def load(self, name: str = LATEST) -> Checkpoint:
         """Read a checkpoint, every file once and checked; `latest` falls back to the newest save that is complete.
 
-        Falling back is said on stderr, with the reason and the epoch that is used.
+        A line on stderr gives the reason and the epoch that is used instead.
 
         Raises:
             ExperimentError: There is no complete checkpoint of that name, its files are damaged or of different saves,
@@ -194,7 +194,7 @@ class Experiment:
         return whole
 
     def _logs(self, epoch: int) -> Logs:
-        """The logs; empty if `Logs.pth` is missing or, which is said, damaged."""
+        """The logs; empty if `Logs.pth` is missing, or damaged, which a line on stderr reports."""
         path = self.path / LOGS_FILE
         if not path.exists():
             return Logs()

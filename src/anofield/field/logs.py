@@ -12,7 +12,7 @@ from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
 
 from anofield._files import explain, write_bytes, writing
 from anofield._progress import say
-from anofield._words import counted
+from anofield._words import counted, named
 from anofield.errors import ExperimentError
 from anofield.field.published import plain_logs
 from anofield.field.tensor_file import read_tensors
@@ -151,5 +151,6 @@ def _parsed(raw: bytes) -> MetricsLine | None:
 def _say_damaged(path: Path, lines: list[tuple[bytes, MetricsLine | None]]) -> None:
     damaged = [number for number, (_, line) in enumerate(lines, start=1) if line is None]
     if damaged:
-        shown = ", ".join(str(number) for number in damaged[:5]) + (" …" if len(damaged) > 5 else "")
-        say(f"{path}: {counted(len(damaged), 'line')} cannot be read and left out (line {shown})")
+        are = "is" if len(damaged) == 1 else "are"
+        shown = named(map(str, damaged), 5)
+        say(f"{path}: {counted(len(damaged), 'line')} cannot be read and {are} left out (line {shown})")

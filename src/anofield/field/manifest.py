@@ -62,7 +62,7 @@ class Manifest(BaseModel):
 
 
 def read_manifest(folder: Path) -> Manifest:
-    """The manifest of an experiment; empty without a file, and, said on stderr, with a damaged one."""
+    """The manifest of an experiment; empty without a file, and with a damaged one, which a line on stderr reports."""
     path = folder / MANIFEST_FILE
     if not path.exists():
         return Manifest()

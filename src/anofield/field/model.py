@@ -78,7 +78,7 @@ def open_field(
 
     Args:
         path: Experiment directory.
-        epoch: `latest` or the number of a snapshot.
+        epoch: `latest` or the number of an epoch.
         device: `auto`, `cpu`, `cuda[:N]` or `mps`.
         precision: Precision of the matrix products; `auto` takes bfloat16 where the device multiplies it faster.
         recipe: Name or file of a recipe to prepare scans with instead of the experiment's own, see `recipe_in_place`.

@@ -72,7 +72,8 @@ class Parts:
             return found
         if name != LATEST and name not in self.names():
             there = f"there are {', '.join(self.names())}" if self.names() else "there are no checkpoints"
-            raise ExperimentError(f"has no snapshot {name!r}; {there}", where=self.folder, remedy="name another epoch")
+            what = f"has no checkpoint {name!r}; {there}"
+            raise ExperimentError(what, where=self.folder, remedy="name another epoch")
         trouble = self._trouble(name)
         if name == LATEST and (found := self._newest(self.names())):
             instead = f"{self.folder}: {trouble}; the checkpoint of epoch {_said(found.stamp)} is used instead"

@@ -93,7 +93,7 @@ def describe_start(run: Run, store: Store, recipe: Recipe) -> Start:
 def read_provenance(path: Path) -> list[Start]:
     """Read the entries of an experiment, oldest first; one of the published code has none.
 
-    Damaged entries are lost, which is said on stderr: what changed since the last start cannot be told any more.
+    Damaged entries are lost; a line on stderr says that changes since the last start cannot be checked any more.
     """
     try:
         return STARTS.validate_json((path / PROVENANCE_FILE).read_bytes())

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import difflib
 import itertools
-import json
 import reprlib
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -25,6 +24,7 @@ from pydantic import (
 )
 from pydantic.alias_generators import to_pascal
 
+from anofield._files import parse_json
 from anofield.errors import ExperimentError, UsageError
 from anofield.typing import PathLike
 
@@ -247,7 +247,7 @@ def _explain(item: Any) -> str:
 
 
 def _parsed(path: Path) -> object:
-    """The JSON of a file; what JSON leaves open is refused: NaN, and a key that stands twice.
+    """The JSON of a file.
 
     Raises:
         ValueError, RecursionError: It is not JSON, or too large or too deep for what it should say.
@@ -256,18 +256,4 @@ def _parsed(path: Path) -> object:
         data = stream.read(SIZE_LIMIT + 1)
     if len(data) > SIZE_LIMIT:
         raise ValueError(f"it has more than {SIZE_LIMIT} bytes")
-    return json.loads(data.decode("utf-8"), object_pairs_hook=_once, parse_constant=_refused)
-
-
-def _once(pairs: list[tuple[str, object]]) -> dict[str, object]:
-    """An object whose keys differ."""
-    found: dict[str, object] = {}
-    for key, value in pairs:
-        if key in found:
-            raise ValueError(f"the key {reprlib.repr(key)} stands twice")
-        found[key] = value
-    return found
-
-
-def _refused(name: str) -> object:
-    raise ValueError(f"{name} is no number of JSON")
+    return parse_json(data.decode("utf-8"))

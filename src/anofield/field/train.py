@@ -20,7 +20,7 @@ from torch import Tensor
 from anofield._locks import exclusive
 from anofield._progress import Progress, say
 from anofield._signals import StopRequest, deferred_stop
-from anofield._words import counted
+from anofield._words import counted, named
 from anofield.data.recipe import Recipe, check_recipe, write_recipe
 from anofield.data.store import Store
 from anofield.errors import Interrupted, UsageError
@@ -306,7 +306,7 @@ def _checked_recipe(experiment: Experiment, store: Store, held_out: Store | None
 
 
 def _check_apart(store: Store, held_out: Store) -> None:
-    """Refuse held-out scans that are trained on, under whatever id; equal names of subjects are said."""
+    """Refuse held-out scans that are trained on, under whatever id; name equal subjects on stderr."""
     trained = {content: id_ for content, id_ in zip(store.contents, store.ids, strict=True) if content}
     for content, id_ in zip(held_out.contents, held_out.ids, strict=True):
         if content in trained:
@@ -317,9 +317,8 @@ def _check_apart(store: Store, held_out: Store) -> None:
                 remedy="prepare the held-out subjects without those of the training",
             )
     if shared := sorted(set(store.subjects) & set(held_out.subjects)):
-        names = ", ".join(shared[:3]) + (" …" if len(shared) > 3 else "")
-        say(f"{held_out.path}: {counted(len(shared), 'subject')} named as in the training ({names}); if these are the "
-            "same persons, the measurements say nothing about new subjects")  # fmt: skip
+        say(f"{held_out.path}: {counted(len(shared), 'subject')} named as in the training ({named(shared)}); if these "
+            "are the same persons, the measurements say nothing about new subjects")  # fmt: skip
 
 
 def _differing(one: Recipe, other: Recipe) -> list[str]:

@@ -6,6 +6,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from anofield._files import is_file
+from anofield._words import counted, named
 from anofield.data.parallel import Failure
 from anofield.data.volume import volume_hash
 from anofield.detect.open_run import OpenRun, finished_run
@@ -93,9 +94,16 @@ def read_report_run(run: PathLike, results: Results | PathLike | None = None) ->
         _check_belong(measured, opened, opened.path if isinstance(results, Results | None) else results)
     labels = {} if measured is None else measured.labels
     cases = [ReportCase(_with_label(opened.case(one), labels.get(one)), opened.cases[one]) for one in opened.ids]
-    more = [] if measured is None else measured.notices
+    more = [] if measured is None else [*measured.notices, *_unlabelled(measured)]
     notices = list(dict.fromkeys([*opened.notices(), *more]))
     return Run(opened.path, opened.info, cases, list(opened.failures), measured, notices)
+
+
+def _unlabelled(results: Results) -> list[str]:
+    """One sentence about the cases that were not evaluated because they have no label; none without such cases."""
+    ids = results.without_label
+    have = "has" if len(ids) == 1 else "have"
+    return [f"{counted(len(ids), 'case')} without a label {have} no figures: {named(ids)}"] if ids else []
 
 
 def _with_label(case: RunCase, label: str | list[str] | None) -> RunCase:

@@ -11,17 +11,17 @@ from anofield._words import counted, named
 from anofield.data.cohort.bids import mask_files
 from anofield.data.cohort.case import Case
 from anofield.data.cohort.companions import LABEL, MASK, Found, Usable, chosen, sort_out
-from anofield.data.cohort.kinds import Kind
+from anofield.data.cohort.kinds import FileKind
 from anofield.data.cohort.patterns import find_at, first_tried
 from anofield.data.cohort.walk import entries_of
 from anofield.errors import CohortError
 
 LAYOUT_LABELS = {  # kinds of names that are labels without being asked for: a dseg of BIDS or HCP shows tissues
-    "hcp": LABEL.only(Kind.LESION),
-    "brats": LABEL.only(Kind.LESION, Kind.SEGMENTATION),
-    "bids": LABEL.only(Kind.LESION),
+    "hcp": LABEL.only(FileKind.LESION),
+    "brats": LABEL.only(FileKind.LESION, FileKind.SEGMENTATION),
+    "bids": LABEL.only(FileKind.LESION),
 }
-BRAIN = MASK.only(Kind.BRAIN_MASK)
+BRAIN = MASK.only(FileKind.BRAIN_MASK)
 
 
 def with_own(

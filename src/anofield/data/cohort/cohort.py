@@ -2,18 +2,17 @@
 
 from __future__ import annotations
 
-from collections import Counter, defaultdict
+from collections import defaultdict
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from anofield._words import counted
+from anofield._words import counted, named
 from anofield.data.cohort.case import Case, printable
 from anofield.data.cohort.contrast import counts_of
 
 OTHER_GROUP = "of other groups"  # why a scan of a manifest is left out
-SHOWN = 3  # names per reason in a message; the attribute has all
 
 
 @dataclass(frozen=True)
@@ -53,16 +52,17 @@ class Cohort(list[Case]):
         folders = [f"{printable(one.path.name)} ({one.reason})" for one in self.left_out if one.what == "folder"]
         columns = [printable(one.path.name) for one in self.left_out if one.what == "column"]
         told = [f"left out {counted(len(files), 'file')}: {told_of(files)}"] if files else []
-        told += [f"not searched: {_some(folders)}"] if folders else []
-        told += [f"columns that are not read: {_some(columns)}"] if columns else []
+        told += [f"not searched: {named(dict.fromkeys(folders))}"] if folders else []
+        told += [f"columns that are not read: {named(columns)}"] if columns else []
         contrasts = [case.contrast for case in self if case.contrast]
         if len(set(contrasts)) > 1:
             told.append(f"SEVERAL CONTRASTS TOGETHER, as asked for: {counts_of(contrasts)}")
         if silent := [printable(case.id) for case in self if contrasts and not case.contrast]:
-            told.append(f"{len(silent)} name no contrast ({_some(silent)}), taken with {counts_of(contrasts)}")
+            told.append(f"{len(silent)} name no contrast ({named(silent)}), taken with {counts_of(contrasts)}")
         groups = [case.group for case in self if case.group]
-        if len(set(groups)) > 1 and not any(one.reason == OTHER_GROUP for one in files):
-            told.append(f"all groups are taken ({counts_of(groups)})")
+        if len(set(groups)) > 1:
+            some = any(one.reason == OTHER_GROUP for one in self.left_out)
+            told.append(f"{'several' if some else 'all'} groups are taken ({counts_of(groups)})")
         return told
 
 
@@ -81,9 +81,4 @@ def told_of(files: Iterable[LeftOut]) -> str:
 def _detail(files: list[LeftOut]) -> str:
     if all(one.kind for one in files):
         return counts_of(one.kind for one in files)
-    return _some([printable(one.path.name) for one in files])
-
-
-def _some(names: list[str]) -> str:
-    first = list(Counter(names))
-    return ", ".join(first[:SHOWN]) + (", ..." if len(first) > SHOWN else "")
+    return named(dict.fromkeys(printable(one.path.name) for one in files))

@@ -14,7 +14,7 @@ from pathlib import Path
 from anofield._progress import say
 from anofield._words import counted, named
 from anofield.data.cohort.case import Case
-from anofield.data.cohort.kinds import Kind, kind_of
+from anofield.data.cohort.kinds import FileKind, kind_of
 from anofield.data.cohort.own import is_result, own_folder
 from anofield.data.cohort.owners import Owners
 from anofield.data.cohort.walk import files_below
@@ -33,19 +33,21 @@ class Sought:
     """
 
     noun: str
-    ranks: Mapping[Kind, int]
+    ranks: Mapping[FileKind, int]
 
-    def only(self, *kinds: Kind) -> Sought:
+    def only(self, *kinds: FileKind) -> Sought:
         """The same with fewer kinds of names."""
         return Sought(self.noun, {kind: rank for kind, rank in self.ranks.items() if kind in kinds})
 
 
-LABEL = Sought("label", {Kind.LESION: 0, Kind.SEGMENTATION: 0, Kind.PLAIN: 1, Kind.MASK: 2})
+LABEL = Sought("label", {FileKind.LESION: 0, FileKind.SEGMENTATION: 0, FileKind.PLAIN: 1, FileKind.MASK: 2})
 BIDS_LABEL = Sought(
-    "label", {Kind.LESION: 0, Kind.SEGMENTATION: 1, Kind.PLAIN: 2, Kind.MASK: 3}
+    "label", {FileKind.LESION: 0, FileKind.SEGMENTATION: 1, FileKind.PLAIN: 2, FileKind.MASK: 3}
 )  # a dseg shows tissues
-MASK = Sought("mask", {Kind.BRAIN_MASK: 0, Kind.MASK: 1, Kind.BRAIN: 2, Kind.PLAIN: 3, Kind.SEGMENTATION: 4})
-TRUTHS = (Kind.LESION, Kind.SEGMENTATION)  # names that say that a file is a label
+MASK = Sought(
+    "mask", {FileKind.BRAIN_MASK: 0, FileKind.MASK: 1, FileKind.BRAIN: 2, FileKind.PLAIN: 3, FileKind.SEGMENTATION: 4}
+)
+TRUTHS = (FileKind.LESION, FileKind.SEGMENTATION)  # names that say that a file is a label
 
 
 @dataclass
@@ -126,7 +128,7 @@ def sort_out(cases: Sequence[Case], sought: Sought, paths: Iterable[Path], root:
     for one, files in ranked.items():
         found.files[one] = usable.once(path for rank, path in files if rank == min(files)[0])
     if sought.noun == "label":
-        plain = any(claim is not None and claim.kind is Kind.PLAIN for path, claim in claims if _taken(path, found))
+        plain = any(claim is not None and claim.kind is FileKind.PLAIN for path, claim in claims if _taken(path, found))
         nobodys = [path for path, claim in claims if claim is None and _named_as_label(path, plain)]
         found.strangers = [path for path in nobodys if usable.may_be(path, found, ())]
     return found
@@ -139,7 +141,7 @@ def _taken(path: Path, found: Found) -> bool:
 def _named_as_label(path: Path, plain: bool) -> bool:
     """Whether a file of no case has the name of a label; if labels are `plain`, named as their cases, others may be."""
     kind = kind_of(stem(path))
-    return kind in TRUTHS or (plain and kind is Kind.OTHER)
+    return kind in TRUTHS or (plain and kind is FileKind.OTHER)
 
 
 class Usable:

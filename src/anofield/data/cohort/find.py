@@ -191,13 +191,14 @@ def _of_groups(cases: list[Case], groups: Sequence[str], where: str, left: list[
     there = [case.group for case in cases if case.group]
     if not there:
         raise UsageError(
-            f"--group {','.join(groups)}",
+            f"--group {','.join(groups)} selects no scan",
             where=where,
             why="only a manifest with a column `group` has groups",
             remedy="leave it out, or make such a manifest with `anofield split`",
         )
     if unknown := [group for group in groups if group not in there]:
-        raise CohortError(f"no scan has the group {unknown[0]!r}", where=where, remedy=f"there are {counts_of(there)}")
+        remedy = f"choose one of the groups of its scans: {counts_of(there)}"
+        raise CohortError(f"no scan has the group {unknown[0]!r}", where=where, remedy=remedy)
     left += [LeftOut(c.image, OTHER_GROUP, c.group or "none") for c in cases if c.group not in groups]
     return [case for case in cases if case.group in groups]
 

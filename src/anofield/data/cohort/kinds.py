@@ -6,9 +6,10 @@ import re
 from enum import Enum
 
 LESIONS = ("lesion", "tumor", "tumour", "infarct", "stroke", "metasta", "wmh")  # anywhere in a word
-SEGMENTATIONS = frozenset(
-    ("seg", "segs", "segm", "segmentation", "segmentations", "dseg", "label", "labels", "labelmap", "truth", "gt",
-     "groundtruth", "roi", "rois", "annotation", "annotations", "delineation", "contour")
+TRUTH = frozenset(("truth", "gt", "groundtruth"))
+SEGMENTATIONS = TRUTH | frozenset(
+    ("seg", "segs", "segm", "segmentation", "segmentations", "dseg", "label", "labels", "labelmap", "roi", "rois",
+     "annotation", "annotations", "delineation", "contour")
 )  # fmt: skip
 MASKS = frozenset(("mask", "masks", "msk"))  # msk: ISLES 2022
 BRAINS = frozenset(("bet", "hdbet", "synthstrip", "robex", "strip", "stripped", "skullstrip", "skullstripped", "icv"))
@@ -29,7 +30,7 @@ NEUTRAL = frozenset(  # who drew it, which side, which version
 )  # fmt: skip
 
 
-class Kind(Enum):
+class FileKind(Enum):
     """What a file is, as its name says."""
 
     LESION = "lesion label"
@@ -41,7 +42,7 @@ class Kind(Enum):
     OTHER = "other file"
 
 
-def kind_of(text: str, *, strict: bool = False) -> Kind | None:
+def kind_of(text: str, *, strict: bool = False) -> FileKind | None:
     """What a file is, by the part of its name that follows the name of its case.
 
     Args:
@@ -65,16 +66,16 @@ def kind_of(text: str, *, strict: bool = False) -> Kind | None:
         return None
     found = set(classes)
     if "other" in found:
-        return Kind.OTHER
+        return FileKind.OTHER
     if "lesion" in found:
-        return Kind.LESION
+        return FileKind.LESION
     if "brain" in found:
         drawn = "segmentation" in found or any("mask" in word for word in words)
-        return Kind.BRAIN_MASK if drawn else Kind.BRAIN
-    for name, kind in (("segmentation", Kind.SEGMENTATION), ("mask", Kind.MASK)):
+        return FileKind.BRAIN_MASK if drawn else FileKind.BRAIN
+    for name, kind in (("segmentation", FileKind.SEGMENTATION), ("mask", FileKind.MASK)):
         if name in found:
             return kind
-    return Kind.PLAIN if found <= {"neutral"} else Kind.OTHER
+    return FileKind.PLAIN if found <= {"neutral"} else FileKind.OTHER
 
 
 def _class(word: str) -> str:

@@ -11,23 +11,19 @@ from anofield._words import counted
 from anofield.data.cohort.case import Case, printable
 from anofield.data.cohort.cohort import LeftOut
 from anofield.data.cohort.contrast import channels_of, contrasts_of, counts_of, without_contrast
-from anofield.data.cohort.kinds import OTHERS, Kind, kind_of
+from anofield.data.cohort.kinds import MASKS, NEUTRAL, OTHERS, SEGMENTATIONS, TRUTH, FileKind, kind_of
 from anofield.data.cohort.walk import files_below
 from anofield.data.scan import SUFFIXES, is_scan_name, stem
 from anofield.errors import CohortError
 
 OTHER_CONTRAST = "of another contrast"
 APART = frozenset({"derivatives", "sourcedata"})  # of BIDS: what was made from the scans, and what they were made from
-LABEL_WORDS = frozenset(
-    (*("seg", "segm", "dseg", "probseg", "aseg", "segmentation", "segmentations", "roi", "rois"),
-     *("mask", "masks", "msk", "brainmask", "lesionmask", "label", "labels", "labelmap"),
-     *("labelstr", "labelsts"))  # labelsTr, labelsTs: Medical Segmentation Decathlon
-)  # fmt: skip
-BESIDE = frozenset({Kind.LESION, Kind.SEGMENTATION, Kind.MASK, Kind.BRAIN_MASK})  # only if named after a scan
-AFTER_LABEL = frozenset(  # words that may follow the word for a label: a_seg_final, a_mask_left
-    (*("v", "final", "manual", "auto", "corrected", "edited", "rater", "bin", "reg", "resampled"),
-     *("left", "right", "l", "r", "lh", "rh"))
-)  # fmt: skip
+BESIDE = frozenset(
+    {FileKind.LESION, FileKind.SEGMENTATION, FileKind.MASK, FileKind.BRAIN_MASK}
+)  # only if named after a scan
+# labelsTr and labelsTs are folders of the Medical Segmentation Decathlon.
+LABEL_WORDS = SEGMENTATIONS - TRUTH | MASKS | {"probseg", "aseg", "brainmask", "lesionmask", "labelstr", "labelsts"}
+AFTER_LABEL = NEUTRAL | {"auto"}  # words that may follow the word for a label: a_seg_final, a_mask_left
 _BIDS_SUBJECT = re.compile(r"^(sub-[0-9A-Za-z]+)_")
 # A repeated scan of a subject: p1_ses-2, p1_visit1, p1_tp02_run-1, p1_baseline.
 _AGAIN = re.compile(

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from anofield.data.cohort.case import Case
-from anofield.data.cohort.kinds import CONTRASTS, Kind, kind_of
+from anofield.data.cohort.kinds import CONTRASTS, FileKind, kind_of
 from anofield.data.scan import stem
 
 INDICES = ("run", "echo", "flip", "inv", "split", "chunk")  # BIDS entities that are numbers: run-01 is run-1
@@ -21,7 +21,7 @@ class Claim(NamedTuple):
     """The cases that a file belongs to, and what the file is; `unclear` says why none was chosen among several."""
 
     ids: tuple[str, ...]
-    kind: Kind
+    kind: FileKind
     unclear: str = ""
 
 
@@ -88,7 +88,7 @@ class Owners:
             return Claim(tuple(ids), kind) if ids else None
         return self._of_any_session(key, entities["sub"], kind)
 
-    def _of_any_session(self, key: Entities, subject: str | int, kind: Kind) -> Claim | None:
+    def _of_any_session(self, key: Entities, subject: str | int, kind: FileKind) -> Claim | None:
         """A file without a session belongs to a scan with one if the subject has no other session."""
         ids = [one for other, some in self.bids.items() if _without_session(other) == key for one in some]
         count = len(self.sessions[subject])
@@ -117,7 +117,7 @@ class Owners:
                 break
             known = self.homes.get(folder) or ([] if outside else self.names.get(folder.name, []))
             if known:
-                kind = kind_of(name.removeprefix(folder.name)) or Kind.OTHER
+                kind = kind_of(name.removeprefix(folder.name)) or FileKind.OTHER
                 return Claim(tuple(known), kind)
         return None
 
@@ -143,14 +143,14 @@ def _without_session(entities: Entities) -> Entities:
     return frozenset(pair for pair in entities if pair[0] != "ses")
 
 
-def _bids_kind(entities: Mapping[str, str | int], words: Sequence[str]) -> Kind | None:
+def _bids_kind(entities: Mapping[str, str | int], words: Sequence[str]) -> FileKind | None:
     """What a BIDS file is; a `label-` that is neither lesion nor brain is a tissue."""
     if kind_of("_".join(words), strict=True) is None:
         return None
     about = [str(entities.get(key, "")) for key in ("label", "desc")]
-    kind = kind_of("_".join([*about, *words])) or Kind.OTHER
-    said = "label" in entities and kind in (Kind.SEGMENTATION, Kind.MASK, Kind.PLAIN)
-    return Kind.OTHER if said and kind_of(about[0]) is Kind.OTHER else kind
+    kind = kind_of("_".join([*about, *words])) or FileKind.OTHER
+    said = "label" in entities and kind in (FileKind.SEGMENTATION, FileKind.MASK, FileKind.PLAIN)
+    return FileKind.OTHER if said and kind_of(about[0]) is FileKind.OTHER else kind
 
 
 def _names_of(cases: Sequence[Case]) -> dict[str, list[str]]:

@@ -36,7 +36,7 @@ def find_at(cases: Sequence[Case], place: str, sought: Sought, option: str) -> F
     used = re.findall(r"\{(.*?)\}", place)
     if unknown := [name for name in used if name not in PLACEHOLDERS]:
         known = ", ".join(f"{{{name}}}" for name in PLACEHOLDERS)
-        raise UsageError(f"{option} {place}: unknown placeholder {{{unknown[0]}}}", remedy=f"known are {known}")
+        raise UsageError(f"{option} {place}: unknown placeholder {{{unknown[0]}}}", remedy=f"use one of {known}")
     here = Path(place).expanduser()
     if here.is_file() and here.suffix == ".tsv":
         return _in_manifest(cases, here, sought)
