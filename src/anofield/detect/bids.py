@@ -80,8 +80,8 @@ def bids_names(root: PathLike, cases: Sequence[Case]) -> dict[str, BidsName]:
         cases: The cohort.
 
     Raises:
-        CohortError: Two cases have one name apart from the contrast, also one of an earlier call; two subjects have one label; or an id holds
-            no letter or digit for a label.
+        CohortError: Two cases have one name apart from the contrast, also one of an earlier call; two subjects have one
+            label; or an id holds no letter or digit for a label.
         UsageError: The folder is a BIDS dataset that another program made.
     """
     if (Path(root) / "dataset_description.json").exists() and not own_folder(Path(root)):
