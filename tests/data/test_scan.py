@@ -300,7 +300,7 @@ def test_a_scan_cut_short_anywhere_is_refused(share: float, packed: bool, tmp_pa
 
 
 def test_a_transposed_affine_is_refused() -> None:
-    with pytest.raises(ScanError, match=r"last row .*transposed"):
+    with pytest.raises(ScanError, match=r"last row .*transpose"):
         as_scan((np.random.default_rng(0).normal(size=SHAPE), OBLIQUE.T))
 
 

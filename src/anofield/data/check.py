@@ -30,7 +30,6 @@ from anofield.data.scan import (
     orientation,
     read_geometry,
     read_scan,
-    voxel_digest,
 )
 from anofield.data.volume import volume_hash
 from anofield.errors import ScanError
@@ -66,7 +65,7 @@ class Row:
         label_values: Values of the label above 0.
         mask: Source of the brain mask, `file` or `non-zero`.
         hash: SHA-256 of the file.
-        data_hash: SHA-256 of its voxels; stored type, compression and header do not count.
+        data_hash: SHA-256 of its voxels in RAS order; stored type and order, compression and header do not count.
         problems: Reasons why the case cannot be used, each with its remedy.
         warnings: Signs of a possible error, each with its remedy.
         notes: Further remarks.
@@ -105,7 +104,7 @@ def check_case(case: Case) -> Row:
     except ScanError as error:
         row.problems.append(str(error))
         return row
-    row.hash, row.data_hash = volume_hash(case.image), voxel_digest(scan.data).hexdigest()
+    row.hash, row.data_hash = volume_hash(case.image), scan.voxel_hash
     brain = None
     try:
         brain = brain_mask(scan, case.mask)

@@ -78,11 +78,18 @@ class Scan:
 
         The file's name, compression, stored type and order of axes do not count.
         """
-        turn = nib.io_orientation(self.affine)
-        affine = self.affine @ nib.orientations.inv_ornt_aff(turn, self.data.shape)
-        digest = voxel_digest(nib.apply_orientation(self.data, turn))
+        affine = self.affine @ nib.orientations.inv_ornt_aff(nib.io_orientation(self.affine), self.data.shape)
+        digest = self._voxel_digest()
         digest.update((np.round(affine, 3) + 0.0).astype("<f4").tobytes())  # + 0: −0 is 0
         return str(digest.hexdigest())
+
+    @property
+    def voxel_hash(self) -> str:
+        """SHA-256 of the float32 voxels in RAS order; like `content_hash`, but wherever they lie."""
+        return str(self._voxel_digest().hexdigest())
+
+    def _voxel_digest(self) -> Any:
+        return voxel_digest(nib.apply_orientation(self.data, nib.io_orientation(self.affine)))
 
     def __repr__(self) -> str:
         where = f"{format_spacing(self.spacing)} mm, {orientation(self.affine)}"

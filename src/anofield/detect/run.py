@@ -45,6 +45,7 @@ from anofield.detect.run_folder import (
     whole,
 )
 from anofield.detect.scores import SCAN_SCORES, load_scores
+from anofield.detect.seen import say_if_unknown
 from anofield.errors import CohortError, MachineError, ScanError, UsageError
 from anofield.typing import Json, PathLike
 
@@ -180,6 +181,7 @@ def detect_cases(
     """
     start, out, cases = time.monotonic(), Path(out).absolute(), cohort_of(cases)
     load_scores(options)
+    say_if_unknown(method)
     calibrated = look_up(method, options)
     identity = identity_of(method, options, calibrated)
     work = Work(method=method, options=options, calibrated=calibrated, identity=identity, out=out, force=force)

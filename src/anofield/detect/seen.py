@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 
+from anofield._progress import say_once
 from anofield.data.cohort.case import Case
 from anofield.data.parallel import Spread, in_order, map_cases
 from anofield.data.scan import as_scan
@@ -25,6 +26,12 @@ def training_contents(method: Method) -> dict[str, str]:
     """Ids of the training scans by the hash of their content; only those whose content is known."""
     pairs = zip_longest(method.training_contents, method.training_ids[: len(method.training_contents)], fillvalue="?")
     return {content: case_id for content, case_id in pairs if content}
+
+
+def say_if_unknown(method: Method) -> None:
+    """Say on stderr, once, that training scans can only be recognised by their ids, if their contents were not kept."""
+    if method.training_ids and not any(method.training_contents):
+        say_once(f"{method.path}: the contents of its training scans are not known; only their ids are compared")
 
 
 def seen_as(content: str, method: Method, calibrated: Calibrated | None) -> Seen | None:
@@ -56,6 +63,7 @@ def refuse_known(cases: Sequence[Case], method: Method, spread: Spread) -> None:
     Raises:
         UsageError: A case has the id or the content of a training scan, or two cases have the same content.
     """
+    say_if_unknown(method)
     if shared := sorted(set(method.training_ids) & {case.id for case in cases}):
         raise UsageError(
             f"{len(shared)} of {len(cases)} healthy scans have the id of a training scan ({', '.join(shared[:NAMED])})",

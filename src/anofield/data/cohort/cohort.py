@@ -60,9 +60,8 @@ class Cohort(list[Case]):
         if silent := [printable(case.id) for case in self if contrasts and not case.contrast]:
             told.append(f"{len(silent)} name no contrast ({named(silent)}), taken with {counts_of(contrasts)}")
         groups = [case.group for case in self if case.group]
-        if len(set(groups)) > 1:
-            some = any(one.reason == OTHER_GROUP for one in self.left_out)
-            told.append(f"{'several' if some else 'all'} groups are taken ({counts_of(groups)})")
+        if len(set(groups)) > 1 and not any(one.reason == OTHER_GROUP for one in self.left_out):
+            told.append(f"all groups are taken ({counts_of(groups)})")
         return told
 
 
