@@ -23,8 +23,8 @@ AGAIN = "copy or download it again; `gzip -t FILE` checks a compressed file"
 
 TEXT_HEADS = {  # in lower case, without white space in front
     b"version https://git-lfs": ("is a Git LFS pointer, its content was not fetched", "run `git lfs pull`"),
-    b"<": ("is an HTML or XML page (a failed download)", "download it again; is a login needed?"),
-    b"{": ("is JSON text (a failed download)", "download it again; is a login needed?"),
+    b"<": ("is an HTML or XML page (a failed download)", "download it again (a login may be needed)"),
+    b"{": ("is JSON text (a failed download)", "download it again (a login may be needed)"),
     b"nrrd": ("is an NRRD image", "convert it to NIfTI, for example with SimpleITK"),
     b"objecttype": ("is a MetaImage header", "convert it to NIfTI, for example with SimpleITK"),
 }
