@@ -168,7 +168,7 @@ class Experiment:
         """Whether there is a complete checkpoint of any name; files of an interrupted first save do not count.
 
         Raises:
-            ExperimentError: There is none, but a damaged file, or a file of it was removed: a new training would replace
+            ExperimentError: There is none, but a damaged file, or a removed one: a new training would replace
                 what may be restored.
         """
         parts = Parts(self.path)
