@@ -480,8 +480,16 @@ class TestCheckpoints:
         path.write_bytes(path.read_bytes()[:100])
         with pytest.raises(ExperimentError, match=r"LatentCodes/latest\.pth cannot be read"):
             experiment.has_checkpoint()
-        path.unlink()  # as after a kill between two renames of the first save
+        path.unlink()
+        experiment.file("OptimizerParameters", LATEST).unlink()  # as after a kill between two renames of the first save
         assert not experiment.has_checkpoint()
+
+    @pytest.mark.parametrize("part", ["ModelParameters", "LatentCodes"])
+    def test_a_removed_file_does_not_make_an_experiment_untrained(self, experiment: Experiment, part: str) -> None:
+        experiment.save(make_checkpoint(1), [LATEST])
+        experiment.file(part, LATEST).unlink()
+        with pytest.raises(ExperimentError, match=rf"{part}/latest\.pth of its checkpoint is missing"):
+            experiment.has_checkpoint()
 
     @pytest.mark.parametrize("ids", [["a"], "ab", [1, 2]])
     def test_ids_that_do_not_fit_the_codes_are_refused(self, experiment: Experiment, ids: Any) -> None:

@@ -168,7 +168,8 @@ class Experiment:
         """Whether there is a complete checkpoint of any name; files of an interrupted first save do not count.
 
         Raises:
-            ExperimentError: There is none, but a damaged file: a new training would replace what may be restored.
+            ExperimentError: There is none, but a damaged file, or a removed one: a new training would replace
+                what may be restored.
         """
         parts = Parts(self.path)
         try:
@@ -176,7 +177,20 @@ class Experiment:
         except ExperimentError:
             if parts.damaged:
                 raise
+            self._require_first_save()
             return False
+
+    def _require_first_save(self) -> None:
+        """Check that an incomplete `latest` is what an interrupted first save leaves: its first files, in order."""
+        there = [self.file(part, LATEST).exists() for part in PARTS]
+        if there != sorted(there, reverse=True):
+            missing = [f"{part}/{LATEST}.pth" for part, found in zip(PARTS, there, strict=True) if not found]
+            raise ExperimentError(
+                f"{' and '.join(missing)} of its checkpoint is missing",
+                where=self.path,
+                why="a new training would overwrite what remains of the old one",
+                remedy="restore the file from a backup, or train in another directory",
+            )
 
     def model_hash(self, name: str = LATEST) -> str:
         """SHA-256 of the files of weights and codes that `load` reads, shortened; detections record it."""
