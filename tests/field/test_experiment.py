@@ -16,6 +16,7 @@ import numpy as np
 import pytest
 import torch
 
+from anofield._files import PARTIAL
 from anofield.errors import ExperimentError, MachineError, UsageError
 from anofield.field import experiment as module
 from anofield.field import tensor_file
@@ -480,11 +481,12 @@ class TestCheckpoints:
         path.write_bytes(path.read_bytes()[:100])
         with pytest.raises(ExperimentError, match=r"LatentCodes/latest\.pth cannot be read"):
             experiment.has_checkpoint()
-        path.unlink()
-        experiment.file("OptimizerParameters", LATEST).unlink()  # as after a kill between two renames of the first save
+        for part in ("LatentCodes", "OptimizerParameters"):  # as after a kill between two renames of the first save
+            file = experiment.file(part, LATEST)
+            file.rename(file.with_name(f"{PARTIAL}1234-{file.name}"))
         assert not experiment.has_checkpoint()
 
-    @pytest.mark.parametrize("part", ["ModelParameters", "LatentCodes"])
+    @pytest.mark.parametrize("part", PARTS)
     def test_a_removed_file_does_not_make_an_experiment_untrained(self, experiment: Experiment, part: str) -> None:
         experiment.save(make_checkpoint(1), [LATEST])
         experiment.file(part, LATEST).unlink()

@@ -87,7 +87,7 @@ KINDS = {
     "run.json, evaluated": Kind("atlas-run/run.json", "atlas_evaluation", ATLAS_RUN, ways=FUZZ),
     "case.json, evaluated": Kind("atlas-run/g0/case.json", "atlas_evaluation", ATLAS_RUN, ways=FUZZ),
     "case.json, reported": Kind("atlas-run/g0/case.json", "atlas_report", ATLAS_RUN, ways=FUZZ),
-    "mask.nii.gz, reported": Kind("atlas-run/g0/mask.nii.gz", "atlas_report", ATLAS_RUN, ways=FUZZ),
+    "mask.nii.gz, reported": Kind("atlas-run/g0/mask.nii.gz", "atlas_report", ATLAS_RUN, "none", ways=FUZZ),
     "store: classes, trained": Kind("train.zarr/classes/c/0/**/*", "trained_again", (*TRAINED, "store"), ways=FUZZ),
 }
 

@@ -26,7 +26,7 @@ RANDOM = re.compile(r"[0-9a-f]{8,32}")  # the random part of a temporary name
 VOLATILE = {"created", "seconds", "command", "timing", "started", "points_per_s", "checksum", "OptimizerParameters"}
 PER_START = {"epoch"}  # keys of an entry of provenance.json that differ after a kill
 TIMES = re.compile(  # dates and durations in a page
-    rb"\d{4}-\d{2}-\d{2}[T ]\d{2}:\d{2}(:\d{2})?([+-]\d{4})?"
+    rb"\d{4}-\d{2}-\d{2}[T ]\d{2}:\d{2}(:\d{2})?([+-]\d{4})?|\d{1,2} [A-Z][a-z]+ \d{4}, \d{2}:\d{2}"
     rb"|(data-value=\"[\d.e-]+\">)?\d+(\.\d+)? s\b|seconds</th>\s*<td>[\d.]+"
 )
 SPECS: dict[str, Any] = {

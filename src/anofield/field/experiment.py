@@ -11,7 +11,7 @@ from pathlib import Path
 
 from torch import Tensor
 
-from anofield._files import file_hash, replacing_together, write_json
+from anofield._files import PARTIAL, file_hash, replacing_together, write_json
 from anofield._progress import say
 from anofield.data.nt import ROWS_FILE, read_rows
 from anofield.errors import ExperimentError, MachineError
@@ -181,12 +181,16 @@ class Experiment:
             return False
 
     def _require_first_save(self) -> None:
-        """Check that an incomplete `latest` is what an interrupted first save leaves: its first files, in order."""
+        """Check that an incomplete `latest` is what a killed first save leaves: missing files have temporary names."""
         there = [self.file(part, LATEST).exists() for part in PARTS]
-        if there != sorted(there, reverse=True):
-            missing = [f"{part}/{LATEST}.pth" for part, found in zip(PARTS, there, strict=True) if not found]
+        missing = [
+            f"{part}/{LATEST}.pth"
+            for part, found in zip(PARTS, there, strict=True)
+            if not found and not any((self.path / part).glob(f"{PARTIAL}*-{LATEST}.pth"))
+        ]
+        if any(there) and missing:
             raise ExperimentError(
-                f"{' and '.join(missing)} of its checkpoint is missing",
+                f"{' and '.join(missing)} of its checkpoint {'is' if len(missing) == 1 else 'are'} missing",
                 where=self.path,
                 why="a new training would overwrite what remains of the old one",
                 remedy="restore the file from a backup, or train in another directory",
