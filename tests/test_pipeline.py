@@ -17,7 +17,7 @@ from anofield.demo import run_demo
 from anofield.errors import UsageError
 from anofield.field.experiment import Experiment
 from anofield.study import Plan
-from helpers import World, small_world, tiny_specs
+from helpers import World, facts_of, small_world, tiny_specs
 
 pytestmark = pytest.mark.slow
 
@@ -73,7 +73,7 @@ def test_every_verb_from_scans_to_report(world: World, anofield: Command, tmp_pa
     done("detect", "-m", experiment, "-i", world.root / "glioma", "-o", run, "-d", "cpu")
     assert {path: path.stat().st_mtime_ns for path in run.glob("*/*")} == stamps
     numbers = done("evaluate", "-p", run, "-o", results, "--json")
-    assert numbers == json.loads((results / "results.json").read_text())
+    assert numbers == facts_of(results / "results.json")
     assert 0 < numbers["scores"]["deviation"]["ap"] <= 1
     done("report", "-p", run, "-r", results, "-o", tmp_path / "report.html")
     page = (tmp_path / "report.html").read_text()
