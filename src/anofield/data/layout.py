@@ -32,7 +32,7 @@ HASHES = ("source_hash", "content_hash")
 HASH_BYTES = 32  # of SHA-256
 ARRAYS = (*VOLUMES, "to_native", "native_affine", "native_shape", *HASHES, "done")
 NO_STORE = "is not a store of prepared scans"
-ANEW = "prepare the cohort again with --force"
+AGAIN = "prepare the cohort again with --force"
 
 
 class StoreInfo(BaseModel):
@@ -148,9 +148,9 @@ def read_info(path: Path) -> StoreInfo:
     missing = [name for name in info.arrays if not (path / name / METADATA).exists()]
     missing += [f"recipe.{key}" for key in missing_keys(info.recipe.model_fields_set)]
     if missing:
-        raise CohortError(f"lacks {', '.join(missing)}", where=path, remedy=ANEW)
+        raise CohortError(f"lacks {', '.join(missing)}", where=path, remedy=AGAIN)
     if attributes.pop("checksum", "") != _checksum(attributes):
-        raise CohortError("is damaged (its attributes do not have their checksum)", where=path, remedy=ANEW)
+        raise CohortError("is damaged (its attributes do not have their checksum)", where=path, remedy=AGAIN)
     _check_arrays(path, info)
     return info
 
@@ -163,7 +163,7 @@ def _check_arrays(path: Path, info: StoreInfo) -> None:
                 "has other metadata than this package writes",
                 where=path / name / METADATA,
                 why="shapes and codecs in them could make its cases something else",
-                remedy=ANEW,
+                remedy=AGAIN,
             )
 
 

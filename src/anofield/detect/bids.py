@@ -92,8 +92,8 @@ def bids_names(root: PathLike, cases: Sequence[Case]) -> dict[str, BidsName]:
             remedy="give a folder of its own with -o, for example derivatives/anofield in it",
         )
     names = {case.id: _name(case) for case in cases}
-    _check_apart(cases, lambda case: str(names[case.id].folder / names[case.id].base), None)  # a mask has no suffix
-    _check_apart(cases, lambda case: names[case.id].subject, _person)
+    _check_distinct(cases, lambda case: str(names[case.id].folder / names[case.id].base), None)  # a mask has no suffix
+    _check_distinct(cases, lambda case: names[case.id].subject, _person)
     _check_earlier(Path(root), names)
     return names
 
@@ -174,7 +174,7 @@ def _person(case: Case) -> str:
     return f"{folder.parent if folder else ''}/{person}"
 
 
-def _check_apart(cases: Sequence[Case], key: Callable[[Case], str], same: Callable[[Case], str] | None) -> None:
+def _check_distinct(cases: Sequence[Case], key: Callable[[Case], str], same: Callable[[Case], str] | None) -> None:
     """Check that no two cases have one key, also on file systems without capitals, unless they are the `same`.
 
     Raises:

@@ -299,13 +299,13 @@ def _checked_recipe(experiment: Experiment, store: Store, held_out: Store | None
             remedy=f"prepare them with --centers {store.path}, and with the other options of the training subjects",
         )
     if held_out is not None:
-        _check_apart(store, held_out)
+        _check_held_out(store, held_out)
     recipe = store.recipe.model_copy(update={"lattice": specs.lattice} if specs.lattice else {})
     check_recipe(experiment.path, recipe)
     return recipe
 
 
-def _check_apart(store: Store, held_out: Store) -> None:
+def _check_held_out(store: Store, held_out: Store) -> None:
     """Refuse held-out scans that are trained on, under whatever id; name equal subjects on stderr."""
     trained = {content: id_ for content, id_ in zip(store.contents, store.ids, strict=True) if content}
     for content, id_ in zip(held_out.contents, held_out.ids, strict=True):

@@ -172,6 +172,7 @@ def _belongs_to_a_scan(path: Path, names: set[str]) -> bool:
         return kind_of(name) in BESIDE
 
     def is_scan(other: str) -> bool:
+        """Whether there is a scan of this name."""
         return other in names or any(path.with_name(other + end).exists() for end in SUFFIXES)
 
     before, _, rest = name.partition("_")

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Any
 
-import nibabel as nib
-
-from anofield.data.scan import UNREADABLE
+from anofield.data.content import open_content
+from anofield.data.header import HEAD_BYTES
+from anofield.data.volume import header_file
+from anofield.errors import ScanError
 
 RESULT = "anofield "  # start of the NIfTI description of every result image; phantom scans and labels do not have it
+DESCRIPTION = {348: 148, 540: 240}  # size of the header of NIfTI-1 and NIfTI-2, and the byte of its description
 MARKS = {  # a folder that holds one of these files, and what the folder is
     "run.json": "a run of anofield",
     "results.json": "results of anofield",
@@ -23,10 +24,14 @@ MARKS = {  # a folder that holds one of these files, and what the folder is
 def is_result(path: Path) -> bool:
     """Whether an image was written by a detection, as its NIfTI description says; False if it cannot be read."""
     try:
-        header: Any = nib.load(path).header
-        return bytes(header["descrip"].item()).startswith(RESULT.encode())
-    except (*UNREADABLE, KeyError):
+        with open_content(header_file(path)) as content:
+            head = content.peek(HEAD_BYTES)  # no more is read: what follows may be unpacked without end
+    except ScanError:
         return False
+    return any(
+        head[:4] in (size.to_bytes(4, "little"), size.to_bytes(4, "big")) and head[at:].startswith(RESULT.encode())
+        for size, at in DESCRIPTION.items()
+    )
 
 
 def own_folder(folder: Path) -> str:
