@@ -138,20 +138,35 @@ def make_people(folder: Path, name: str, plan: Plan, seed: int) -> list[Case]:
     first = {"train": 0, "calibration": plan.n_train, "test": plan.n_train + plan.n_calibration}[name]
     healthy = {"train": plan.n_train, "calibration": plan.n_calibration, "test": 0}[name]
     lesion = plan.n_test if name == "test" else 0
-    people = {case_name(LAYOUT, n, kind): (n, kind) for n, kind in plan_cohort(healthy, lesion, plan.kinds, first)}
-    work = partial(_write_person, folder=folder, plan=plan, seed=seed, people=people)
-    images = {case_id: case_paths(LAYOUT, case_id, plan.modality, kind).image for case_id, (_, kind) in people.items()}
+    cohort = Cohort(LAYOUT, size=plan.scan_size, seed=seed, modality=plan.modality)
+    return write_people(folder, cohort, plan_cohort(healthy, lesion, plan.kinds, first), f"phantom {name}")
+
+
+def write_people(folder: Path, cohort: Cohort, plan: Sequence[tuple[int, str | None]], label: str) -> list[Case]:
+    """Write the missing scans of some people in the layout of BraTS.
+
+    Args:
+        folder: Folder of the scans; made if missing.
+        cohort: Properties that the scans share.
+        plan: Case numbers and lesion kinds, see `plan_cohort`.
+        label: What is written, for the progress.
+
+    Returns:
+        All cases that are in the folder then.
+    """
+    people = {case_name(LAYOUT, n, kind): (n, kind) for n, kind in plan}
+    work = partial(_write_person, folder=folder, cohort=cohort, people=people)
+    images = {
+        case_id: case_paths(LAYOUT, case_id, cohort.modality, kind).image for case_id, (_, kind) in people.items()
+    }
     asked = [Case(case_id, folder / image) for case_id, image in images.items()]
-    refuse_failures(failures_of(list(map_cases(work, asked, label=f"phantom {name}"))))
-    return find_cases(folder, dataset=LAYOUT, modality=plan.modality)
+    refuse_failures(failures_of(list(map_cases(work, asked, label=label))))
+    return find_cases(folder, dataset=LAYOUT, modality=cohort.modality)
 
 
-def _write_person(
-    case: Case, *, folder: Path, plan: Plan, seed: int, people: dict[str, tuple[int, str | None]]
-) -> None:
+def _write_person(case: Case, *, folder: Path, cohort: Cohort, people: dict[str, tuple[int, str | None]]) -> None:
     number, kind = people[case.id]
     if not (case.image.is_file() and case.image.with_name(f"{case.id}_seg.nii.gz").is_file()):
-        cohort = Cohort(LAYOUT, size=plan.scan_size, seed=seed, modality=plan.modality)
         write_case(folder, cohort, number, kind)
 
 

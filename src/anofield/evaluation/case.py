@@ -262,31 +262,68 @@ def measure_case(
     voxels = read_voxels(case, rules.space)
     if voxels.inputs != inputs[case.id]:
         raise ScanError("the case or its label changed since the first pass", where=case.folder)
-    box = bounding_box(voxels.inside) or ()  # components are searched only inside it
-    truth, inside = voxels.truth[box], voxels.inside[box]
-    ml = voxels.scan.voxel_ml
-    known = components(truth, ml, rules.min_lesion_ml) if lesions else None
+    truth = Truth.of(voxels.scan, voxels.inside, voxels.truth, rules, lesions=lesions)
     at: dict[str, dict[Kind, Detected]] = {}
     curves: dict[str, list[tuple[int, int]]] = {}
     for name, values in thresholds.items():
-        scores = read_score(case, voxels, name)[box]
-        at[name] = {
-            kind: _detect((scores > value) & inside, truth, known, voxels.scan, _without_surface(rules, kind))
-            for kind, value in values.items()
+        at[name], curves[name] = truth.measure(read_score(case, voxels, name), values, froc.get(name, []))
+    return Measured(at, curves, 0 if truth.lesions is None else len(truth.lesions.volumes_ml))
+
+
+@dataclass(frozen=True)
+class Truth:
+    """The truth of one case, cut to the box of the voxels that count; volumes (i, j, k).
+
+    Attributes:
+        scan: Geometry of the scan.
+        rules: Rules of the evaluation.
+        box: Slices of the box.
+        inside: Voxels that count.
+        labelled: Labelled voxels among them.
+        lesions: The lesions; None if lesions and surfaces are not measured.
+    """
+
+    scan: Scan
+    rules: Rules
+    box: tuple[slice, ...]
+    inside: Mask
+    labelled: Mask
+    lesions: Components | None
+
+    @classmethod
+    def of(cls, scan: Scan, inside: Mask, labelled: Mask, rules: Rules, *, lesions: bool = True) -> Truth:
+        """The truth of a case whose voxels `inside` count and of which some are `labelled`, both (i, j, k)."""
+        box = bounding_box(inside) or ()  # components are searched only inside it
+        cut = labelled[box]
+        known = components(cut, scan.voxel_ml, rules.min_lesion_ml) if lesions else None
+        return cls(scan, rules, box, inside[box], cut, known)
+
+    def measure(
+        self, scores: FloatVolume, thresholds: Mapping[Kind, float], froc: Sequence[float]
+    ) -> tuple[dict[Kind, Detected], list[tuple[int, int]]]:
+        """Detections at some thresholds, and (lesions found, false findings) at those of the FROC.
+
+        Args:
+            scores: One score in the voxels of the whole scan, (i, j, k).
+            thresholds: Threshold of every kind.
+            froc: Thresholds of the FROC; without effect if lesions are not measured.
+        """
+        cut, known, ml = scores[self.box], self.lesions, self.scan.voxel_ml
+        at = {
+            kind: _detect((cut > value) & self.inside, self.labelled, known, self.scan, self._rules_at(kind))
+            for kind, value in thresholds.items()
         }
-        masks = ((scores > value) & inside for value in froc.get(name, []))
-        matches = [_match(mask, truth, known, ml, rules) for mask in masks] if known is not None else []
-        curves[name] = [(int(found.found.sum()), found.false) for found in matches]
-    return Measured(at, curves, 0 if known is None else len(known.volumes_ml))
+        masks = ((cut > value) & self.inside for value in froc)
+        matches = [_match(mask, self.labelled, known, ml, self.rules) for mask in masks] if known is not None else []
+        return at, [(int(found.found.sum()), found.false) for found in matches]
+
+    def _rules_at(self, kind: Kind) -> Rules:
+        """Rules without surface distances at the oracle threshold: they take longest and are not reported there."""
+        return replace(self.rules, surface=False) if kind == "oracle" else self.rules
 
 
 def _match(above: Mask, truth: Mask, known: Components, voxel_ml: float, rules: Rules) -> Match:
     return match(truth, known, components(above, voxel_ml, rules.min_lesion_ml), rules.overlap)
-
-
-def _without_surface(rules: Rules, kind: Kind) -> Rules:
-    """Rules without surface distances at the oracle threshold: they take longest and are not reported there."""
-    return replace(rules, surface=False) if kind == "oracle" else rules
 
 
 def _detect(above: Mask, truth: Mask, known: Components | None, scan: Scan, rules: Rules) -> Detected:
