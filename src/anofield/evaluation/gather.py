@@ -148,7 +148,7 @@ def _pooled(scored: dict[str, Scored], failures: list[Failure], pools: Mapping[s
         scored=scored,
         failures=failures,
         curves=curves,
-        froc={name: _froc_thresholds(pool) for name, pool in pools.items()},
+        froc={name: froc_thresholds(pool) for name, pool in pools.items()},
         bounds={name: pool.bounds(curves[name]) for name, pool in pools.items()},
         exact={name: pool.exact for name, pool in pools.items()},
     )
@@ -187,7 +187,7 @@ def _thresholds(task: Task, name: str, chosen: Mapping[str, float], curve: Curve
     }
 
 
-def _froc_thresholds(pooled: PooledScores) -> list[float]:
+def froc_thresholds(pooled: PooledScores) -> list[float]:
     """Thresholds that given shares of the healthy voxels exceed, in descending order."""
     values = pooled.quantiles([1 - share for share in FROC_SHARES])
     return sorted({value for value in values if not np.isnan(value)}, reverse=True)
