@@ -13,6 +13,7 @@ from anofield.phantom.layouts import Grid
 from anofield.phantom.lesions import LESION_KINDS, covered, draw_lesion, no_layers
 from anofield.phantom.spline import Axes
 from anofield.phantom.template import HALF_EXTENT
+from anofield.phantom.variety import SIMPLE, Variety
 from anofield.typing import Classes, FloatVolume, Mask, Volume
 
 FIELD_MARGIN_MM = 14.0  # beyond the template's box that a displaced head may reach
@@ -22,7 +23,8 @@ FIELD_MARGIN_MM = 14.0  # beyond the template's box that a displaced head may re
 class Person:
     """A skull-stripped scan with its truth; all volumes `(i, j, k)` on `grid`.
 
-    `image` is zero outside `brain` and positive inside; `label` is 0 for healthy tissue.
+    `image` is zero outside `brain` and positive inside; `label` is 0 for healthy tissue. `age` is in years, `None`
+    where the variety has no ages; `traits` names what is unusual in the healthy anatomy, from `UNUSUAL`.
     """
 
     image: FloatVolume
@@ -30,6 +32,8 @@ class Person:
     label: Classes
     grid: Grid
     lesion: str | None
+    age: float | None = None
+    traits: tuple[str, ...] = ()
 
 
 def check_kind(kind: str) -> None:
@@ -70,7 +74,15 @@ class Look:
 USUAL = Look()
 
 
-def make_person(seed: int, number: int, grid: Grid, *, lesion: str | None = None, look: Look = USUAL) -> Person:
+def make_person(
+    seed: int,
+    number: int,
+    grid: Grid,
+    *,
+    lesion: str | None = None,
+    look: Look = USUAL,
+    variety: Variety = SIMPLE,
+) -> Person:
     """The person `number` of the cohort `seed`, as scanned on `grid`.
 
     The head sits in the middle of the grid's field of view; in mm from there the anatomy and the lesion are
@@ -82,6 +94,7 @@ def make_person(seed: int, number: int, grid: Grid, *, lesion: str | None = None
         grid: Sampling grid; its axes must be parallel to those of the world.
         lesion: One of `LESION_KINDS`, or `None` for a healthy person.
         look: Modality, contrast of the lesion and noise.
+        variety: How healthy people differ; what is switched on leaves the other random draws as they are.
 
     Raises:
         UsageError: The lesion is unknown, a number is negative, or the grid is oblique.
