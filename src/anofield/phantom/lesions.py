@@ -278,5 +278,11 @@ _DRAW: dict[str, Callable[[np.random.Generator, Plan], Lesion]] = {
     "glioma": _draw_glioma,
     "small": _draw_small,
     "dark": _draw_dark,
+    "infarct": _draw_dark,
+    "bleeding": _draw_glioma,
+    "infiltration": _draw_glioma,
+    "ms": _draw_small,
+    "dysplasia": _draw_dark,
 }
 LESION_KINDS = tuple(_DRAW)
+HELD_OUT_KINDS = ("infarct", "bleeding", "infiltration", "ms", "dysplasia")  # nothing may be tuned on them
