@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
+from anofield.data.brain import StrippedScan
 from anofield.data.cohort.case import Case
 from anofield.data.prepared import Prepared
 from anofield.data.recipe import Recipe, recipe_for
@@ -41,6 +42,9 @@ class Stub:
     @property
     def recipe(self) -> Recipe:
         return recipe_for("box", 16).model_copy(update={"centers": (0.0, 0.3, 0.6)})
+
+    def place(self, native: StrippedScan, prepared: Prepared) -> None:
+        return None
 
     def analyse(self, prepared: Prepared, key: str, options: RunOptions, fit: Fit | None = None) -> Analysis:
         if self.started is not None:

@@ -31,7 +31,7 @@ from anofield.data.cohort.case import Case
 from anofield.data.lattice import Lattice
 from anofield.data.layout import ARRAYS, StoreInfo
 from anofield.data.parallel import Spread, failures_of
-from anofield.data.prepare import prepare_case
+from anofield.data.prepare import Place, prepare_case
 from anofield.data.prepared import Prepared
 from anofield.data.published import lattice_side
 from anofield.data.recipe import Recipe
@@ -640,9 +640,9 @@ class TestForce:
         prepare_cohort(cases, RECIPE, path, labels=True)
         before, seen = everything(path), []
 
-        def watched(case: Case, recipe: Recipe) -> Prepared:
+        def watched(case: Case, recipe: Recipe, place: Place | None) -> Prepared:
             seen.append(everything(path) == before)
-            return prepare_case(case, recipe)
+            return prepare_case(case, recipe, place)
 
         monkeypatch.setattr("anofield.data.store.prepare_case", watched)
         other = RECIPE.model_copy(update={"box_mm": 190.0})

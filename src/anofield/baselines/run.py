@@ -22,6 +22,8 @@ from anofield._version import __version__
 from anofield.baselines import trial
 from anofield.baselines.base import Baseline, Settings, State
 from anofield.baselines.registry import find_baseline, plugin_of
+from anofield.data.brain import StrippedScan
+from anofield.data.layout import PosedBy, pose_identity
 from anofield.data.prepared import Prepared
 from anofield.data.recipe import Recipe, missing_keys
 from anofield.data.store import Store
@@ -29,11 +31,12 @@ from anofield.detect.calibration import FOLDER
 from anofield.detect.fit import Fit
 from anofield.detect.method import Analysis
 from anofield.detect.options import BaselineOptions, RunOptions, ScoreOptions
+from anofield.detect.placer import Placer, open_placer
 from anofield.detect.run_folder import Record
 from anofield.errors import ExperimentError, UsageError
 from anofield.field.device import pick_device
 from anofield.field.tensor_file import TensorFile, checked_tensors, read_tensors, write_tensors
-from anofield.typing import PathLike
+from anofield.typing import Affine, PathLike
 
 ABOUT_FILE, STATE_FILE = "baseline.json", "state.pth"
 AGAIN = "train the baseline again with --force"
@@ -54,6 +57,8 @@ class BaselineInfo(Record):
     """Content hash of the scan of each training case; empty in files of older versions."""
     state: str | None = None
     """SHA-256 of `state.pth`; None in files of older versions."""
+    pose: PosedBy | None = None
+    """What found the poses of the training scans; None if they lie as in their scanner."""
     title: str
     """Name of the method in a few words."""
     paper: str
@@ -80,6 +85,7 @@ class TrainedBaseline:
         info: Content of `baseline.json`.
         hash: Hash of name, settings, recipe and state.
         plugin: Plug-in that the baseline is; None for a baseline of this package.
+        placer: Finds the pose of a scan; None for a baseline that was trained on scans as they lie.
     """
 
     method: Baseline
@@ -87,6 +93,7 @@ class TrainedBaseline:
     info: BaselineInfo
     hash: str
     plugin: Plugin | None = None
+    placer: Placer | None = None
 
     @property
     def name(self) -> str:
@@ -135,6 +142,10 @@ class TrainedBaseline:
 
     def __repr__(self) -> str:
         return f"TrainedBaseline({self.path}: {self.name}, {len(self.info.cases)} subjects, {self.device})"
+
+    def place(self, native: StrippedScan, prepared: Prepared) -> Affine | None:
+        """Pose of a scan, found by the field that posed the training scans; None if they were not posed."""
+        return None if self.placer is None else self.placer(native, prepared)
 
     def analyse(self, prepared: Prepared, key: str, options: RunOptions, fit: Fit | None = None) -> Analysis:
         """Score one scan on its lattice, see `anofield.detect.method.Method`."""
@@ -195,6 +206,7 @@ def train_baseline(
         "recipe": store.recipe.model_dump(mode="json"),
         "cases": [store.ids[index] for index in cases],
         "contents": [contents[index] for index in cases],
+        "pose": store.pose,
     }
     if not force and _is_trained(folder, wanted):
         say(f"{name}: already trained in {folder}")
@@ -231,7 +243,8 @@ def load_baseline(folder: PathLike, *, device: str = "auto") -> TrainedBaseline:
     """Open a trained baseline.
 
     Raises:
-        ExperimentError: The baseline is missing or damaged, or its state belongs to another method.
+        ExperimentError: The baseline is missing or damaged, its state belongs to another method, or the experiment
+            that posed its training scans is missing or was trained again.
         UsageError: No installed baseline has its name, or an installed one is broken.
         MachineError: There is no such device, or MONAI is not installed.
     """
@@ -243,7 +256,8 @@ def load_baseline(folder: PathLike, *, device: str = "auto") -> TrainedBaseline:
         method = find_baseline(info.name)(_recipe(folder, info), settings, where)
         _restore(method, checked_tensors(stored.content, stored.path), folder)
     trial.try_out(method, plugin)
-    return TrainedBaseline(method, folder, info, _hash(info, stored.hash), plugin)
+    placer = None if info.pose is None else open_placer(info.pose, folder, device=device)
+    return TrainedBaseline(method, folder, info, _hash(info, stored.hash), plugin, placer)
 
 
 def identity(folder: Path) -> str:
@@ -271,6 +285,8 @@ def _is_trained(folder: Path, wanted: Mapping[str, Any]) -> bool:
         raise UsageError("the folder holds no baseline", where=folder, remedy="choose another -o")
     info = _read_info(folder)
     found = {key: getattr(info, key) for key in wanted}
+    if pose_identity(info.pose) == pose_identity(wanted["pose"]):
+        found["pose"] = wanted["pose"]  # the experiment may have been moved
     if info.cases == wanted["cases"]:
         found["contents"] = _where_known(info.contents, wanted["contents"])
     differing = [key for key, value in wanted.items() if found[key] != value]
@@ -335,6 +351,7 @@ def _read_state(folder: Path, info: BaselineInfo) -> TensorFile:
 
 
 def _hash(info: BaselineInfo, state: str) -> str:
-    """Hash of a baseline, from its description and the SHA-256 of its state."""
+    """Hash of a baseline, from its description, the SHA-256 of its state, and what poses its scans."""
     parts = [json.dumps([info.name, info.settings, info.recipe], sort_keys=True), state]
+    parts += [] if info.pose is None else [info.pose.identity]
     return hashlib.sha256("\n".join(parts).encode()).hexdigest()

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Literal, TypeAlias
 import typer
 
 from anofield._words import counted
-from anofield.cli._options import SCANS, Dataset, Force, Json, LabelledInput, Work, finish, resolution_of
+from anofield.cli._options import SCANS, Dataset, Device, Force, Json, LabelledInput, Work, finish, resolution_of
 from anofield.cli._parameters import expanded
 from anofield.errors import UsageError
 
@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from anofield.data.cohort.case import Case
     from anofield.data.recipe import Recipe
     from anofield.data.store import Store
+    from anofield.detect.placer import Placer
 
 RecipeName: TypeAlias = Literal["box", "ifl2021-hcp", "ifl2021-brats"]
 PUBLISHED: dict[Dataset, RecipeName] = {"hcp": "ifl2021-hcp", "brats": "ifl2021-brats"}  # the data sets of 2021
@@ -46,10 +47,11 @@ class Wanted:
     ] = "fit"
     cluster_centers: Annotated[Path | None, typer.Option("--cluster_centers", hidden=True)] = None
     normalise: Annotated[
-        Literal["robust", "clip-minmax"] | None,
+        Literal["robust", "tissue", "clip-minmax"] | None,
         typer.Option(
             "--normalise",
-            help="Default: robust for box; clip-minmax (2 to 98 %) for the published recipes, which allow no other.",
+            help="robust: median and interquartile range; tissue: levels of grey and white matter. Default: robust for "
+            "box; clip-minmax (2 to 98 %) for the published recipes, which allow no other.",
         ),
     ] = None
     mode_pool: Annotated[
@@ -131,6 +133,11 @@ def command(
     output: Annotated[Path, typer.Option("--output", "-o", "--target", help="Store to write, NAME.zarr.")],
     wanted: Wanted,
     labels: Annotated[bool, typer.Option("--labels", help="Keep lesion labels in the store.")] = False,
+    pose: Annotated[
+        Path | None,
+        typer.Option("--pose", help="Experiment whose field finds the pose of every scan; all heads lie alike in it."),
+    ] = None,
+    device: Device = "auto",
     work: Work,
     force: Force = False,
     json_: Json = False,
@@ -144,14 +151,29 @@ def command(
     from anofield.data.store import prepare_cohort, stored_recipe
 
     recipe = wanted.without_centers(scans.dataset)
+    place = None if pose is None else _placer(pose, recipe, device)
     cases = scans.cases()
     if labels and scans.label is None:
         say_unlabelled([case.id for case in cases if not case.labels], len(cases))
     recipe = wanted.with_centers(recipe, cases, None if force else stored_recipe(output))
-    store, outcomes = prepare_cohort(cases, recipe, output, labels=labels, spread=work.spread(), force=force)
+    spread = work.spread()
+    store, outcomes = prepare_cohort(cases, recipe, output, labels=labels, spread=spread, force=force, place=place)
     failures = failures_of(outcomes)
     result = {**store.summary(), "failures": [vars(failure) for failure in failures]}
     finish(result, failures, len(store.done), as_json=json_, text=_text(store, output))
+
+
+def _placer(experiment: Path, recipe: Recipe, device: str) -> Placer:
+    """What finds the pose of every scan.
+
+    Raises:
+        UsageError: The recipe takes no pose.
+    """
+    from anofield.data.prepare import check_posable
+    from anofield.detect.placer import posing
+
+    check_posable(recipe)
+    return posing(experiment, device=device)
 
 
 def _once(one: str, value: object, other: str, published: object) -> None:

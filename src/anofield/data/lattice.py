@@ -6,7 +6,7 @@ Three frames meet here (docs/explanation/coordinates.md): lattice index, native 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 import numpy as np
@@ -70,6 +70,27 @@ def field_coordinates(
     """
     shift = 1.0 if convention == "center" else 0.0
     return (2.0 * index + shift) / resolution - 1.0
+
+
+def index_to_field(resolution: int, convention: Convention = "center") -> Affine:
+    """Lattice index → field coordinates, as `field_coordinates` on all three axes, (4, 4)."""
+    zero, one = field_coordinates(np.array([0.0, 1.0]), resolution, convention)
+    matrix = np.diag([one - zero] * 3 + [1.0])
+    matrix[:3, 3] = zero
+    return matrix
+
+
+def posed_lattice(lattice: Lattice, pose: Affine, convention: Convention = "center") -> Lattice:
+    """The lattice of the training's frame, for a scan that lies otherwise in its box; it may be oblique in the scan.
+
+    Args:
+        lattice: Lattice of the scan's box.
+        pose: Field coordinates of the scan → field coordinates in the training's frame, (4, 4).
+        convention: Field coordinates of a lattice index.
+    """
+    field = index_to_field(lattice.resolution, convention)
+    to_box = np.linalg.inv(field) @ np.linalg.inv(pose) @ field  # index in the training's frame → index in the box
+    return replace(lattice, to_native=np.asarray(lattice.to_native @ to_box, dtype=np.float64))
 
 
 def box_lattice(scan: Scan, brain: Mask, resolution: int, box_mm: float) -> Lattice:

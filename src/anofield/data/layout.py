@@ -13,6 +13,7 @@ import secrets
 import shutil
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -35,6 +36,29 @@ NO_STORE = "is not a store of prepared scans"
 AGAIN = "prepare the cohort again with --force"
 
 
+class PosedBy(BaseModel):
+    """What put the scans of a store on the posed lattice: a trained field, whose frame is that of the store.
+
+    Attributes:
+        experiment: Directory of the experiment, an absolute path.
+        epoch: Epoch of the checkpoint.
+        hash: Hash of the checkpoint's weights and codes.
+        fit: Options of the fit of a pose (`anofield.detect.options.FitOptions`).
+    """
+
+    model_config = ConfigDict(frozen=True)
+
+    experiment: str
+    epoch: int
+    hash: str
+    fit: dict[str, Any]
+
+    @property
+    def identity(self) -> str:
+        """Everything that decides on the pose of a scan, wherever the experiment lies now."""
+        return f"{self.hash} {json.dumps(self.fit, sort_keys=True)}"
+
+
 class StoreInfo(BaseModel):
     """Attributes of a store, written once.
 
@@ -46,6 +70,7 @@ class StoreInfo(BaseModel):
         subjects: Subject of each case.
         labels: Whether the store keeps lesion labels.
         side: R, lattice voxels per axis.
+        pose: What found the poses of the scans; None if they lie as in their scanner.
     """
 
     model_config = ConfigDict(frozen=True)
@@ -57,6 +82,7 @@ class StoreInfo(BaseModel):
     subjects: list[str]
     labels: bool
     side: int = Field(ge=1, le=512)
+    pose: PosedBy | None = None
 
     @model_validator(mode="after")
     def _one_subject_each(self) -> StoreInfo:
@@ -65,10 +91,13 @@ class StoreInfo(BaseModel):
         return self
 
     @classmethod
-    def of(cls, cases: Sequence[Case], recipe: Recipe, *, labels: bool, side: int) -> StoreInfo:
+    def of(
+        cls, cases: Sequence[Case], recipe: Recipe, *, labels: bool, side: int, pose: PosedBy | None = None
+    ) -> StoreInfo:
         """The attributes of a new store of some cases; the other arguments are attributes."""
         subjects = [case.subject or case.id for case in cases]
-        return cls(recipe=recipe, cases=[case.id for case in cases], subjects=subjects, labels=labels, side=side)
+        ids = [case.id for case in cases]
+        return cls(recipe=recipe, cases=ids, subjects=subjects, labels=labels, side=side, pose=pose)
 
     @property
     def arrays(self) -> dict[str, CaseArray]:
@@ -86,6 +115,7 @@ class StoreInfo(BaseModel):
         differences = {
             "with another recipe": self.recipe != wanted.recipe,
             "with other cases": self.cases != wanted.cases,
+            "with other poses": pose_identity(self.pose) != pose_identity(wanted.pose),
             "without labels": wanted.labels and not self.labels,
         }
         return next((what for what, differs in differences.items() if differs), "")
@@ -96,6 +126,11 @@ class StoreInfo(BaseModel):
             return not read_info(folder).differs(self)
         except CohortError:
             return False
+
+
+def pose_identity(pose: PosedBy | None) -> str:
+    """Everything that decides on the poses of scans; empty where they lie as in their scanner."""
+    return "" if pose is None else pose.identity
 
 
 def hash_values(digest: str) -> NDArray[np.uint8]:
@@ -111,7 +146,7 @@ def write_empty(path: PathLike, info: StoreInfo) -> None:
     """
     final = Path(os.path.realpath(path))
     beside = final.with_name(f"{PARTIAL}{secrets.token_hex(4)}-{final.name}")
-    attributes = info.model_dump(mode="json")
+    attributes = info.model_dump(mode="json", exclude=None if info.pose else {"pose"})
     attributes["checksum"] = _checksum(attributes)
     with writing(path):
         try:

@@ -22,7 +22,7 @@ FIELD_VALUES = ("resolution", "box_mm", "normalise", "centers", "mode_pool", "la
 
 RecipeName = Literal["box", "ifl2021-hcp", "ifl2021-brats"]
 LabelResampling = Literal["nearest", "published"]
-Normalisation = Literal["robust", "clip-minmax"]
+Normalisation = Literal["robust", "clip-minmax", "tissue"]
 NAMES: tuple[RecipeName, ...] = get_args(RecipeName)
 
 
@@ -52,7 +52,7 @@ class Kind:
 _BOX = Kind(
     published=False,
     dtype=np.float32,
-    normalisations=("robust", "clip-minmax"),
+    normalisations=("robust", "clip-minmax", "tissue"),
     lattice="center",
     outside_class=True,
     left_right=0,  # the box is RAS+
@@ -77,7 +77,8 @@ class Recipe(BaseModel):
         name: Name of the geometry and the steps.
         resolution: R, lattice voxels per axis; None keeps the published full resolution (`ifl2021-*` only).
         box_mm: Side of the cube in mm (`box` only).
-        normalise: Normalisation, `robust` (median and interquartile range) or `clip-minmax` (published).
+        normalise: Normalisation, `robust` (median and interquartile range), `tissue` (levels of grey and white matter)
+            or `clip-minmax` (published).
         centers: Ordered class centres in normalised intensity.
         mode_pool: Window width of the mode pool; None for no mode pool.
         lattice: Field coordinates at voxel centres, or at corners as published.

@@ -24,9 +24,9 @@ from anofield._words import counted, named
 from anofield.data.building import building, holds_files, remove
 from anofield.data.chunks import METADATA
 from anofield.data.cohort.case import Case, cohort_of
-from anofield.data.layout import StoreInfo, hash_values, inside, read_info, write_empty
+from anofield.data.layout import PosedBy, StoreInfo, hash_values, inside, read_info, write_empty
 from anofield.data.parallel import HERE, Outcome, Spread, failures_of, map_cases
-from anofield.data.prepare import prepare_case
+from anofield.data.prepare import Place, prepare_case
 from anofield.data.prepared import Prepared
 from anofield.data.published import lattice_side
 from anofield.data.recipe import Recipe
@@ -100,6 +100,11 @@ class Store:
         return self.info.recipe
 
     @property
+    def pose(self) -> PosedBy | None:
+        """What found the poses of the cases; None if they lie as in their scanner."""
+        return self.info.pose
+
+    @property
     def contents(self) -> list[str]:
         """Content hash of each case's scan (`Scan.content_hash`); empty if the case is not complete or has none.
 
@@ -156,12 +161,14 @@ class Store:
             "done": len(self.done),
             "resolution": self.resolution,
             "recipe": self.recipe.model_dump(mode="json"),
+            **({} if self.pose is None else {"pose": self.pose.model_dump(mode="json")}),
         }
 
     def content_hash(self) -> str:
-        """SHA-256 over ids and source hashes of the complete cases, and the recipe; paths do not count."""
+        """SHA-256 over ids and source hashes of the complete cases, recipe and poses; paths do not count."""
         cases = [f"{self.ids[i]} {bytes(self._read('source_hash', i)).hex()}" for i in self.done]
-        return hashlib.sha256("\n".join([self.recipe.model_dump_json(), *cases]).encode()).hexdigest()
+        posed = [] if self.pose is None else [self.pose.identity]
+        return hashlib.sha256("\n".join([self.recipe.model_dump_json(), *posed, *cases]).encode()).hexdigest()
 
     @property
     def resolution(self) -> int:
@@ -316,6 +323,7 @@ def prepare_cohort(
     labels: bool = False,
     spread: Spread = HERE,
     force: bool = False,
+    place: Place | None = None,
 ) -> tuple[Store, list[Outcome[bool]]]:
     """Prepare every case and write it to a store; unchanged finished cases are skipped, failing ones recorded.
 
@@ -326,6 +334,8 @@ def prepare_cohort(
         labels: Whether to keep lesion labels.
         spread: Where the work runs; all workers must be able to read the scans and to write to `path` and beside it.
         force: Whether to replace an existing store. It stays until the new one is made, unless no case can be prepared.
+        place: Finds the pose of every scan, so that all heads lie alike in the store, which records what found the
+            poses (`anofield.detect.placer.Placer`); None takes the scans as they lie.
 
     Returns:
         The store, and the outcome of every case.
@@ -339,8 +349,10 @@ def prepare_cohort(
     """
     cases = cohort_of(cases)
     rows = {case.id: row for row, case in enumerate(cases)}
-    with making(path, StoreInfo.of(cases, recipe, labels=labels, side=lattice_side(recipe)), force=force) as store:
-        work = partial(_prepare_into, path=str(store.path.absolute()), recipe=recipe, rows=rows)
+    pose = None if place is None else place.source
+    wanted = StoreInfo.of(cases, recipe, labels=labels, side=lattice_side(recipe), pose=pose)
+    with making(path, wanted, force=force) as store:
+        work = partial(_prepare_into, path=str(store.path.absolute()), recipe=recipe, rows=rows, place=place)
         outcomes = list(map_cases(work, cases, spread=spread, label="prepare"))
         failures = failures_of(outcomes)
         if store.path != Path(path) and len(failures) == len(cases):
@@ -355,13 +367,13 @@ def prepare_cohort(
     return made, outcomes
 
 
-def _prepare_into(case: Case, *, path: str, recipe: Recipe, rows: dict[str, int]) -> bool:
+def _prepare_into(case: Case, *, path: str, recipe: Recipe, rows: dict[str, int], place: Place | None) -> bool:
     """Write one case unless it is current; returns whether it was written."""
     store, row, digest = Store(path, mode="r+"), rows[case.id], _digest(case)
     if store.is_current(row, digest):
         return False
     store.forget(row)
-    store.write(row, prepare_case(case, recipe), digest)
+    store.write(row, prepare_case(case, recipe, place), digest)
     return True
 
 

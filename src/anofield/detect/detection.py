@@ -101,6 +101,9 @@ def examine(native: StrippedScan, method: Method, options: RunOptions, fit: Fit 
     """
     start = time.perf_counter()
     prepared = prepare_scan(native, None, method.recipe)
+    pose = method.place(native, prepared)
+    if pose is not None:
+        prepared = prepare_scan(native, None, method.recipe, pose)
     ready = time.perf_counter()
     analysis = method.analyse(prepared, native.scan.content_hash, options, fit)
     _refuse_not_finite(analysis.maps, native.scan)

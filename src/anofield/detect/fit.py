@@ -162,7 +162,7 @@ def _first_pose(field: Field, code: Tensor, cloud: _Points, options: FitOptions)
             return _bounded(_entropy(field, turned, code, targets)).mean(dim=1)
 
     pose, turned = search(loss, points)
-    return (None if options.pose == "none" else pose.to(cloud.device)), turned
+    return (None if options.pose == "none" else pose.as_kind(options.pose).to(cloud.device)), turned
 
 
 def _map(field: Field, code: Tensor, pose: Pose | None, prepared: Prepared, cloud: _Points) -> IntensityMap:

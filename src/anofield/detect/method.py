@@ -9,12 +9,13 @@ from typing import Protocol
 
 import torch
 
+from anofield.data.brain import StrippedScan
 from anofield.data.prepared import Prepared
 from anofield.data.recipe import Recipe
 from anofield.detect.fit import Fit
 from anofield.detect.options import RunOptions
 from anofield.detect.pose import Pose
-from anofield.typing import FloatVolume
+from anofield.typing import Affine, FloatVolume
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -90,6 +91,17 @@ class Method(Protocol):
     @property
     def scores(self) -> Sequence[str]:
         """Names of all scores that the method can compute."""
+
+    def place(self, native: StrippedScan, prepared: Prepared) -> Affine | None:
+        """The pose on whose lattice a scan must be prepared; None if the method takes scans as they lie.
+
+        Args:
+            native: The scan in its own voxels.
+            prepared: The scan as it lies, on the lattice of the recipe.
+
+        Returns:
+            Field coordinates of the scan → field coordinates in the training's frame, (4, 4).
+        """
 
     def analyse(self, prepared: Prepared, key: str, options: RunOptions, fit: Fit | None = None) -> Analysis:
         """Score one scan.

@@ -10,7 +10,7 @@ from typing import Any
 import torch
 
 from anofield._words import counted
-from anofield.data.brain import as_stripped
+from anofield.data.brain import StrippedScan, as_stripped
 from anofield.data.cohort.case import Case
 from anofield.data.parallel import Spread
 from anofield.data.prepared import Prepared
@@ -29,7 +29,7 @@ from anofield.errors import UsageError, for_python
 from anofield.field.device import Precision
 from anofield.field.model import TrainedField, open_field
 from anofield.field.parts import LATEST
-from anofield.typing import PathLike
+from anofield.typing import Affine, PathLike
 
 
 @dataclass(frozen=True, repr=False)
@@ -108,6 +108,10 @@ class Model:
         side = self.recipe.resolution or "full"
         subjects = counted(len(self.trained.codes), "subject")
         return f"Model({self.path}: {self.recipe.name} {side}³, {subjects}; {calibrated})"
+
+    def place(self, native: StrippedScan, prepared: Prepared) -> Affine | None:
+        """None: the field fits the pose itself, together with the code."""
+        return None
 
     def analyse(self, prepared: Prepared, key: str, options: RunOptions, fit: Fit | None = None) -> Analysis:
         """Score one scan on its lattice; see `anofield.detect.method.Method`."""

@@ -16,7 +16,7 @@ WIDEST_MM = 200.0  # a filter wider than a head is a mistake
 COARSE_FROM = 128  # voxels per axis from which every second one is decoded
 
 Tail: TypeAlias = Literal["bright", "dark", "both"]
-PoseKind: TypeAlias = Literal["none", "similarity"]
+PoseKind: TypeAlias = Literal["none", "similarity", "affine"]
 IntensityKind: TypeAlias = Literal["none", "smooth"]
 ProcedureName: TypeAlias = Literal["anofield", "ifl2021"]
 Millimetres: TypeAlias = Annotated[float, Field(ge=0, le=WIDEST_MM)]
@@ -41,7 +41,8 @@ class FitOptions(Options):
     margin: int = Field(default=2, ge=0)
     """Voxels around the brain from which points are also drawn, so that the outline counts."""
     pose: PoseKind = "similarity"
-    """Pose of the head to fit: `similarity` (rotation, shift and size) or `none`."""
+    """Pose of the head to fit: `similarity` (rotation, shift and size), `affine` (also a size for each axis and
+    shears) or `none`."""
     intensity: IntensityKind = "none"
     """`smooth` also fits gain, gamma and a bias field of second order (box recipe); `none` trusts the recipe's
     normalisation."""

@@ -291,6 +291,13 @@ def _checked_recipe(experiment: Experiment, store: Store, held_out: Store | None
             where=experiment.path / "specs.json",
             remedy=f"set dim_out to {found}",
         )
+    for posed in (one for one in (store, held_out) if one is not None and one.pose is not None):
+        raise UsageError(
+            "holds posed scans, on which no field is trained",
+            where=posed.path,
+            why="a field finds the pose of a scan itself, so it must be trained on scans as they lie",
+            remedy="prepare them without --pose; posed stores are for baselines",
+        )
     if held_out is not None and held_out.recipe != store.recipe:
         raise UsageError(
             "the held-out subjects were prepared in another way than the training subjects",
