@@ -8,7 +8,8 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from anofield.baselines import networks
-from anofield.baselines.autoencoders import WIDEST, SliceBaseline, SliceSettings
+from anofield.baselines.autoencoders import SliceBaseline, SliceSettings
+from anofield.baselines.training import WIDEST
 
 NOISE_GRID = 16  # noise values per axis of a slice; Kascenas et al. 2022
 NOISE_SD = 0.2  # standard deviation of the noise, normalised intensity; Kascenas et al. 2022

@@ -1,4 +1,4 @@
-"""Networks of the baselines, built from MONAI's: dense and spatial bottlenecks, Gaussian mixture prior, U-Net."""
+"""Networks of the baselines, built from MONAI's: dense and spatial bottlenecks, Gaussian mixture prior, U-Nets."""
 
 from __future__ import annotations
 
@@ -230,6 +230,21 @@ class UNet(nn.Module):
     def reconstruct(self, images: Tensor) -> Tensor:
         """Denoised images, (n, 1, side, side)."""
         return torch.as_tensor(self.net(images))
+
+
+class SeverityUNet(nn.Module):
+    """MONAI's `BasicUNet` in 3-D that is told how severe the anomaly is; it predicts the change that restores."""
+
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        features = (width, width, 2 * width, 4 * width, 4 * width, width)
+        groups = ("group", {"num_groups": math.gcd(width, 8)})
+        self.net = monai_nets().BasicUNet(3, 2, 1, features=features, norm=groups)
+
+    def restore(self, images: Tensor, severity: Tensor) -> Tensor:
+        """Restored images, (n, 1, s, s, s), for severities in [0, 1], (n,); sides are multiples of 16."""
+        told = severity.reshape(-1, 1, 1, 1, 1).expand_as(images)
+        return images + torch.as_tensor(self.net(torch.cat([images, told], 1)))
 
 
 def misfit(images: Tensor, decoded: Tensor) -> Tensor:

@@ -24,6 +24,8 @@ BUILT_IN = {
     "vae-restore": "restoration:VaeRestoration",
     "gmvae": "restoration:MixtureRestoration",
     "dae": "dae:Denoising",
+    "disyre": "disyre:Restoring",
+    "patch-memory": "memory:PatchMemory",
 }
 
 

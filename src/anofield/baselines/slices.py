@@ -11,6 +11,7 @@ from torch.nn import functional
 
 from anofield._progress import track
 from anofield.baselines.base import observed_in
+from anofield.baselines.heads import Heads, moved_points, random_moves
 from anofield.data.published import lattice_side
 from anofield.data.recipe import Recipe
 from anofield.data.store import Store
@@ -44,7 +45,10 @@ class Slicing:
 
     def cut(self, volume: FloatVolume) -> Tensor:
         """(R, R, R) → (R slices, 1, side, side) float32; padded with 0, or resampled where R is above 128."""
-        slices = torch.from_numpy(np.ascontiguousarray(np.moveaxis(volume, self.axis, 0)))[:, None]
+        return self.fitted(torch.from_numpy(np.ascontiguousarray(np.moveaxis(volume, self.axis, 0)))[:, None])
+
+    def fitted(self, slices: Tensor) -> Tensor:
+        """(n, 1, R, R) → (n, 1, side, side); padded with 0, or resampled where R is above 128."""
         if self.resolution > self.side:
             return _resized(slices, self.side)
         before, after = self._padding()
@@ -77,6 +81,24 @@ def training_slices(store: Store, slicing: Slicing) -> Tensor:
         slices = slicing.cut(observed_in(store, index))
         parts.append(slices[slices.flatten(1).any(1)].half())
     return torch.cat(parts)
+
+
+def moved_slices(heads: Heads, slicing: Slicing, count: int, generator: torch.Generator) -> Tensor:
+    """Random axial slices of heads that are moved at random, (count, 1, side, side)."""
+    people, moves = heads.choose(count, generator), random_moves(heads.recipe, count, generator)
+    centre, axis = (slicing.resolution - 1) / 2, slicing.axis
+    ends = torch.full((count, 2, 3), centre)  # where the line through the box's centre enters and leaves the brain
+    ends[:, :, axis] = heads.boxes[people][:, :, axis]
+    back = torch.linalg.inv(moves.linear).transpose(1, 2)
+    height = ((ends - centre - moves.shift[:, None]) @ back + centre)[:, :, axis]
+    share = torch.rand(count, generator=generator)
+    level = (height[:, 0] + share * (height[:, 1] - height[:, 0])).round().clamp(0, slicing.resolution - 1)
+    inner = torch.cartesian_prod(*[torch.arange(slicing.resolution, dtype=torch.float32)] * 2)
+    points = torch.empty((count, len(inner), 3))
+    points[..., [i for i in range(3) if i != axis]] = inner
+    points[..., axis] = level[:, None]
+    values = heads.sample(people, moved_points(points, moves, slicing.resolution))
+    return slicing.fitted(values.reshape(count, 1, slicing.resolution, slicing.resolution))
 
 
 def _resized(slices: Tensor, side: int) -> Tensor:
