@@ -110,7 +110,7 @@ def curve_of_keys(positives: NDArray[np.uint32], negatives: NDArray[np.uint32]) 
         for above, below, end in zip(*at, (lowest - 1, len(positives), len(negatives)), strict=True)
     )
     new = np.flatnonzero(np.diff(true + false, prepend=0) > 0)
-    return Curve(_scores_of(keys[new]), true[new], false[new], len(positives), len(negatives))
+    return Curve(scores_of(keys[new]), true[new], false[new], len(positives), len(negatives))
 
 
 class ScoreHistogram:
@@ -161,7 +161,7 @@ class ScoreHistogram:
 
     def _upper_edge(self, bins: NDArray[np.int64] | np.int64) -> NDArray[np.float32]:
         """Largest float32 of each bin."""
-        return _scores_of(((np.asarray(bins, dtype=np.int64) + 1) << self.dropped_bits) - 1)
+        return scores_of(((np.asarray(bins, dtype=np.int64) + 1) << self.dropped_bits) - 1)
 
 
 def top_mean(scores: NDArray[np.float32], count: int) -> float:
@@ -180,7 +180,7 @@ def ordered_keys(scores: NDArray[np.float32]) -> NDArray[np.uint32]:
     return np.asarray(bits ^ ((bits >> np.uint32(31)) * np.uint32(0x7FFFFFFF) + np.uint32(1 << 31)))
 
 
-def _scores_of(keys: NDArray[np.int64]) -> NDArray[np.float32]:
+def scores_of(keys: NDArray[np.int64]) -> NDArray[np.float32]:
     """Scores of keys; the key of −0 gives the next lower score, because −0 equals 0."""
     ordered = keys.astype(np.uint32)
     bits = np.where(ordered >> 31, ordered & np.uint32(0x7FFFFFFF), ~ordered).astype(np.uint32)

@@ -70,7 +70,7 @@ def run_demo(
 
 
 def _metrics(results: Results) -> Json:
-    names = ("ap", "auroc", "dice_calibrated_mean", "dice_calibrated_sd", "dice_oracle", "fpr95")
+    names = ("ap", "auroc", "dice_calibrated_mean", "dice_calibrated_sd", "dice_oracle_mean", "dice_oracle", "fpr95")
     rows = {name: {key: null(figures.get(key)) for key in names} for name, figures in results.scores.items()}
     return {
         **rows[results.score],

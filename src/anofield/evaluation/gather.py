@@ -19,6 +19,7 @@ from anofield.evaluation.evidence import Evidence
 from anofield.evaluation.labels import healthy_cases, validation_thresholds
 from anofield.evaluation.measures import Measures
 from anofield.evaluation.options import Options
+from anofield.evaluation.oracle import not_below_known
 from anofield.evaluation.pooled import KEEP, Bounds, PooledScores
 from anofield.evaluation.rules import Kind, Rules
 from anofield.evaluation.surface import available
@@ -77,6 +78,11 @@ class _First:
     bounds: dict[str, dict[str, Bounds]]
     exact: dict[str, bool]
 
+    @property
+    def pooled(self) -> list[str]:
+        """Ids of the cases of the run itself, sorted."""
+        return sorted(case_id for case_id, case in self.scored.items() if not case.healthy_run)
+
 
 def gather(task: Task, spread: Spread) -> tuple[Evidence, list[Failure]]:
     """Run both passes over the cases of a run; also returns the cases that could not be read.
@@ -88,7 +94,7 @@ def gather(task: Task, spread: Spread) -> tuple[Evidence, list[Failure]]:
     beside = healthy_cases(task.options.healthy, task.info, task.cases)
     chosen = validation_thresholds(task.options.threshold_from, task.names, [case.id for case in task.cases])
     first = _first_pass(task, beside, spread)
-    thresholds = {name: _thresholds(task, name, chosen, first.curves[name]) for name in task.names}
+    thresholds = {name: _thresholds(task, name, chosen, first) for name in task.names}
     wanted = (task.info.score, *task.info.baselines) if task.measures.lesions else ()
     froc = {name: values for name, values in first.froc.items() if name in wanted}
     good = [case for case in [*task.cases, *beside] if case.id in first.scored]
@@ -96,6 +102,7 @@ def gather(task: Task, spread: Spread) -> tuple[Evidence, list[Failure]]:
     lesions = task.measures.lesions
     work = partial(measure_case, rules=task.rules, thresholds=thresholds, froc=froc, inputs=inputs, lesions=lesions)
     measured = _second_pass(work, good, spread)
+    thresholds, measured = not_below_known(thresholds, measured, first.pooled)
     ids = sorted(first.scored)
     evidence = Evidence(
         run=str(task.run.path),
@@ -173,12 +180,13 @@ def _second_pass(work: Callable[[RunCase], Measured], cases: Sequence[RunCase], 
     return found
 
 
-def _thresholds(task: Task, name: str, chosen: Mapping[str, float], curve: Curve) -> dict[Kind, float]:
+def _thresholds(task: Task, name: str, chosen: Mapping[str, float], first: _First) -> dict[Kind, float]:
     """Thresholds of a score: from healthy scans, from a validation cohort, and from the test labels themselves."""
+    counts = [first.scored[case_id].counts[name] for case_id in first.pooled]
     known: dict[Kind, float | None] = {
         "calibrated": task.info.thresholds.get(name),
         "validation": chosen.get(name),
-        "oracle": curve.best_dice()[1],
+        "oracle": task.measures.oracle(first.curves[name], counts),
     }
     return {
         kind: float(value)

@@ -11,8 +11,8 @@ from numpy.typing import NDArray
 
 from anofield import bootstrap
 from anofield.bootstrap import Samples, Weights
-from anofield.curves import Curve
 from anofield.evaluation.evidence import Evidence
+from anofield.evaluation.oracle import best_pooled, mean_samples
 from anofield.evaluation.pooled import stack_counts
 from anofield.evaluation.rules import Kind
 
@@ -35,9 +35,11 @@ def figures(evidence: Evidence, name: str, weights: Weights) -> Sampled:
     once = np.ones((1, len(evidence.scored)))
     values = {key: float(sample[0]) for key, sample in _metrics(evidence, name, once).items()}
     samples = _metrics(evidence, name, weights)
-    for key, exact in voxel_values(evidence.curves[name]).items():
+    for key, exact in voxel_values(evidence, name).items():
         samples[key] = samples[key] + (exact - values[key])  # resamples are binned by 0.4 %: centre them
         values[key] = exact
+    for kind in (kind for kind in evidence.kinds(name) if kind != "oracle"):
+        samples["dice_oracle_pooled"] = np.fmax(samples["dice_oracle_pooled"], samples[f"dice_{kind}_pooled"])
     for key in (key for key in samples if rests_on(evidence, name, key) < bootstrap.LEAST_SUBJECTS):
         samples[key] = np.full(len(weights), np.nan)
     return Sampled(values, samples)
@@ -62,13 +64,14 @@ def rests_on(evidence: Evidence, name: str, key: str) -> int:
     return count(evidence.ill)
 
 
-def voxel_values(curve: Curve) -> dict[str, float]:
+def voxel_values(evidence: Evidence, name: str) -> dict[str, float]:
     """The pooled metrics that need no threshold, and the oracle's Dice."""
+    curve = evidence.curves[name]
     return {
         "ap": curve.average_precision(),
         "auroc": curve.roc_auc(),
         "fpr95": curve.fpr_at_recall(0.95),
-        "dice_oracle_pooled": curve.best_dice()[0],
+        "dice_oracle_pooled": best_pooled(evidence, name)[0],
     }
 
 
@@ -99,9 +102,13 @@ def _at_threshold(evidence: Evidence, name: str, kind: Kind, weights: Weights) -
     """Metrics of the detection at one threshold."""
     own = weights * evidence.pooled_cases
     hit, above, labelled = (evidence.column(name, kind, key) for key in ("hit", "above", "labelled"))
-    metrics = {f"dice_{kind}_mean": bootstrap.mean(evidence.column(name, kind, "dice"), own)}
-    if kind != "oracle":  # the oracle's pooled Dice is the curve's
+    if kind == "oracle":  # its thresholds are chosen again in every resample, and the pooled Dice is the curve's
+        metrics = {"dice_oracle_mean": mean_samples(evidence, name, weights)}
+    else:
+        metrics = {f"dice_{kind}_mean": bootstrap.mean(evidence.column(name, kind, "dice"), own)}
         metrics[f"dice_{kind}_pooled"] = bootstrap.ratio(2 * hit, above + labelled, own)
+    metrics[f"voxel_recall_{kind}"] = bootstrap.ratio(hit, labelled, own)
+    metrics[f"voxel_precision_{kind}"] = bootstrap.ratio(hit, above, own)
     volume = np.where(evidence.healthy, evidence.column(name, kind, "above_ml"), np.nan)
     metrics[f"healthy_ml_{kind}"] = bootstrap.mean(volume, weights)
     matches = [case.at[name][kind].lesions for case in evidence.measured]

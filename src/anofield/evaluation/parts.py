@@ -9,6 +9,7 @@ from pydantic import (
     BaseModel,
     BeforeValidator,
     ConfigDict,
+    Field,
     PlainSerializer,
     SerializerFunctionWrapHandler,
     model_serializer,
@@ -98,11 +99,14 @@ class ScoreFigures(Part):
     dice_oracle: Number
     """Best Dice of the pooled voxels over all thresholds."""
     threshold_oracle: Number
-    """Threshold of the best Dice."""
+    """Threshold of the best Dice of the pooled voxels."""
     dice_oracle_mean: Number
-    """Mean Dice over scans at that threshold."""
+    """Best mean Dice over scans over all thresholds, with one threshold for all scans (with a preset: at
+    `threshold_oracle`)."""
     dice_oracle_sd: Number
     """Standard deviation over scans."""
+    threshold_oracle_mean: Optional = None
+    """Threshold of the best mean Dice over scans, the oracle's everywhere but in `dice_oracle`."""
     exact: bool
     """Whether no score was rounded."""
     ap_bounds: tuple[Number, Number]
@@ -261,6 +265,8 @@ class LesionCounts(Part):
     """Findings."""
     false: int
     """Findings that touch no labelled voxel."""
+    voxel_precision: Number = NAN
+    """Share of the voxels above the threshold that are labelled."""
     hd95_mm: Number
     """95th percentile of the surface distance."""
     assd_mm: Number
@@ -283,7 +289,9 @@ class CaseRow(Part):
     dice: PerScore
     """Dice at the calibrated threshold."""
     dice_oracle: PerScore
-    """Dice at the oracle threshold."""
+    """Dice at the oracle threshold, which is one for all scans: another threshold can be better for a single scan."""
+    voxel_precision: PerScore = Field(default_factory=dict)
+    """Share of the voxels above the calibrated threshold that are labelled."""
     ap: PerScore
     """Average precision of the case's own voxels."""
     auroc: PerScore

@@ -232,9 +232,11 @@ def _flat_row(row: CaseRow) -> dict[str, float | str]:
 
 
 def _tsv(rows: Sequence[CaseRow], names: Sequence[str]) -> str:
-    head = ["id", "lesion_ml", "detected_ml", *(f"dice_{n}" for n in names), *(f"ap_{n}" for n in names)]
+    columns = ("dice", "ap", "voxel_precision")
+    head = ["id", "lesion_ml", "detected_ml", *(f"{column}_{name}" for column in columns for name in names)]
     lines = ["\t".join(head)]
     for row in rows:
-        values = [row.lesion_ml, row.detected_ml, *(row.dice[n] for n in names), *(row.ap[n] for n in names)]
+        per_score = (getattr(row, column).get(name, math.nan) for column in columns for name in names)
+        values = [row.lesion_ml, row.detected_ml, *per_score]
         lines.append("\t".join([row.id, *("n/a" if math.isnan(v) else f"{v:.4f}" for v in values)]))
     return "\n".join(lines) + "\n"

@@ -7,8 +7,9 @@ from typing import NamedTuple
 import numpy as np
 
 from anofield.curves import Curve
-from anofield.evaluation.case import Measured, Scored
+from anofield.evaluation.case import Detected, Measured, Scored
 from anofield.evaluation.evidence import Evidence
+from anofield.evaluation.oracle import best_pooled, pooled_dice
 from anofield.evaluation.parts import CaseRow, CurvePoints, LesionCounts, ScoreFigures
 from anofield.evaluation.rules import Kind
 
@@ -32,7 +33,8 @@ def all_figures(evidence: Evidence, name: str) -> ScoreFigures:
         "dice_calibrated_sd": calibrated.sd,
         "dice_validation_mean": validation.mean,
         "dice_validation_sd": validation.sd,
-        "dice_calibrated_pooled": _pooled_dice(evidence, name, "calibrated"),
+        "dice_calibrated_pooled": pooled_dice(evidence, name, "calibrated"),
+        "threshold_oracle_mean": known.get("oracle", NAN),
         "threshold": known.get("calibrated", NAN),
         "threshold_validation": known.get("validation", NAN),
     }
@@ -48,7 +50,7 @@ def oracle_figures(evidence: Evidence, name: str, *, ddof: int) -> ScoreFigures:
         ddof: Number that is subtracted from the number of scans in standard deviations.
     """
     curve, bounds = evidence.curves[name], evidence.bounds[name]
-    best, at = curve.best_dice()
+    best, at = best_pooled(evidence, name)
     dice = _dices(evidence, name, "oracle", ddof=ddof)
     return ScoreFigures(
         ap=curve.average_precision(),
@@ -93,16 +95,6 @@ def _dices(evidence: Evidence, name: str, kind: Kind, *, ddof: int) -> Spread:
     return Spread(mean, float(known.std(ddof=ddof)) if known.size > ddof else NAN)
 
 
-def _pooled_dice(evidence: Evidence, name: str, kind: Kind) -> float:
-    """Dice of all voxels of all cases at once, NaN without a threshold or without any labelled voxel."""
-    if kind not in evidence.thresholds[name] or not evidence.curves[name].positives:
-        return NAN
-    hit, above, labelled = (
-        evidence.column(name, kind, key)[evidence.pooled_cases].sum() for key in ("hit", "above", "labelled")
-    )
-    return float(2 * hit / (above + labelled))
-
-
 def _row(evidence: Evidence, scored: Scored, measured: Measured) -> CaseRow:
     return CaseRow(
         id=scored.id,
@@ -111,6 +103,7 @@ def _row(evidence: Evidence, scored: Scored, measured: Measured) -> CaseRow:
         label_outside_ml=scored.outside_ml,
         detected_ml=scored.detected_ml,
         dice=_dice_at(measured, "calibrated"),
+        voxel_precision=_precision_at(measured, "calibrated"),
         dice_oracle=_dice_at(measured, "oracle"),
         ap=scored.ap,
         auroc=scored.auroc,
@@ -121,6 +114,16 @@ def _row(evidence: Evidence, scored: Scored, measured: Measured) -> CaseRow:
 
 def _dice_at(measured: Measured, kind: Kind) -> dict[str, float]:
     return {name: at[kind].dice if kind in at else NAN for name, at in measured.at.items()}
+
+
+def _precision_at(measured: Measured, kind: Kind) -> dict[str, float]:
+    known = {name: at[kind] for name, at in measured.at.items() if kind in at}
+    return {name: _share(known[name]) if name in known else NAN for name in measured.at}
+
+
+def _share(at: Detected) -> float:
+    """Share of the voxels above the threshold that are labelled; NaN if there are none."""
+    return at.hit / at.above if at.above else NAN
 
 
 def _lesions(evidence: Evidence, measured: Measured) -> LesionCounts | None:
@@ -135,6 +138,7 @@ def _lesions(evidence: Evidence, measured: Measured) -> LesionCounts | None:
         found=int(at.lesions.found.sum()),
         findings=at.lesions.findings,
         false=at.lesions.false,
+        voxel_precision=_share(at),
         hd95_mm=at.hd95,
         assd_mm=at.assd,
     )

@@ -19,10 +19,14 @@ COMPARED = {  # metric: words
     "fpr95": "FPR@95",
     "dice_calibrated_mean": "Dice, healthy-calibrated",
     "dice_validation_mean": "Dice, validation",
-    "dice_oracle_pooled": "Dice, oracle (test labels)",
+    "dice_oracle_mean": "Dice, oracle (test labels)",
+    "dice_calibrated_pooled": "Dice of all voxels, healthy-calibrated",
+    "dice_oracle_pooled": "Dice of all voxels, oracle (test labels)",
     "lesion_recall_calibrated": "Lesion recall",
     "lesion_precision_calibrated": "Lesion precision",
     "lesion_f1_calibrated": "Lesion F1",
+    "voxel_recall_calibrated": "Recall of voxels",
+    "voxel_precision_calibrated": "Precision of voxels",
     "froc_recall_at_1": "Lesion recall at ≤ 1 false finding per scan",
     "false_per_scan_calibrated": "False findings per scan",
     "hd95_calibrated": "HD95, mm",
@@ -40,7 +44,12 @@ def format_table(results: Results) -> str:
     if results.card is None:
         return _notebook(results)
     parts = [_voxels(results, results.card), _dices(results, results.card)]
-    parts += [_lesions(results, results.card), _surfaces(results, results.card), _details(results)]
+    parts += [
+        _pooled(results, results.card),
+        _lesions(results, results.card),
+        _surfaces(results, results.card),
+        _details(results),
+    ]
     return "\n\n".join(part for part in parts if part)
 
 
@@ -83,14 +92,28 @@ def _voxels(results: Results, cards: Mapping[str, Metrics]) -> str:
 def _dices(results: Results, cards: Mapping[str, Metrics]) -> str:
     """Per-case Dice at thresholds chosen without and with the test labels."""
     known = _kinds(results)
-    rows: list[tuple[str, ...]] = [
-        ("Dice, mean ± SD over scans", *(KIND_WORDS[kind] for kind in known), "oracle, voxels pooled")
-    ]
+    rows: list[tuple[str, ...]] = [("Dice, mean ± SD over scans", *(KIND_WORDS[kind] for kind in known))]
     for name in results.names:
-        row = results.scores[name]
-        cells = [_spread(row, cards[name], kind) for kind in known]
-        rows.append((_label(results, name), *cells, _digits(row.dice_oracle)))
+        rows.append((_label(results, name), *(_spread(results.scores[name], cards[name], kind) for kind in known)))
     return _align(rows)
+
+
+def _pooled(results: Results, cards: Mapping[str, Metrics]) -> str:
+    """Voxels of all scans together: recall, precision and Dice at a threshold, and the best Dice over thresholds."""
+    head = ("voxels pooled", "threshold", "recall", "precision [95 % CI]", "Dice [95 % CI]", KIND_WORDS["oracle"])
+    rows: list[tuple[str, ...]] = [head]
+    kinds = _operating(results)
+    for name in results.names:
+        card, best = cards[name], _value(cards[name], "dice_oracle_pooled")
+        for kind in (kind for kind in kinds if f"voxel_precision_{kind}" in card):
+            precision, dice = card[f"voxel_precision_{kind}"], card[f"dice_{kind}_pooled"]
+            cells = (
+                _value(card, f"voxel_recall_{kind}"),
+                _with_ci(precision),
+                NONE if kind == "oracle" else _with_ci(dice),
+            )
+            rows.append((_label(results, name), KIND_WORDS[kind], *cells, best if kind == kinds[0] else ""))
+    return _align(rows, left=2) if len(rows) > 1 else ""
 
 
 def _spread(row: ScoreFigures, card: Metrics, kind: Kind) -> str:

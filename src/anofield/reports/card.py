@@ -23,6 +23,8 @@ METRICS = {  # key, or its beginning before the threshold's kind: (words, digits
     "lesion_recall_*": ("Lesions found", 3),
     "lesion_precision_*": ("Findings on a lesion", 3),
     "lesion_f1_*": ("F1 of lesions", 3),
+    "voxel_recall_*": ("Labelled voxels above the threshold", 3),
+    "voxel_precision_*": ("Voxels above the threshold that are labelled", 3),
     "false_per_scan_*": ("False findings per scan", 2),
     "froc_recall_at_1": ("Lesions found at 1 false finding per scan", 3),
     "hd95_*": ("HD95, mm", 1),

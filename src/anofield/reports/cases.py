@@ -34,6 +34,7 @@ class CaseFacts:
         findings: Number of findings; None without a threshold.
         lesions_found: Lesions that were found, as `2 of 3`; empty if not counted.
         false: Findings that touch no labelled voxel.
+        voxel_precision: Share of the voxels above the threshold that are labelled.
         seconds: Time that the case took.
         fit: Diagnostics of the fit, as (words, value).
         trusted, reasons: Whether the fit is trusted, and the reasons against it.
@@ -55,6 +56,7 @@ class CaseFacts:
     findings: int | None
     lesions_found: str
     false: int | None
+    voxel_precision: float | None
     seconds: float | None
     fit: list[tuple[str, float]]
     trusted: bool | None
@@ -141,6 +143,7 @@ def facts_of(run: Run, case: ReportCase, place: int, link: str | None = None) ->
         findings=None if info.threshold is None else info.lesions,
         lesions_found=f"{counts.found} of {counts.true}" if counts else "",
         false=counts.false if counts else None,
+        voxel_precision=counts.voxel_precision if counts else None,
         seconds=sum(info.seconds.values()) if info.seconds else None,
         fit=[
             (words, value) for key, words in FIT_WORDS.items() if (value := finite(getattr(fit, key, None))) is not None

@@ -25,8 +25,9 @@ COLUMNS = {  # key in results.json: (heading, second line)
     "auroc": ("AUROC", ""),
     "fpr95": ("False-positive rate", "at 95 % sensitivity"),
     "dice": ("Dice", "mean ± SD over cases"),
+    "dice_oracle_mean": ("Dice, oracle", "mean over cases"),
     "dice_calibrated_pooled": ("Dice", "all voxels pooled"),
-    "dice_oracle": ("Dice, oracle", "threshold chosen on the test labels"),
+    "dice_oracle": ("Dice, oracle", "all voxels pooled"),
     "threshold": ("Threshold", "calibrated"),
 }
 
