@@ -22,7 +22,8 @@ from anofield.baselines.run import baseline_options
 from anofield.benchmark.measure import Seen, measure, see
 from anofield.benchmark.rows import PUBLISHED, Row, all_rows, chosen_rows
 from anofield.benchmark.sizes import FULL, Sizes, kind_of_seed
-from anofield.benchmark.suites import SUITES, Part, Setting, Suite
+from anofield.benchmark.suite import Part, Setting, Suite
+from anofield.benchmark.suites import SUITES
 from anofield.benchmark.tables import format_markdown, format_tsv, sorted_rows
 from anofield.benchmark.world import FOREVER, Trained
 from anofield.data.cohort.case import Case

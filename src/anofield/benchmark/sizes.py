@@ -36,7 +36,7 @@ class Sizes:
 
 
 FULL = Sizes(
-    plan=replace(study.FULL, n_train=64, n_calibration=8, n_test=12, epochs=300),
+    plan=replace(study.FULL, n_train=64, n_calibration=8, n_test=12, epochs=300, normalise="tissue"),
     healthy=6,
     new_site=20,
     few=4,
@@ -44,7 +44,7 @@ FULL = Sizes(
 )
 QUICK = Sizes(
     plan=study.Plan(n_train=8, n_calibration=2, n_test=3, scan_size=32, resolution=24, epochs=4, points=128, people=8,
-                    width=32, depth=3, octaves=3, code_length=8),
+                    width=16, depth=3, octaves=3, code_length=8, normalise="tissue"),
     healthy=1,
     new_site=3,
     few=1,

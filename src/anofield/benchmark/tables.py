@@ -10,7 +10,7 @@ from anofield._words import counted
 from anofield.benchmark.pairs import Against, compare_rows
 from anofield.benchmark.rows import FEW, PUBLISHED
 from anofield.benchmark.sizes import Sizes, kind_of_seed
-from anofield.benchmark.suites import AGAINST, Column, Suite
+from anofield.benchmark.suite import AGAINST, Column, Suite
 from anofield.typing import Json
 
 Compared = Mapping[str, Mapping[str, Against]]  # part → row → comparison
@@ -55,8 +55,8 @@ def _people(suite: Suite, sizes: Sizes) -> str:
     tiny = " **Tiny sizes: the table shows that everything works, and nothing else.**" if sizes.everything_small else ""
     return (
         f"World `{suite.world.name}`: {counted(plan.n_train, 'healthy person', 'healthy people')} for training, "
-        f"lattice {plan.resolution}³. [95 % intervals over people]; «ahead» and «behind» say that the whole interval of the "
-        f"paired difference from the best other method does.{tiny}"
+        f"lattice {plan.resolution}³. [95 % intervals over people]; «ahead» and «behind»: so says the whole interval of "
+        f"the paired difference from the best other method.{tiny}"
     )
 
 

@@ -19,9 +19,11 @@ from anofield.benchmark.people import People
 from anofield.benchmark.rows import Row
 from anofield.benchmark.sizes import Sizes
 from anofield.data.cohort.case import Case
-from anofield.data.store import Store
+from anofield.data.parallel import failures_of
+from anofield.data.store import Store, prepare_cohort
 from anofield.detect.method import Method
 from anofield.detect.model import Model, load_model
+from anofield.detect.placer import posing
 from anofield.field.experiment import Experiment
 
 FOREVER = 7 * 24 * 3600.0  # seconds
@@ -102,6 +104,16 @@ class World:
             return study.make_experiment(self.folder / "experiment", store, self.sizes.plan, self.seed, self.device)
 
     @cached_property
+    def posed_store(self) -> Store:
+        """Store of the training people on the lattice that the field's pose lays in each scan."""
+        place = posing(self.experiment, device=self.device)
+        with waiting(self.folder / ".posed-store.lock"):
+            cases, path = self.cases(self.train), self.folder / "train-posed.zarr"
+            store, outcomes = prepare_cohort(cases, self.store.recipe, path, place=place)
+        study.refuse_failures(failures_of(outcomes))
+        return store
+
+    @cached_property
     def field(self) -> Model:
         """The trained field."""
         return load_model(self.experiment, device=self.device, precision="float32")
@@ -111,7 +123,7 @@ class World:
         if row.is_field:
             timing = [seconds for seconds in Experiment(self.experiment).load().logs.timing if math.isfinite(seconds)]
             return Trained(self.field, round(sum(timing), 1))
-        store = self.store
+        store = self.posed_store if row.posed else self.store
         folder = self.folder / "methods" / row.name
         with waiting(folder / ".training.lock"):
             settings = make_settings(row.method, self._settings(row))
