@@ -15,6 +15,7 @@ from anofield.errors import UsageError
 from anofield.phantom.layouts import Grid, case_name, case_paths, grid_of
 from anofield.phantom.lesions import LESION_KINDS
 from anofield.phantom.person import Look, Person, check_kind, check_modality, make_person
+from anofield.phantom.site import check_site
 from anofield.typing import Json, PathLike, Volume
 
 BIDS_VERSION = "1.10.0"
@@ -38,19 +39,22 @@ class Cohort:
         size: `"native"` or the number of voxels per side of a 208 mm cube.
         seed: Seed of the cohort.
         modality: One of `MODALITIES`.
+        site: One of `SITE_CHOICES`, or `None` for the plain table of signals, see `Look`.
 
     Raises:
-        UsageError: The layout, the size or the modality is unknown.
+        UsageError: The layout, the size, the modality or the site is unknown.
     """
 
     layout: str
     size: str | int = field(default="native", kw_only=True)
     seed: int = field(default=0, kw_only=True)
     modality: str = field(default="T2w", kw_only=True)
+    site: str | None = field(default=None, kw_only=True)
 
     def __post_init__(self) -> None:
         grid_of(self.layout, self.size)
         check_modality(self.modality)
+        check_site(self.site)
 
     @property
     def grid(self) -> Grid:
@@ -97,7 +101,8 @@ def write_case(out: PathLike, cohort: Cohort, number: int, lesion: str | None = 
     """
     layout, out = cohort.layout, Path(out)
     name = case_name(layout, number, lesion)
-    person = make_person(cohort.seed, number, cohort.grid, lesion=lesion, look=Look(modality=cohort.modality))
+    look = Look(modality=cohort.modality, site=cohort.site)
+    person = make_person(cohort.seed, number, cohort.grid, lesion=lesion, look=look)
     paths = case_paths(layout, name, cohort.modality, lesion)
     if paths.label is not None:
         _write_nifti(out / paths.label, person.label, cohort)
