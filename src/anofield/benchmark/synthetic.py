@@ -6,7 +6,7 @@ The same case numbers are the same people wherever they are scanned, so suites d
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, replace
 
 from anofield.benchmark.people import Change, Changed, First, People, Phantoms, displaced, thick
 from anofield.benchmark.suite import AGAINST, Column, Part, Setting, Suite, usual
@@ -45,10 +45,8 @@ class Synthetic:
         return Phantoms(name=f"{site}-{name}", cohort=self._cohort(site, variety), plan=plan)
 
     def _cohort(self, site: str, variety: Variety) -> Cohort:
-        # SHIM until sites land: drop
-        known = {field.name for field in fields(Cohort)}
-        more = {"site": site} if "site" in known else {}
-        return Cohort("brats", size=self.setting.sizes.plan.scan_size, modality="T2w", variety=variety, **more)
+        size = self.setting.sizes.plan.scan_size
+        return Cohort("brats", size=size, modality="T2w", variety=variety, site=site)
 
     @property
     def world(self) -> World:

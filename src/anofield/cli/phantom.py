@@ -25,6 +25,10 @@ def command(
     size: Annotated[str, typer.Option("--size", help="native, or R for R³ voxels.")] = "native",
     seed: Annotated[int, typer.Option("--seed", min=0, help="Seed of the cohort.")] = 0,
     kinds: Annotated[str, typer.Option("--kinds", help="Lesion kinds, in turn: glioma, small, dark.")] = "glioma,small",
+    site: Annotated[
+        Literal["A", "B", "C", "random"] | None,
+        typer.Option("--site", help="Scanner with its sequences and faults; random: another one for every person."),
+    ] = None,
     first: Annotated[int, typer.Option("--first", min=0, help="Number of the first case.")] = 0,
 ) -> None:
     """Write a synthetic cohort made from the ICBM152 template, with lesion labels.
@@ -40,7 +44,7 @@ def command(
     with writing(output), Progress("phantom", healthy + lesion) as progress:
         paths = write_cohort(
             output,
-            Cohort(layout, size=size, seed=seed, modality=modality),
+            Cohort(layout, size=size, seed=seed, modality=modality, site=site),
             plan_cohort(healthy, lesion, listed(kinds), first),
             report=lambda done, total: progress.advance(),
         )

@@ -15,6 +15,7 @@ from anofield.errors import UsageError
 from anofield.phantom.layouts import Grid, case_name, case_paths, grid_of
 from anofield.phantom.lesions import LESION_KINDS
 from anofield.phantom.person import Look, Person, check_kind, check_modality, make_person
+from anofield.phantom.site import check_site
 from anofield.phantom.variety import SIMPLE, Variety
 from anofield.typing import Json, PathLike, Volume
 
@@ -40,9 +41,10 @@ class Cohort:
         seed: Seed of the cohort.
         modality: One of `MODALITIES`.
         variety: How the healthy people differ from each other.
+        site: One of `SITE_CHOICES`, or `None` for the plain table of signals, see `Look`.
 
     Raises:
-        UsageError: The layout, the size or the modality is unknown.
+        UsageError: The layout, the size, the modality or the site is unknown.
     """
 
     layout: str
@@ -50,10 +52,12 @@ class Cohort:
     seed: int = field(default=0, kw_only=True)
     modality: str = field(default="T2w", kw_only=True)
     variety: Variety = field(default=SIMPLE, kw_only=True)
+    site: str | None = field(default=None, kw_only=True)
 
     def __post_init__(self) -> None:
         grid_of(self.layout, self.size)
         check_modality(self.modality)
+        check_site(self.site)
 
     @property
     def grid(self) -> Grid:
@@ -100,7 +104,7 @@ def write_case(out: PathLike, cohort: Cohort, number: int, lesion: str | None = 
     """
     layout, out = cohort.layout, Path(out)
     name = case_name(layout, number, lesion)
-    look = Look(modality=cohort.modality)
+    look = Look(modality=cohort.modality, site=cohort.site)
     person = make_person(cohort.seed, number, cohort.grid, lesion=lesion, look=look, variety=cohort.variety)
     paths = case_paths(layout, name, cohort.modality, lesion)
     if paths.label is not None:

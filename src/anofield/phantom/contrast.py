@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import TypeAlias
 
 import numpy as np
 
@@ -42,6 +44,8 @@ BIAS_WIDTH, BIAS_SD = 140.0, (0.02, 0.10)  # mm; from restored to raw scans
 NOISE = (0.02, 0.05)  # standard deviation per channel, white matter at 1
 FLOOR = 0.01  # lowest signal inside the brain, white matter at 1: only the outside is zero
 
+Levels: TypeAlias = Mapping[str, tuple[float, float]]  # of lesion matters: both ends of their signal, white matter at 1
+
 
 @dataclass(frozen=True)
 class Contrast:
@@ -67,6 +71,11 @@ def draw_contrast(rng: np.random.Generator, modality: str) -> Contrast:
     )
 
 
+def table_levels(modality: str) -> Levels:
+    """Signals of lesion tissue of the table for one modality."""
+    return {matter: signals[modality] for matter, signals in LESION_SIGNAL.items()}
+
+
 def healthy_signal(contrast: Contrast, sites: Sites, parts: Fractions) -> FloatVolume:
     """Signal of the healthy tissue at the brain voxels `(n,)`, white matter at 1, without bias or noise."""
     total = np.zeros(sites.depth.shape, np.float32)
@@ -76,10 +85,10 @@ def healthy_signal(contrast: Contrast, sites: Sites, parts: Fractions) -> FloatV
     return total
 
 
-def with_lesions(signal: FloatVolume, layers: list[Layer], modality: str, strength: float) -> FloatVolume:
+def with_lesions(signal: FloatVolume, layers: list[Layer], levels: Levels, strength: float) -> FloatVolume:
     """Signal after each lesion layer has covered it; `strength` scales the difference from the tissue."""
     for layer in layers:
-        low, high = LESION_SIGNAL[layer.matter][modality]
+        low, high = levels[layer.matter]
         level = np.float32(low + layer.brightness * (high - low)) * layer.texture
         signal[layer.where] += layer.cover * np.float32(strength) * (level - signal[layer.where])
     return signal

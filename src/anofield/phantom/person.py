@@ -8,12 +8,14 @@ import numpy as np
 
 from anofield.errors import UsageError
 from anofield.phantom.anatomy import Anatomy, draw_anatomy, find_sites, fractions
-from anofield.phantom.contrast import MODALITIES, draw_contrast, healthy_signal, scanned, with_lesions
+from anofield.phantom.contrast import MODALITIES, draw_contrast, healthy_signal, scanned, table_levels, with_lesions
 from anofield.phantom.layouts import Grid
 from anofield.phantom.lesions import LESION_KINDS, covered, draw_lesion, no_layers
+from anofield.phantom.site import check_site
 from anofield.phantom.spline import Axes
 from anofield.phantom.template import HALF_EXTENT
 from anofield.phantom.variety import SIMPLE, Variety
+from anofield.phantom.visit import Visit
 from anofield.typing import Classes, FloatVolume, Mask, Volume
 
 FIELD_MARGIN_MM = 14.0  # beyond the template's box that a displaced head may reach
@@ -24,7 +26,9 @@ class Person:
     """A skull-stripped scan with its truth; all volumes `(i, j, k)` on `grid`.
 
     `image` is zero outside `brain` and positive inside; `label` is 0 for healthy tissue. `age` is in years, `None`
-    where the variety has no ages; `traits` names what is unusual in the healthy anatomy, from `UNUSUAL`.
+    where the variety has no ages; `traits` names what is unusual in the healthy anatomy, from `UNUSUAL`. At a
+    site whose skull stripping errs, `brain` is what the scan shows, and lesion voxels that were cut off are not
+    labelled.
     """
 
     image: FloatVolume
@@ -56,17 +60,20 @@ class Look:
         modality: One of `MODALITIES`.
         lesion_contrast: Factor on the lesion's difference from the tissue that it replaces; 0 hides it.
         noise: Factor on the person's own noise level; 0 for none.
+        site: One of `SITE_CHOICES`: a scanner with its sequences and faults. `None`: the plain table of signals.
 
     Raises:
-        UsageError: The modality is unknown or a factor is negative.
+        UsageError: The modality or the site is unknown or a factor is negative.
     """
 
     modality: str = "T2w"
     lesion_contrast: float = 1.0
     noise: float = 1.0
+    site: str | None = None
 
     def __post_init__(self) -> None:
         check_modality(self.modality)
+        check_site(self.site)
         if (factor := min(self.lesion_contrast, self.noise)) < 0:
             raise UsageError(f"the factor {factor} is negative", remedy="give 0 or more")
 
@@ -104,6 +111,9 @@ def make_person(
     anatomy_rng, contrast_rng, noise_rng, lesion_rng = streams
     anatomy = draw_anatomy(anatomy_rng)
     contrast = draw_contrast(contrast_rng, look.modality)
+    visit = None if look.site is None else Visit.of(look.site, seed, number, look.modality)
+    if visit is not None:
+        contrast = visit.contrast(contrast)
     box, axes = _head_lattice(anatomy, grid)
     sites, spacing = find_sites(anatomy, axes), round(max(grid.spacing), 3)
     if lesion is None:
@@ -113,7 +123,10 @@ def make_person(
         plan = draw_lesion(lesion_rng, lesion, anatomy)
         parts = fractions(anatomy, sites, spacing, plan.displacement(sites.head))
         layers, label = covered(plan, sites, parts, spacing)
-    signal = with_lesions(healthy_signal(contrast, sites, parts), layers, look.modality, look.lesion_contrast)
+    levels = table_levels(look.modality) if visit is None else visit.site.lesion_signals(look.modality)
+    signal = with_lesions(healthy_signal(contrast, sites, parts), layers, levels, look.lesion_contrast)
+    if visit is not None:
+        return Person(*visit.scan(signal, label, sites, contrast, grid, box, look.noise), grid, lesion)
     brain = np.zeros(grid.shape, np.bool_)
     brain[box] = sites.inside
     image = scanned(signal, contrast, sites, noise_rng, look.noise)

@@ -1,0 +1,142 @@
+"""Sites: where a person is scanned, from the signal of the sequence to the errors of skull stripping.
+
+A site stands for one scanner with one protocol per modality and one way of preparing scans. The sites are made up;
+their figures are chosen by hand within what is usual, and sequences follow public protocols where one is named.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import numpy as np
+
+from anofield.errors import UsageError
+from anofield.phantom import matter
+from anofield.phantom.scanner import Protocol
+from anofield.phantom.signal import GradientEcho, InversionRecovery, Mprage, SpinEcho
+from anofield.phantom.stripping import Stripping
+
+
+@dataclass(frozen=True, kw_only=True)
+class Site:
+    """A scanner and how its scans are prepared.
+
+    Attributes:
+        name: Letter, or a name for the reader.
+        tesla: Field strength, one of `matter.FIELDS`.
+        protocols: How each of `contrast.MODALITIES` is acquired.
+        units: Range of the white-matter signal, in the units of the scans.
+        bias: Range of the standard deviation of the smooth bias that is left in the scans.
+        coil: Signal at the surface of the head over that in the middle, less 1.
+        noise: Range of the standard deviation per channel in a voxel of 1 mm³, white matter at 1.
+        motion: Range of the motion during a scan, mm and degrees.
+        filtered: How softly k-space ends: 0 rings, 1 is a Hann window.
+        stripping: Errors of skull stripping.
+    """
+
+    name: str
+    tesla: float
+    protocols: Mapping[str, Protocol]
+    units: tuple[float, float]
+    bias: tuple[float, float]
+    coil: float
+    noise: tuple[float, float]
+    motion: tuple[float, float]
+    filtered: float
+    stripping: Stripping
+
+    def signals(self, modality: str) -> dict[str, float]:
+        """Signal of grey and white matter, fluid and the surroundings of the brain, white matter at 1."""
+        sequence = self.protocols[modality].sequence
+        matters = {**matter.TISSUE[self.tesla], **matter.SURROUND[self.tesla]}
+        white = sequence.signal(matters["white"])
+        return {name: sequence.signal(one) / white for name, one in matters.items()}
+
+    def lesion_signals(self, modality: str) -> dict[str, tuple[float, float]]:
+        """Signal of both ends of every lesion matter, white matter at 1."""
+        sequence = self.protocols[modality].sequence
+        white = sequence.signal(matter.TISSUE[self.tesla]["white"])
+        ends = {name: matter.lesion(name, self.tesla) for name in matter.LESION}
+        return {name: (sequence.signal(a) / white, sequence.signal(b) / white) for name, (a, b) in ends.items()}
+
+
+# Isotropic 1 mm at 3 T, well kept. T1w: MPRAGE as in ADNI-3. T2w and FLAIR: trains with variable flip angles, as in HCP
+# and UK Biobank; TE is the time of the spin echo that gives the same contrast.
+_A = (1.0, 1.0, 1.0)
+SITE_A = Site(
+    name="A",
+    tesla=3.0,
+    protocols={
+        "T1w": Protocol(sequence=Mprage(2300, 3, 900, 9, 7.1, 192), voxel=_A),
+        "T2w": Protocol(sequence=SpinEcho(3200, 100), voxel=_A),
+        "FLAIR": Protocol(sequence=InversionRecovery(5000, 110, 1750), voxel=_A),
+    },
+    units=(250.0, 400.0),
+    bias=(0.02, 0.04),
+    coil=0.03,
+    noise=(0.025, 0.035),
+    motion=(0.0, 0.0),
+    filtered=0.5,
+    stripping=Stripping(shift=(-0.3, 0.3), local=0.3, holes=0.0),
+)
+
+# An older 1.5 T scanner with 1.2 mm voxels. T1w: MPRAGE as in OASIS (Marcus et al. 2007, J Cogn Neurosci 19:1498).
+_B = (1.2, 1.2, 1.2)
+SITE_B = Site(
+    name="B",
+    tesla=1.5,
+    protocols={
+        "T1w": Protocol(sequence=Mprage(1460, 4, 640, 10, 9.7, 128), voxel=_B),
+        "T2w": Protocol(sequence=SpinEcho(5600, 90), voxel=_B),
+        "FLAIR": Protocol(sequence=InversionRecovery(8000, 120, 2250), voxel=_B),
+    },
+    units=(60.0, 120.0),
+    bias=(0.06, 0.12),
+    coil=0.15,
+    noise=(0.08, 0.12),
+    motion=(0.0, 0.2),
+    filtered=0.3,
+    stripping=Stripping(shift=(-1.5, 0.5), local=0.6, holes=0.2),
+)
+
+# A 3 T scanner in clinical use: axial slices of 5 mm with a gap of 1 mm, tilted as the front and back of the corpus
+# callosum are; fewer lines along the phase.
+_C = {"voxel": (0.9, 1.3, 5.0), "slices": 2, "gap": 1.0, "tilt": 12.0}
+SITE_C = Site(
+    name="C",
+    tesla=3.0,
+    protocols={
+        "T1w": Protocol(sequence=GradientEcho(250, 2.5, 70), **_C),
+        "T2w": Protocol(sequence=SpinEcho(4500, 105), **_C),
+        "FLAIR": Protocol(sequence=InversionRecovery(9000, 110, 2500), **_C),
+    },
+    units=(500.0, 900.0),
+    bias=(0.03, 0.08),
+    coil=-0.12,
+    noise=(0.10, 0.16),
+    motion=(0.3, 1.0),
+    filtered=0.0,
+    stripping=Stripping(shift=(-3.0, 3.0), local=1.0, holes=0.7),
+)
+
+SITES = {site.name: site for site in (SITE_A, SITE_B, SITE_C)}
+RANDOM = "random"  # name of the choice that sends every person to a site of their own
+SITE_CHOICES = (*SITES, RANDOM)
+
+
+def check_site(name: str | None) -> None:
+    """Raise `UsageError` for a site that does not exist; `None` is the plain table of signals."""
+    if name is not None and name not in SITE_CHOICES:
+        raise UsageError(f"unknown site {name!r}", remedy=f"choose one of {', '.join(SITE_CHOICES)}")
+
+
+def site_named(name: str, rng: np.random.Generator) -> Site:
+    """The site of a name of `SITE_CHOICES`; a random one is drawn from `rng`."""
+    check_site(name)
+    return random_site(rng) if name == RANDOM else SITES[name]
+
+
+def random_site(rng: np.random.Generator) -> Site:
+    """A site drawn from what is usual."""
+    return SITE_A
