@@ -44,7 +44,7 @@ FULL = Sizes(
 )
 QUICK = Sizes(
     plan=study.Plan(n_train=8, n_calibration=2, n_test=3, scan_size=32, resolution=24, epochs=4, points=128, people=8,
-                    width=16, depth=3, octaves=3, code_length=8, normalise="tissue"),
+                    width=32, depth=3, octaves=3, code_length=8, normalise="tissue"),
     healthy=1,
     new_site=3,
     few=1,

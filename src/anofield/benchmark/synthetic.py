@@ -161,8 +161,8 @@ def other_lesions(setting: Setting) -> Suite:
         Column(f"{kind}: AP", f"ap {group.name}", "all") for kind, group in zip(HELD_OUT_KINDS, groups, strict=True)
     ]
     shows = (
-        f"Lesions of kinds that nobody may tune on ({', '.join(HELD_OUT_KINDS)}). Every method looks for bright and dark "
-        "departures."
+        f"Lesions of kinds that nobody may tune on ({', '.join(HELD_OUT_KINDS)}). Every method looks for bright and "
+        "dark departures."
     )
     return _suite("other-lesions", shows, made, (part,), (*usual("all"), *kinds))
 

@@ -55,8 +55,8 @@ def _people(suite: Suite, sizes: Sizes) -> str:
     tiny = " **Tiny sizes: the table shows that everything works, and nothing else.**" if sizes.everything_small else ""
     return (
         f"World `{suite.world.name}`: {counted(plan.n_train, 'healthy person', 'healthy people')} for training, "
-        f"lattice {plan.resolution}³. [95 % intervals over people]; «ahead» and «behind»: so says the whole interval of "
-        f"the paired difference from the best other method.{tiny}"
+        f"lattice {plan.resolution}³. [95 % intervals over people]; «ahead» and «behind»: so says the whole interval of"
+        f" the paired difference from the best other method.{tiny}"
     )
 
 
