@@ -25,6 +25,7 @@ from anofield.detect.calibration import Calibrated
 from anofield.detect.detection import examine
 from anofield.detect.method import Method
 from anofield.detect.options import RunOptions
+from anofield.detect.trust import Verdict, judge
 from anofield.evaluation.case import TOP_SHARE, Measured, Scored, Truth
 from anofield.evaluation.evidence import Evidence
 from anofield.evaluation.gather import froc_thresholds
@@ -41,6 +42,7 @@ NAMES = {  # figure of a row → metric of the evaluation
     "recall_at_1": "froc_recall_at_1",
     "false_ml": "healthy_ml_calibrated",
 }
+UNJUDGED = Verdict(None)
 DIGITS = 6  # of the samples in a row's file
 
 
@@ -56,6 +58,7 @@ class Seen:
         labelled: Labelled voxels in the brain.
         map: Filtered score.
         seconds: Duration of preparation, scoring and filters.
+        verdict: Whether the fit can be trusted; not judged for a method that fits nothing.
     """
 
     case: Case
@@ -65,6 +68,7 @@ class Seen:
     labelled: Mask
     map: FloatVolume
     seconds: float
+    verdict: Verdict = UNJUDGED
 
     @property
     def healthy(self) -> bool:
@@ -123,11 +127,15 @@ def see(
 def _seen(group: str, case: Case, method: Method, options: RunOptions, calibrated: Calibrated) -> Seen:
     native = as_stripped(case.image, case.mask, dtype=method.recipe.kind.dtype)
     start = time.perf_counter()
-    values = examine(native, method, options).native_map(options.score, calibrated)
+    examined = examine(native, method, options)
+    values = examined.native_map(options.score, calibrated)
     seconds = time.perf_counter() - start
+    fit = examined.analysis.fit
+    verdict = Verdict(None) if fit is None else judge(fit, native.brain_ml, calibrated.healthy_fit)
     scan, brain = native.scan, native.brain
     labelled = read_truth(case.labels, scan, brain) > 0 if case.labels else np.zeros(brain.shape, bool)
-    return Seen(case=case, group=group, scan=scan, brain=brain, labelled=labelled & brain, map=values, seconds=seconds)
+    return Seen(case=case, group=group, scan=scan, brain=brain, labelled=labelled & brain, map=values, seconds=seconds,
+                verdict=verdict)  # fmt: skip
 
 
 def measure(
@@ -150,6 +158,8 @@ def measure(
         name: Figure(sampled.values[key], sampled.samples[key]) for name, key in NAMES.items() if key in sampled.values
     }
     found["false_promise"] = _against_promise(evidence, options.score, 1 - calibrated.quantile, weights)
+    judged = [one.verdict.trusted for one in seen if one.verdict.trusted is not None]
+    found["trusted"] = Figure(float(np.mean(judged)) if judged else float("nan"))
     return {**found, **_by_group(seen), **(more(seen, threshold, weights) if more else {})}
 
 
@@ -221,8 +231,13 @@ def _by_group(seen: Sequence[Seen]) -> Figures:
     groups = sorted({one.group for one in seen if not one.healthy})
     if len(groups) < 2:
         return {}
-    pools = {group: PooledScores() for group in groups}
+    return {f"ap {group}": Figure(pooled_ap([one for one in seen if one.group == group])) for group in groups}
+
+
+def pooled_ap(seen: Sequence[Seen]) -> float:
+    """AP over all brain voxels of the scans with lesions."""
+    pool = PooledScores()
     for one in seen:
         if not one.healthy:
-            pools[one.group].add_keys(one.keys)
-    return {f"ap {group}": Figure(pool.curve().average_precision()) for group, pool in pools.items()}
+            pool.add_keys(one.keys)
+    return pool.curve().average_precision()

@@ -23,7 +23,7 @@ from anofield.benchmark.measure import Seen, measure, see
 from anofield.benchmark.rows import PUBLISHED, Row, all_rows, chosen_rows
 from anofield.benchmark.sizes import FULL, Sizes, kind_of_seed
 from anofield.benchmark.suite import Part, Setting, Suite
-from anofield.benchmark.suites import SUITES
+from anofield.benchmark.suites import SUITES, chosen_suites
 from anofield.benchmark.tables import format_markdown, format_tsv, sorted_rows
 from anofield.benchmark.world import FOREVER, Trained
 from anofield.data.cohort.case import Case
@@ -31,7 +31,7 @@ from anofield.detect.calibrate import calibrate
 from anofield.detect.calibration import Calibrated, is_calibrated, look_up
 from anofield.detect.method import Method
 from anofield.detect.options import DetectOptions, PublishedOptions, RunOptions
-from anofield.errors import AnofieldError, UsageError
+from anofield.errors import AnofieldError
 from anofield.typing import Json, PathLike
 
 FIELD_TITLE = {"title": "implicit field", "paper": "Naval Marimont & Tarroni 2021 (arXiv 2106.05214)"}
@@ -54,7 +54,7 @@ def run_benchmark(
     Args:
         out: Folder of the benchmark.
         sizes: `FULL` or `QUICK`.
-        suites: Names from `SUITES`; empty for all that can run here.
+        suites: Names from `SUITES`, or `real` for all on real brains; empty for all that can run here.
         methods: Names of rows; empty for all.
         seed: Seed of the people and of every training.
         device: Device for training and scoring.
@@ -67,12 +67,11 @@ def run_benchmark(
         UsageError: A suite or method is unknown, or the folder holds other files, other sizes or another seed.
     """
     out, rows = Path(out), chosen_rows(tuple(methods))
-    if unknown := [name for name in suites if name not in SUITES]:
-        raise UsageError(f"unknown suite {unknown[0]!r}", remedy=f"known: {', '.join(SUITES)}")
+    suites = chosen_suites(suites)
     study.claim(out, sizes, seed, force, "benchmark")
     setting = Setting(out=out, sizes=sizes, seed=seed, device=device)
     found = {}
-    for name in [name for name in SUITES if name in suites or not suites]:
+    for name in suites:
         suite = SUITES[name](setting)
         if suite.missing:
             say(f"benchmark: suite {name} is skipped: {suite.missing}")
@@ -154,15 +153,17 @@ class SuiteRun:
 
     def measured(self, row: Row) -> Json:
         """Train, calibrate, score and measure one row; returns the content of its file."""
-        trained = self.suite.world.trained(row)
         parts: dict[str, Json] = {}
         last: tuple[object, list[Seen]] = (None, [])
+        seconds: dict[str, float] = {}
         for part in self.suite.parts:
-            options = options_of(row, part)
+            world, options = part.world or self.suite.world, options_of(row, part)
+            trained = world.trained(row)
+            seconds[world.name] = trained.seconds
             calibrated = self._calibrated(row, trained, part, options)
-            key = (part.test, options, part.calibration if options.filters.standardise else None)
+            key = (world.name, part.test, options, part.calibration if options.filters.standardise else None)
             if last[0] != key:
-                groups = {group.name: self._some(row, self.suite.world.cases(group)) for group in part.test}
+                groups = {group.name: self._some(row, world.cases(group)) for group in part.test}
                 last = (key, see(groups, trained.method, options, calibrated))
             parts[part.name] = self._part(last[1], part, options, calibrated)
         kind = None if row.is_field else find_baseline(row.method)
@@ -173,11 +174,11 @@ class SuiteRun:
             "parts": parts,
             "n_cases": max(len(part["people"]) for part in parts.values()),
             "seconds_per_case": round(float(np.mean([part["seconds_per_case"] for part in parts.values()])), 3),
-            "training_seconds": trained.seconds,
+            "training_seconds": sum(seconds.values()),
         }
 
     def _calibrated(self, row: Row, trained: Trained, part: Part, options: RunOptions) -> Calibrated:
-        world = self.suite.world
+        world = part.world or self.suite.world
         method = world.calibrated_on(row, trained.method, part.calibration)
         if not is_calibrated(method, options):
             calibrate(self._some(row, world.cases(part.calibration)), method, options)
@@ -193,6 +194,7 @@ class SuiteRun:
             "figures": {name: figure.plain() for name, figure in figures.items()},
             "samples": {rank: figures[rank].plain_samples()},
             "people": [one.case.id for one in seen],
+            "reasons": {one.case.id: list(one.verdict.reasons) for one in seen if one.verdict.reasons},
             "seconds_per_case": round(float(np.mean([one.seconds for one in seen])), 3),
         }
 

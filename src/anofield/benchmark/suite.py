@@ -26,6 +26,7 @@ class Part:
         filters: Filters of every method.
         fit: Fit of the field.
         more: Function that gives further figures.
+        world: Where the methods are trained; None for the world of the suite.
     """
 
     name: str
@@ -34,6 +35,7 @@ class Part:
     filters: ScoreOptions = field(default_factory=ScoreOptions)
     fit: FitOptions = field(default_factory=FitOptions)
     more: More | None = None
+    world: World | None = None
 
 
 @dataclass(frozen=True)
@@ -58,6 +60,8 @@ class Suite:
         rank: Figure by which rows are ordered and compared.
         lower_is_better: Whether a lower `rank` is better.
         few: Whether the rows that have few people only belong to it.
+        judged_only: Whether only the field belongs to it, which judges whether a scan can be trusted. The reasons are
+            written below the table.
         missing: Why it cannot run here; empty if it can.
     """
 
@@ -69,11 +73,12 @@ class Suite:
     rank: str = "ap"
     lower_is_better: bool = False
     few: bool = False
+    judged_only: bool = False
     missing: str = ""
 
     def has(self, row: Row) -> bool:
         """Whether a row belongs to the suite."""
-        return self.few or not row.few
+        return (self.few or not row.few) and (row.is_field or not self.judged_only)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -94,10 +99,10 @@ class Setting:
     device: str
     worlds: dict[str, World] = field(default_factory=dict)
 
-    def world(self, name: str, train: People) -> World:
-        """The world of this name."""
+    def world(self, name: str, train: People, sizes: Sizes | None = None) -> World:
+        """The world of this name; its sizes are those of the benchmark unless others are given."""
         if name not in self.worlds:
-            self.worlds[name] = World(name=name, out=self.out, train=train, sizes=self.sizes, seed=self.seed,
+            self.worlds[name] = World(name=name, out=self.out, train=train, sizes=sizes or self.sizes, seed=self.seed,
                                       device=self.device)  # fmt: skip
         return self.worlds[name]
 

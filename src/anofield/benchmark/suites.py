@@ -11,10 +11,11 @@ the maps of all test people; a `Column` shows them by their name.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
-from anofield.benchmark import synthetic
+from anofield.benchmark import real, synthetic
 from anofield.benchmark.suite import Setting, Suite
+from anofield.errors import UsageError
 
 SUITES: dict[str, Callable[[Setting], Suite]] = {
     "straight": synthetic.straight,
@@ -25,4 +26,22 @@ SUITES: dict[str, Callable[[Setting], Suite]] = {
     "dark": synthetic.dark,
     "unusual": synthetic.unusual,
     "other-lesions": synthetic.other_lesions,
+    "real-healthy": real.healthy,
+    "real-implants": real.implants,
+    "real-ms": real.patient,
+    "real-heads": real.heads,
 }
+REAL = "real"  # all suites on real brains
+
+
+def chosen_suites(names: Sequence[str]) -> list[str]:
+    """The suites with these names, in their own order; all for no names. `real` stands for all on real brains.
+
+    Raises:
+        UsageError: There is no such suite.
+    """
+    for name in names:
+        if name not in (REAL, *SUITES):
+            raise UsageError(f"unknown suite {name!r}", remedy=f"known: {', '.join(SUITES)}, {REAL}")
+    chosen = set(names or SUITES)
+    return [name for name in SUITES if name in chosen or (REAL in chosen and name.startswith(f"{REAL}-"))]

@@ -45,9 +45,22 @@ def format_markdown(suite: Suite, rows: Sequence[Json], failures: Mapping[str, s
         times = [str(row["n_cases"]), f"{row['seconds_per_case']:.2f}", f"{row['training_seconds']:.0f}"]
         lines.append(f"| `{row['name']}` | {' | '.join([*cells, *times])} |")
     lines += [f"| `{name}` | failed |{' – |' * (len(headings) - 2)}" for name in failures]
-    reasons = [f"`{name}` failed: {' '.join(text.split())}" for name, text in failures.items()]
+    failed = [f"`{name}` failed: {' '.join(text.split())}" for name, text in failures.items()]
     notes = [suite.shows, f"{kind_of_seed(seed).capitalize()}. {_people(suite, sizes)}", *_few(rows, sizes)]
-    return "\n\n".join([f"## {suite.name}", *notes, "\n".join(lines), *reasons])
+    return "\n\n".join([f"## {suite.name}", *notes, "\n".join(lines), *failed, *_reasons(suite, rows)])
+
+
+def _reasons(suite: Suite, rows: Sequence[Json]) -> list[str]:
+    """What a method said against each scan that it does not trust."""
+    if not suite.judged_only:
+        return []
+    told = [
+        f"* `{row['name']}`, {case}: {'; '.join(reasons)}"
+        for row in rows
+        for part in row["parts"].values()
+        for case, reasons in part["reasons"].items()
+    ]
+    return ["\n".join(told)] if told else []
 
 
 def _people(suite: Suite, sizes: Sizes) -> str:

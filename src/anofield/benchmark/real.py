@@ -1,0 +1,390 @@
+"""The suites on real brains, which need the folder that the environment variable `ANOFIELD_REAL` names.
+
+The folder has `oasis/participants.tsv` (a manifest with age, subject and the groups train, calibration and test),
+`ms26/{T1w,T2w,FLAIR,lesion}.nii.gz` (a patient with multiple sclerosis) and `heads/` (whole heads of patients in a BIDS
+tree). Only the scans into which lesions are implanted are copied, to the folder of the benchmark.
+"""
+
+from __future__ import annotations
+
+import csv
+import importlib.util
+import os
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import nibabel as nib
+import numpy as np
+
+from anofield.benchmark.measure import Figure, Figures, Seen, pooled_ap
+from anofield.benchmark.people import People
+from anofield.benchmark.suite import AGAINST, Column, Part, Setting, Suite
+from anofield.benchmark.synthetic import Synthetic
+from anofield.benchmark.world import World
+from anofield.bootstrap import Weights
+from anofield.data.brain import as_stripped
+from anofield.data.cohort.case import Case
+from anofield.data.cohort.find import find_cases
+from anofield.data.lattice import brain_to_lattice
+from anofield.data.prepare import prepare_scan
+from anofield.data.scan import read_geometry, write_like
+from anofield.detect.options import ScoreOptions
+from anofield.detect.placer import Placer, posing
+from anofield.phantom.host import host_of
+from anofield.phantom.onto import implant_in
+from anofield.typing import FloatVolume, Mask
+
+VARIABLE = "ANOFIELD_REAL"
+DARK, BOTH = ScoreOptions(tail="dark"), ScoreOptions(tail="both")
+DARK_KINDS = ("glioma", "small", "dark", "ms")  # darker than white matter in T1w
+OTHER_KINDS = ("infarct", "bleeding", "infiltration", "dysplasia")  # bright, dark, or neither
+KINDS_PER_PERSON = 2
+EPOCHS, POINTS = 1200, 1024  # of the field on the few real people: as many steps as on the synthetic ones, and more
+MS_CONTRASTS = ("T1w", "T2w", "FLAIR")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Scans:
+    """Real healthy people of the manifest.
+
+    Attributes:
+        name: Name of the group of people.
+        manifest: The manifest.
+        groups: Groups of the manifest.
+        subjects: Their subjects; empty for all.
+    """
+
+    name: str
+    manifest: Path
+    groups: tuple[str, ...]
+    subjects: tuple[str, ...] = ()
+
+    def cases(self, folder: Path, seed: int) -> list[Case]:
+        """The scans, where they lie."""
+        found = [case for group in self.groups for case in find_cases(self.manifest, group=group)]
+        return [case for case in found if not self.subjects or case.subject in self.subjects]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Patient:
+    """The patient with multiple sclerosis, in one contrast."""
+
+    folder: Path
+    contrast: str
+
+    @property
+    def name(self) -> str:
+        """Name of the group, which is one scan."""
+        return f"ms26-{self.contrast}"
+
+    def cases(self, folder: Path, seed: int) -> list[Case]:
+        """The scan with its label."""
+        image, label = (self.folder / f"{part}.nii.gz" for part in (self.contrast, "lesion"))
+        return [Case(self.name, image, label, subject="ms26", contrast=self.contrast)]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Implants:
+    """Healthy people, each with several scans: one per kind of lesion that is implanted.
+
+    Attributes:
+        name: Name of the group.
+        people: The people.
+        kinds: Kinds of lesions; the people take `KINDS_PER_PERSON` of them in turn.
+        contrast: Contrast of the scans.
+    """
+
+    name: str
+    people: People
+    kinds: tuple[str, ...]
+    contrast: str = "T1w"
+
+    def cases(self, folder: Path, seed: int) -> list[Case]:
+        """The scans with lesions and their labels; missing ones are written."""
+        found = []
+        for number, case in enumerate(self.people.cases(folder, seed)):
+            first = number * KINDS_PER_PERSON
+            kinds = [self.kinds[(first + turn) % len(self.kinds)] for turn in range(KINDS_PER_PERSON)]
+            found += self._implanted(case, kinds, folder / self.name, seed)
+        return found
+
+    def of_kind(self, kind: str) -> Callable[[Seen], bool]:
+        """Whether a scan has a lesion of a kind."""
+        return lambda one: one.case.id.endswith(f"-{kind}")
+
+    def _implanted(self, case: Case, kinds: Sequence[str], folder: Path, seed: int) -> list[Case]:
+        made = [_with_lesion(case, kind, folder) for kind in kinds]
+        missing = [one for one in made if not (one.image.is_file() and one.label and one.label.is_file())]
+        if missing:
+            native = as_stripped(case.image, case.mask)
+            host = host_of(native, self.contrast)
+            for one in missing:
+                lesion = implant_in(host, one.id.rpartition("-")[2], seed)
+                write_like(native.scan, lesion.label, folder / f"{one.id}_label.nii.gz", description="lesion")
+                write_like(native.scan, lesion.image, one.image, description="scan with a lesion")
+        return made
+
+
+def _with_lesion(case: Case, kind: str, folder: Path) -> Case:
+    name = f"{case.id}-{kind}"
+    label = folder / f"{name}_label.nii.gz"
+    return Case(name, folder / f"{name}_T1w.nii.gz", label, case.mask, subject=case.subject, contrast="T1w")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Heads:
+    """Whole heads of patients in one contrast, stripped by deepbet (Fisch et al. 2024)."""
+
+    folder: Path
+    contrast: str
+
+    @property
+    def name(self) -> str:
+        """Name of the group."""
+        return f"heads-{self.contrast}"
+
+    def cases(self, folder: Path, seed: int) -> list[Case]:
+        """The heads with brain masks; missing masks are written."""
+        heads = find_cases(self.folder, modality=self.contrast)
+        return [self._stripped(case, folder / self.name / f"{case.id}_mask.nii.gz") for case in heads]
+
+    def _stripped(self, case: Case, mask: Path) -> Case:
+        if not mask.is_file():
+            mask.parent.mkdir(parents=True, exist_ok=True)
+            strip(case.image, mask)
+        return replace(case, id=f"{case.id}-{self.contrast}", mask=mask)
+
+
+def strip(head: Path, mask: Path) -> None:
+    """Write a brain mask of a whole head with deepbet."""
+    from deepbet.bet import BrainExtraction  # type: ignore[import-not-found, unused-ignore]
+
+    _, found, _ = BrainExtraction(no_gpu=True).run(str(head))
+    whole: Any = nib.as_closest_canonical(found)
+    geometry = read_geometry(head)
+    turned = whole.as_reoriented(
+        nib.orientations.ornt_transform(
+            nib.orientations.axcodes2ornt("RAS"), nib.orientations.io_orientation(geometry.affine)
+        )
+    )
+    nib.save(nib.Nifti1Image(np.asarray(turned.dataobj, dtype=np.uint8), geometry.affine), mask)
+
+
+@dataclass(frozen=True)
+class Real:
+    """Real people for a setting.
+
+    Attributes:
+        setting: Folder, sizes, seed and device.
+        folder: Folder of the real scans.
+    """
+
+    setting: Setting
+    folder: Path
+
+    @classmethod
+    def of(cls, setting: Setting) -> Real:
+        """The real people of the folder that the environment names; it may be missing."""
+        return cls(setting, Path(os.environ.get(VARIABLE) or "."))
+
+    @property
+    def missing(self) -> str:
+        """Why no suite can run; empty if they can."""
+        named = os.environ.get(VARIABLE)
+        if not named:
+            return f"{VARIABLE} names no folder with real brains"
+        return "" if self.manifest.is_file() else f"{VARIABLE} is {named}, which has no oasis/participants.tsv"
+
+    @property
+    def manifest(self) -> Path:
+        """Table of the healthy people."""
+        return self.folder / "oasis" / "participants.tsv"
+
+    def people(self, group: str, subjects: tuple[str, ...] = ()) -> Scans:
+        """A group of the manifest."""
+        return Scans(name=f"real-{group}", manifest=self.manifest, groups=(group,), subjects=subjects)
+
+    @property
+    def world(self) -> World:
+        """The world that is trained on the real training people."""
+        plan = self.setting.sizes.plan
+        if not self.setting.sizes.everything_small:
+            plan = replace(plan, modality="T1w", epochs=EPOCHS, points=POINTS)
+        return self.setting.world("real", self.people("train"), replace(self.setting.sizes, plan=plan))
+
+    def column(self, name: str) -> dict[str, str]:
+        """A column of the manifest by case id."""
+        with self.manifest.open(encoding="utf-8", newline="") as stream:
+            return {row["id"]: row[name] for row in csv.DictReader(stream, delimiter="\t")}
+
+    def rescanned(self) -> tuple[str, ...]:
+        """Subjects of the calibration who were scanned again for the test."""
+        groups, subjects = self.column("group"), self.column("subject")
+        again = {subjects[case] for case, group in groups.items() if group == "test"}
+        return tuple(sorted(again & {subjects[case] for case, group in groups.items() if group == "calibration"}))
+
+    def world_of(self, contrast: str) -> tuple[World, People]:
+        """World and calibration people for a contrast: real ones for T1w, else synthetic ones."""
+        if contrast == "T1w":
+            return self.world, self.people("calibration")
+        made = Synthetic(self.setting, contrast)
+        return made.world, made.calibration()
+
+
+def healthy(setting: Setting) -> Suite:
+    """Healthy people by age, and people who were scanned twice."""
+    real = Real.of(setting)
+    shows = (
+        "Trained on 12 healthy people of 19 to 34 years (OASIS, T1w), calibrated on 5 others; every finding in the 7 "
+        "test scans is false, and two scans of a person should give the same map. Dark departures count."
+    )
+    if real.missing:
+        return _suite("real-healthy", shows, real, (), ())
+    ages, again = real.column("age"), real.rescanned()
+    pairs = Scans(name="real-rescanned", manifest=real.manifest, groups=("calibration", "test"), subjects=again)
+    calibration = real.people("calibration")
+    parts = (
+        Part(name="healthy", calibration=calibration, test=(real.people("test"),), filters=DARK,
+             more=partial(by_age, ages)),
+        Part(name="rescan", calibration=calibration, test=(pairs,), filters=DARK,
+             more=partial(between_scans, real.world)),
+    )  # fmt: skip
+    columns = [
+        Column("false volume, ml", "false_ml", "healthy"),
+        Column("against the best other", AGAINST, "healthy"),
+        Column("/ promise", "false_promise", "healthy"),
+        *(Column(f"{age} years, ml", f"ml at {age}", "healthy") for age in sorted_ages(real)),
+        Column("two scans: correlation of maps", "rescan_r", "rescan"),
+        Column("Dice of findings", "rescan_dice", "rescan"),
+        Column("difference, ml", "rescan_ml", "rescan"),
+    ]
+    return replace(_suite("real-healthy", shows, real, parts, columns), rank="false_ml", lower_is_better=True)
+
+
+def sorted_ages(real: Real) -> list[str]:
+    """Ages of the test people, in years, youngest first."""
+    ages, groups = real.column("age"), real.column("group")
+    return sorted({ages[case] for case, group in groups.items() if group == "test"}, key=int)
+
+
+def implants(setting: Setting) -> Suite:
+    """Lesions of all kinds in real healthy people."""
+    real = Real.of(setting)
+    shows = (
+        f"Lesions implanted into the real healthy test people, {KINDS_PER_PERSON} scans a person and part. "
+        f"{', '.join(DARK_KINDS)}: dark departures count; {', '.join(OTHER_KINDS)}: dark and bright ones."
+    )
+    parts, columns = [], []
+    for name, kinds, filters in (("dark kinds", DARK_KINDS, DARK), ("other kinds", OTHER_KINDS, BOTH)):
+        group = Implants(name=f"real-{name.replace(' ', '-')}", people=real.people("test"), kinds=kinds)
+        parts.append(Part(name=name, calibration=real.people("calibration"), test=(group,), filters=filters,
+                          more=partial(by_kind, group)))  # fmt: skip
+        columns += [Column(f"{name}: AP", "ap", name), Column("against the best other", AGAINST, name),
+                    Column("Dice, calibrated", "dice", name), Column("Dice, oracle", "dice_oracle", name)]  # fmt: skip
+        columns += [Column(f"{kind}: AP", f"ap {kind}", name) for kind in kinds]
+    return _suite("real-implants", shows, real, parts, columns)
+
+
+def patient(setting: Setting) -> Suite:
+    """The patient with multiple sclerosis in three contrasts."""
+    real = Real.of(setting)
+    shows = (
+        "One patient with multiple sclerosis (8.2 ml of lesions). T1w: trained on the real people, dark departures "
+        "count. T2w and FLAIR: trained on synthetic people of that contrast, bright ones count. One patient has no "
+        "interval."
+    )
+    parts, columns = [], []
+    for contrast in MS_CONTRASTS:
+        world, calibration = real.world_of(contrast)
+        filters = DARK if contrast == "T1w" else ScoreOptions()
+        test = Patient(folder=real.folder / "ms26", contrast=contrast)
+        parts.append(Part(name=contrast, calibration=calibration, test=(test,), filters=filters, world=world))
+        shown = {"AP": "ap", "AUROC": "auroc", "Dice, oracle": "dice_oracle"}
+        columns += [Column(f"{contrast}: {heading}", key, contrast) for heading, key in shown.items()]
+    return _suite("real-ms", shows, real, parts, columns)
+
+
+def heads(setting: Setting) -> Suite:
+    """Whole clinical heads, stripped: does the field say what it cannot do."""
+    real = Real.of(setting)
+    shows = (
+        "Two patients as they came from a clinical scanner (slices of 3 to 4 mm), stripped by deepbet. T1w: the field "
+        "of the real people; T2w and FLAIR: that of synthetic ones. The field says of each scan whether it can be "
+        "trusted; the volume of findings is not false, because they have lesions, which are not labelled."
+    )
+    parts, columns = [], []
+    for contrast in MS_CONTRASTS:
+        world, calibration = real.world_of(contrast)
+        filters = DARK if contrast == "T1w" else ScoreOptions()
+        test = Heads(folder=real.folder / "heads", contrast=contrast)
+        parts.append(Part(name=contrast, calibration=calibration, test=(test,), filters=filters, world=world))
+        columns += [Column(f"{contrast}: trusted", "trusted", contrast), Column("findings, ml", "false_ml", contrast)]
+    suite = _suite("real-heads", shows, real, parts, columns)
+    if not suite.missing and importlib.util.find_spec("deepbet") is None:
+        suite = replace(suite, missing="deepbet, which strips the heads, is not installed (pip install deepbet)")
+    return replace(suite, rank="false_ml", lower_is_better=True, judged_only=True)
+
+
+def _suite(name: str, shows: str, real: Real, parts: Sequence[Part], columns: Sequence[Column]) -> Suite:
+    return Suite(name=name, shows=shows, world=real.world, parts=tuple(parts), columns=tuple(columns),
+                 missing=real.missing)  # fmt: skip
+
+
+def by_age(ages: dict[str, str], seen: Sequence[Seen], threshold: float, weights: Weights) -> Figures:
+    """False volume of the people of each age, ml."""
+    volumes: dict[str, list[float]] = {}
+    for one in seen:
+        volumes.setdefault(ages[one.case.id], []).append(_volume(one, threshold))
+    return {f"ml at {age}": Figure(float(np.mean(some))) for age, some in volumes.items()}
+
+
+def by_kind(group: Implants, seen: Sequence[Seen], threshold: float, weights: Weights) -> Figures:
+    """AP over the scans with each kind of lesion."""
+    found: Figures = {}
+    for kind in group.kinds:
+        some = [one for one in seen if group.of_kind(kind)(one)]
+        if some:
+            found[f"ap {kind}"] = Figure(pooled_ap(some))
+    return found
+
+
+def between_scans(world: World, seen: Sequence[Seen], threshold: float, weights: Weights) -> Figures:
+    """Agreement of two scans of a person, as the mean over people.
+
+    Both maps are laid on the lattice on which the world's field finds the heads: correlation over the common brain,
+    Dice of what lies above the threshold (1 where nothing does in both), difference of the volumes above it.
+    """
+    place = posing(world.experiment, device=world.device)
+    subjects: dict[str, list[Seen]] = {}
+    for one in seen:
+        subjects.setdefault(one.case.subject or one.case.id, []).append(one)
+    pairs = [pair for pair in subjects.values() if len(pair) == 2]
+    rows = [_agreement(one, other, place, threshold) for one, other in pairs]
+    names = ("rescan_r", "rescan_dice", "rescan_ml")
+    return {name: Figure(float(np.mean(values))) for name, values in zip(names, zip(*rows, strict=True), strict=False)}
+
+
+def _agreement(one: Seen, other: Seen, place: Placer, threshold: float) -> tuple[float, float, float]:
+    """Correlation of two maps, Dice of what lies above the threshold, difference of the volumes above it in ml."""
+    (a, in_a), (b, in_b) = (_posed(scan, place) for scan in (one, other))
+    a, b = a[in_a & in_b].astype(np.float64), b[in_a & in_b].astype(np.float64)
+    both = int((a > threshold).sum() + (b > threshold).sum())
+    dice = 2 * int(((a > threshold) & (b > threshold)).sum()) / both if both else 1.0
+    correlation = float(np.corrcoef(a, b)[0, 1]) if a.std() * b.std() > 0 else 0.0
+    return correlation, dice, abs(_volume(one, threshold) - _volume(other, threshold))
+
+
+def _posed(one: Seen, place: Placer) -> tuple[FloatVolume, Mask]:
+    """The map of a scan on the posed lattice, (R, R, R), and the brain there."""
+    native = as_stripped(one.case.image, one.case.mask)
+    recipe = place.model.recipe
+    pose = place(native, prepare_scan(native, None, recipe))
+    lattice = prepare_scan(native, None, recipe, pose).lattice
+    return brain_to_lattice(one.map, one.brain, lattice)
+
+
+def _volume(one: Seen, threshold: float) -> float:
+    return float((one.map[one.brain] > threshold).sum()) * one.scan.voxel_ml
