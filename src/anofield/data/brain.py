@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,7 @@ import numpy as np
 from anofield.data.background import background_value, border_values, faces, not_background
 from anofield.data.labels import as_labels
 from anofield.data.scan import Scan, as_scan
+from anofield.data.whole import doubts
 from anofield.errors import ScanError
 from anofield.typing import Mask, PathLike, Volume
 
@@ -135,6 +137,11 @@ class StrippedScan:
 
     scan: Scan
     brain: Mask
+
+    @cached_property
+    def doubts(self) -> tuple[str, ...]:
+        """Signs that a part of the brain is missing, in words; none for a whole brain (`anofield.data.whole`)."""
+        return doubts(self.brain, self.scan.affine)
 
     @property
     def brain_ml(self) -> float:

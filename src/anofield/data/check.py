@@ -32,6 +32,7 @@ from anofield.data.scan import (
     read_scan,
 )
 from anofield.data.volume import volume_hash
+from anofield.data.whole import LOOK, doubts, half
 from anofield.errors import ScanError
 from anofield.typing import Affine, Mask
 
@@ -112,6 +113,8 @@ def check_case(case: Case) -> Row:
         row.percentiles = tuple(float(value) for value in np.percentile(scan.data[brain], PERCENTILES))
         check_contrast(scan.data[brain], case.image)
         _look_for_holes(row, brain)
+        signs = [f"{doubt}. Remedy: {LOOK}" for doubt in doubts(brain, scan.affine)]
+        (row.problems if half(brain, scan.affine) else row.warnings).extend(signs)
     except ScanError as error:
         row.problems.append(str(error))
     try:
