@@ -18,7 +18,7 @@ from rich.text import Text
 
 from anofield._words import counted, named
 from anofield.data.background import holes
-from anofield.data.brain import brain_mask, check_contrast
+from anofield.data.brain import check_contrast, read_brain
 from anofield.data.cohort.case import Case, cohort_of
 from anofield.data.header import Header, Nifti
 from anofield.data.labels import read_truth
@@ -108,7 +108,8 @@ def check_case(case: Case) -> Row:
     row.hash, row.data_hash = volume_hash(case.image), scan.voxel_hash
     brain = None
     try:
-        brain = brain_mask(scan, case.mask)
+        brain, notes = read_brain(scan, case.mask)
+        row.notes += notes
         row.brain_ml = np.count_nonzero(brain) * scan.voxel_ml
         row.percentiles = tuple(float(value) for value in np.percentile(scan.data[brain], PERCENTILES))
         check_contrast(scan.data[brain], case.image)

@@ -53,7 +53,8 @@ def doubts(brain: Mask, affine: Affine) -> tuple[str, ...]:
         return (narrow,)
     found = [f"it is cut off flat at the {named(cuts)}: {_WHY}" for cuts in [list(_cuts(brain, affine))] if cuts]
     points = _world_points(brain, affine)
-    if abs(left := _left_share(points) - 0.5) > SIDES:
+    coarse = np.abs(affine[0, :3]).max() / np.ptp(points[:, 0])  # a voxel more or less on one side
+    if abs(left := _left_share(points) - 0.5) > SIDES + coarse:
         more = "left" if left > 0 else "right"
         found.append(f"its two sides differ: {100 * (0.5 + abs(left)):.0f} % of it lie on the {more}; {_WHY}")
     if not found and _hind_share(points) < HIND:
