@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy import ndimage
 
 from anofield.typing import FloatVolume, Volume
 
@@ -30,6 +31,15 @@ class Spline:
             # The contracted axis leaves the front of the space axes and comes back last: (c, j, k, i).
             values = np.tensordot(values, self._basis(axis), axes=([1], [1]))
         return values
+
+    def at(self, points: FloatVolume) -> FloatVolume:
+        """Values `(channel, n)` at any head coordinates `(3, n)` in mm; `on` is cheaper for a lattice."""
+        places = points / np.float32(self.spacing) + np.float32((self.coefficients.shape[1] - 1) / 2)
+        channels = [
+            ndimage.map_coordinates(one, places, order=3, prefilter=False, output=np.float32)
+            for one in self.coefficients
+        ]
+        return np.stack(channels)
 
     def _basis(self, axis: NDArray[np.float64]) -> NDArray[np.float32]:
         """Weights `(point, control point)` of the cubic B-spline at head coordinates in mm."""
