@@ -12,6 +12,7 @@ from anofield.benchmark.sizes import Sizes
 from anofield.benchmark.world import World
 from anofield.detect.options import FitOptions, ScoreOptions
 
+BRIGHT = ScoreOptions(tail="bright")
 AGAINST = "against"  # figure of a column: the paired difference from the best other method
 
 
@@ -32,7 +33,7 @@ class Part:
     name: str
     calibration: People
     test: tuple[People, ...]
-    filters: ScoreOptions = field(default_factory=ScoreOptions)
+    filters: ScoreOptions = BRIGHT
     fit: FitOptions = field(default_factory=FitOptions)
     more: More | None = None
     world: World | None = None

@@ -123,8 +123,9 @@ def _site_columns(site: str) -> list[Column]:
 def small(setting: Setting) -> Suite:
     """Small bright lesions, with the filters of `small-lesions` for every method."""
     made, preset = Synthetic(setting), SMALL_LESIONS
+    filters = preset.filters.model_copy(update={"tail": "bright"})
     test = (made.ill("small"), made.healthy())
-    part = Part(name="all", calibration=made.calibration(), test=test, filters=preset.filters, fit=preset.fit)
+    part = Part(name="all", calibration=made.calibration(), test=test, filters=filters, fit=preset.fit)
     shows = "Small bright lesions, with the filters of the preset `small-lesions` for every method."
     return _suite("small", shows, made, (part,), usual("all", small=True))
 

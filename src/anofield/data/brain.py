@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from anofield._progress import say_once
 from anofield.data.background import background_value, border_values, faces, not_background
-from anofield.data.labels import as_labels
+from anofield.data.labels import as_mask
 from anofield.data.scan import Scan, as_scan
+from anofield.data.whole import doubts
 from anofield.errors import ScanError
 from anofield.typing import Mask, PathLike, Volume
 
@@ -30,10 +33,15 @@ def brain_voxels(scan: Scan, mask: Any = None) -> Mask:
     """
     if mask is None:
         return not_background(scan.data, background_value(scan.data))
-    return np.asarray(as_labels(mask, scan, "brain mask") > 0, dtype=np.bool_)
+    return as_mask(mask, scan)[0]
 
 
 def brain_mask(scan: Scan, mask: Any = None) -> Mask:
+    """Brain voxels of a scan; see `read_brain`."""
+    return read_brain(scan, mask)[0]
+
+
+def read_brain(scan: Scan, mask: Any = None) -> tuple[Mask, tuple[str, ...]]:
     """Brain voxels of a scan: those above 0 in the mask, or without a mask those that are not background.
 
     The background is the value that fills most of the scan's border: 0, or what a program wrote in its place. The brain
@@ -42,20 +50,23 @@ def brain_mask(scan: Scan, mask: Any = None) -> Mask:
 
     Args:
         scan: The scan.
-        mask: A mask in one of the forms of `as_labels`, for example a path; None for no mask.
+        mask: A mask in one of the forms of `as_mask`, for example a path; None for no mask.
+
+    Returns:
+        The brain voxels, (i, j, k), and what is to be known about them, one sentence each.
 
     Raises:
         ScanError: The mask cannot be used, the background is not one value, or the brain's volume or what it covers of
             the border is not that of a brain: the scan is not skull-stripped, or holds no brain.
     """
     value = background_value(scan.data) if mask is None else None
-    brain = brain_voxels(scan, mask)
+    brain, note = (brain_voxels(scan), None) if mask is None else as_mask(mask, scan)
     where = mask if isinstance(mask, str | Path) else scan.path
     if value is not None:
         _check_one_background(scan)
     _check_faces(brain, where)
     _check_volume(brain, scan, where, value)
-    return brain
+    return brain, (note,) if note else ()
 
 
 def _check_volume(brain: Mask, scan: Scan, where: PathLike, value: float | None) -> None:
@@ -131,10 +142,17 @@ class StrippedScan:
     Attributes:
         scan: The scan.
         brain: Brain voxels, (i, j, k).
+        notes: What is to be known about the brain mask, one sentence each.
     """
 
     scan: Scan
     brain: Mask
+    notes: tuple[str, ...] = ()
+
+    @cached_property
+    def doubts(self) -> tuple[str, ...]:
+        """Signs that a part of the brain is missing, in words; none for a whole brain (`anofield.data.whole`)."""
+        return doubts(self.brain, self.scan.affine)
 
     @property
     def brain_ml(self) -> float:
@@ -143,7 +161,7 @@ class StrippedScan:
 
 
 def as_stripped(source: Any, mask: Any = None, *, dtype: type[np.floating[Any]] = np.float32) -> StrippedScan:
-    """Read a scan and its brain from a path or from memory.
+    """Read a scan and its brain from a path or from memory; doubts and notes about the brain are said on stderr.
 
     Args:
         source: A path, a `Scan`, a nibabel image, or an array with its affine `(array, affine)`.
@@ -154,6 +172,9 @@ def as_stripped(source: Any, mask: Any = None, *, dtype: type[np.floating[Any]] 
         ScanError: The scan or its mask cannot be used, or every brain voxel has the same intensity.
     """
     scan = as_scan(source, dtype=dtype)
-    brain = brain_mask(scan, mask)
+    brain, notes = read_brain(scan, mask)
     check_contrast(scan.data[brain], scan.path)
-    return StrippedScan(scan, brain)
+    native = StrippedScan(scan, brain, notes)
+    for text in (*native.doubts, *notes):
+        say_once(f"{scan.path}: {text}")
+    return native

@@ -18,7 +18,7 @@ from rich.text import Text
 
 from anofield._words import counted, named
 from anofield.data.background import holes
-from anofield.data.brain import brain_mask, check_contrast
+from anofield.data.brain import check_contrast, read_brain
 from anofield.data.cohort.case import Case, cohort_of
 from anofield.data.header import Header, Nifti
 from anofield.data.labels import read_truth
@@ -32,6 +32,7 @@ from anofield.data.scan import (
     read_scan,
 )
 from anofield.data.volume import volume_hash
+from anofield.data.whole import LOOK, doubts, half
 from anofield.errors import ScanError
 from anofield.typing import Affine, Mask
 
@@ -107,11 +108,14 @@ def check_case(case: Case) -> Row:
     row.hash, row.data_hash = volume_hash(case.image), scan.voxel_hash
     brain = None
     try:
-        brain = brain_mask(scan, case.mask)
+        brain, notes = read_brain(scan, case.mask)
+        row.notes += notes
         row.brain_ml = np.count_nonzero(brain) * scan.voxel_ml
         row.percentiles = tuple(float(value) for value in np.percentile(scan.data[brain], PERCENTILES))
         check_contrast(scan.data[brain], case.image)
         _look_for_holes(row, brain)
+        signs = [f"{doubt}. Remedy: {LOOK}" for doubt in doubts(brain, scan.affine)]
+        (row.problems if half(brain, scan.affine) else row.warnings).extend(signs)
     except ScanError as error:
         row.problems.append(str(error))
     try:

@@ -6,10 +6,12 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
+from numpy.typing import NDArray
+from scipy import ndimage
 
 from anofield._words import counted
 from anofield.data.cohort.own import is_result
-from anofield.data.scan import Scan, Source, voxels_of
+from anofield.data.scan import Scan, Source, format_shape, format_spacing, voxels_of
 from anofield.errors import ScanError
 from anofield.typing import Affine, Mask, Volume
 
@@ -17,6 +19,9 @@ NOISE = 0.002  # distance from a whole number that rounding explains; 1/255, a l
 NOTHING = 1e-6  # largest value of a map that is empty up to rounding; 1/65535 is larger
 HIGHEST = float(np.iinfo(np.int32).max)
 APART = 0.5  # voxels that a corner may be off along an axis of the scan
+MASK = "brain mask"
+OVERLAPPING = 0.5  # share of a mask that must lie inside the scan; a brain that is cut off by half is refused elsewhere
+OUTSIDE = 0.02  # share of a mask outside the scan that is not worth a word; resampling changes a volume by less
 LARGEST_LABEL = 0.5  # share of the brain; lesions are smaller, brain masks and maps of tissues larger
 
 
@@ -36,20 +41,49 @@ def as_labels(source: Source | Volume, like: Scan, what: str = "label map") -> V
             itself; its shape differs from the scan's, or its corners lie more than half a voxel from the scan's along
             an axis of the scan; it holds values that are not finite, negative or not whole numbers.
     """
-    if isinstance(source, str | Path) and is_result(Path(source)):
-        raise ScanError(
-            f"the {what} is a result of anofield",
-            where=source,
-            why="what a detection found is not the truth about the scan",
-            remedy=f"give a {what} from another source",
-        )
+    _refuse_result(source, what)
     data, affine, path = voxels_of(source, like)
-    _check_place(data.shape, affine, like, path, what)
-    _check_values(data, path, what)
-    if data.any() and np.array_equal(data, like.data.astype(data.dtype, copy=False)):
-        remedy = f"give the {what}; a scan and its {what} may not have the same name"
-        raise ScanError(f"the {what} is the scan itself, voxel by voxel", where=path, remedy=remedy)
-    return np.rint(data).astype(np.int32)
+    _check_place(data, affine, like, path, what)
+    return _as_integers(data, like, path, what)
+
+
+def as_mask(source: Source | Volume, like: Scan) -> tuple[Mask, str | None]:
+    """A brain mask (i, j, k) on the voxels of `like`: values above 0; a mask on another grid is resampled.
+
+    A mask on another grid is laid over the scan by the two affines, with linear interpolation, and a voxel is brain from
+    one half on. A plain array has no affine, and neither is one of the same shape at another place resampled: one of
+    the two affines is wrong, and nothing says which.
+
+    Args:
+        source: A mask in one of the forms of `as_labels`.
+        like: The scan.
+
+    Returns:
+        The mask, and a sentence that says so if it was resampled.
+
+    Raises:
+        ScanError: See `as_labels`; or the mask does not overlap the scan in the world.
+    """
+    _refuse_result(source, MASK)
+    data, affine, path = voxels_of(source, like)
+    if not _elsewhere(data, affine, like) or isinstance(source, np.ndarray) or _moved(data, affine, like):
+        _check_place(data, affine, like, path, MASK)
+        return _as_integers(data, like, path, MASK) > 0, None
+    _check_values(data, path, MASK)
+    found = on_voxels(data > 0, affine, like)
+    grids = f"{_grid(data, affine)}, the scan {_grid(like.data, like.affine)}"
+    whole_ml = np.count_nonzero(data) * float(abs(np.linalg.det(affine[:3, :3]))) / 1000.0
+    share = np.count_nonzero(found) * like.voxel_ml / whole_ml if whole_ml else 1.0
+    if share < OVERLAPPING:
+        raise ScanError(
+            f"the brain mask does not lie on the scan: {100 * share:.0f} % of it are inside the scan's grid in world "
+            f"coordinates (the mask has {grids}; {like.path.name})",
+            where=path,
+            why="the two are of different scans, or one of them was moved without the other",
+            remedy="give the mask of this scan, or make one in its space",
+        )
+    outside = "" if share > 1 - OUTSIDE else f"; {100 * (1 - share):.0f} % of it lie outside the scan"
+    return found, f"the brain mask has {grids}: it was resampled to the scan by world coordinates{outside}"
 
 
 def read_truth(paths: Sequence[Path], scan: Scan, brain: Mask | None) -> Volume:
@@ -93,13 +127,77 @@ def corners_apart(affine: Affine, like: Affine, shape: Sequence[int]) -> tuple[f
     return float(np.abs(voxels).max()), float(np.abs(moved).max())
 
 
-def _check_place(shape: tuple[int, ...], affine: Affine, like: Scan, path: Path, what: str) -> None:
-    if shape != like.data.shape:
+def on_voxels(mask: Mask, affine: Affine, like: Scan) -> Mask:
+    """A mask of any grid on the voxels of a scan, (i, j, k): linear interpolation in the world, brain from one half on.
+
+    Args:
+        mask: Mask on its own grid, three axes.
+        affine: Voxel index of the mask → world, RAS+ mm, (4, 4).
+        like: The scan.
+    """
+    to_mask = np.linalg.inv(affine) @ like.affine
+    values = ndimage.affine_transform(
+        mask.astype(np.float32), to_mask[:3, :3], to_mask[:3, 3], output_shape=like.data.shape, order=1
+    )
+    return np.asarray(values >= 0.5)
+
+
+def _refuse_result(source: Source | Volume, what: str) -> None:
+    if isinstance(source, str | Path) and is_result(Path(source)):
         raise ScanError(
-            f"the {what} has shape {shape}, its scan {like.data.shape} ({like.path.name})",
+            f"the {what} is a result of anofield",
+            where=source,
+            why="what a detection found is not the truth about the scan",
+            remedy=f"give a {what} from another source",
+        )
+
+
+def _as_integers(data: Volume, like: Scan, path: Path, what: str) -> Volume:
+    """Checked values on the voxels of a scan, int32."""
+    _check_values(data, path, what)
+    if data.any() and np.array_equal(data, like.data.astype(data.dtype, copy=False)):
+        remedy = f"give the {what}; a scan and its {what} may not have the same name"
+        raise ScanError(f"the {what} is the scan itself, voxel by voxel", where=path, remedy=remedy)
+    return np.rint(data).astype(np.int32)
+
+
+def _elsewhere(data: Volume, affine: Affine, like: Scan) -> bool:
+    """Whether a map does not lie on the voxels of a scan."""
+    return data.shape != like.data.shape or corners_apart(affine, like.affine, data.shape)[0] > APART
+
+
+def _moved(data: Volume, affine: Affine, like: Scan) -> bool:
+    """Whether a map has the scan's shape, but lies in another part of the world: one of the affines is wrong."""
+    if data.shape != like.data.shape:
+        return False
+    return any(
+        np.abs(ends - others).max() > APART * max(like.spacing)
+        for ends, others in zip(_extent(data, affine), _extent(like.data, like.affine), strict=True)
+    )
+
+
+def _extent(data: Volume, affine: Affine) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Lowest and highest world coordinates of a grid's corners, mm, each (3,)."""
+    corners = np.array(list(np.ndindex(2, 2, 2))) * (np.array(data.shape) - 1)
+    world = corners @ affine[:3, :3].T + affine[:3, 3]
+    return world.min(axis=0), world.max(axis=0)
+
+
+def _grid(data: Volume, affine: Affine) -> str:
+    spacing = np.linalg.norm(affine[:3, :3], axis=0)
+    return f"{format_shape(data.shape)} voxels of {format_spacing(spacing)} mm"
+
+
+def _check_place(data: Volume, affine: Affine, like: Scan, path: Path, what: str) -> None:
+    shape = data.shape
+    if shape != like.data.shape:
+        hint = _like_a_brain(data, affine, like) if what != MASK else ""
+        raise ScanError(
+            f"the {what} has shape {shape}, its scan {like.data.shape} ({like.path.name}){hint}",
             where=path,
             why="the two are compared voxel by voxel",
-            remedy=f"resample the {what} to the scan with nearest-neighbour interpolation",
+            remedy=f"resample the {what} to the scan with nearest-neighbour interpolation"
+            + (", or give it with --mask if it is the brain" if hint else ""),
         )
     voxels, mm = corners_apart(affine, like.affine, shape)
     if voxels > APART:
@@ -110,6 +208,13 @@ def _check_place(shape: tuple[int, ...], affine: Affine, like: Scan, path: Path,
             why="the two would be compared at different positions",
             remedy=f"copy the scan's affine into the {what} if the voxels correspond, otherwise resample it",
         )
+
+
+def _like_a_brain(data: Volume, affine: Affine, like: Scan) -> str:
+    """Words about a label of another shape that covers the brain of its scan as a brain mask does; else empty."""
+    brain = like.data != 0
+    share = np.count_nonzero(on_voxels(data > 0, affine, like) & brain) / max(np.count_nonzero(brain), 1)
+    return "; it covers most of the scan, so it is a brain mask rather than a label" if share > LARGEST_LABEL else ""
 
 
 def _check_values(data: Volume, path: Path, what: str) -> None:

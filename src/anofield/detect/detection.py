@@ -133,6 +133,7 @@ class Detection:
         seen: The training or calibration scan with the same content; None if none is known.
         identity: Hash of everything that the result depends on besides the scan.
         seconds: Time per stage, s.
+        notes: What is to be known about scan and mask, one sentence each.
     """
 
     case: Case
@@ -150,6 +151,7 @@ class Detection:
     seen: Seen | None
     identity: str
     seconds: Mapping[str, float]
+    notes: tuple[str, ...] = ()
 
     @property
     def id(self) -> str:
@@ -280,6 +282,7 @@ class Detection:
             seconds={stage: round(value, 3) for stage, value in seconds.items()},
             source_hash=self.sources.scan,
             mask_hash=self.sources.mask,
+            notes=list(self.notes),
             seen=self.seen,
             identity=self.identity,
             key=self.sources.key(self.identity),
@@ -332,7 +335,8 @@ def detect_scan(
         above=above,
         findings=findings,
         fit=fit,
-        verdict=Verdict(None) if fit is None else judge(fit, native.brain_ml, healthy),
+        verdict=_verdict(native, fit, healthy),
+        notes=(*native.doubts, *native.notes),
         options=options,
         calibrated=calibrated,
         sources=Sources.of(case, native.scan),
@@ -340,6 +344,12 @@ def detect_scan(
         identity=identity_of(method, options, calibrated),
         seconds={**examined.seconds, "score": examined.seconds["score"] + time.perf_counter() - start},
     )
+
+
+def _verdict(native: StrippedScan, fit: Fit | None, healthy: Mapping[str, tuple[float, float, float]]) -> Verdict:
+    """Whether the fit can be trusted; never over a brain that is not whole, however well it fits."""
+    found = Verdict(None) if fit is None else judge(fit, native.brain_ml, healthy)
+    return Verdict(False, (*native.doubts, *found.reasons)) if native.doubts else found
 
 
 def _refuse_not_finite(maps: Mapping[str, NDArray[np.floating[Any]]], scan: Scan) -> None:

@@ -137,6 +137,8 @@ class CaseInfo(Record):
     """SHA-256 of the scan's file, or of its content if it was passed in memory."""
     mask_hash: str = ""
     """SHA-256 of the brain mask's file; empty without one."""
+    notes: list[str] = []
+    """What is to be known about scan and mask: signs that the brain is not whole, a mask that was resampled."""
     seen: Seen | None = None
     """The training or calibration scan with the same content; None if there is none, or if it is not known."""
     identity: str = ""

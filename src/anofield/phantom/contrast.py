@@ -32,7 +32,7 @@ LESION_SIGNAL = {
     "cavity": {"T2w": (3.60, 4.30), "T1w": (0.28, 0.38), "FLAIR": (0.35, 0.60)},
     # Blood of some days (deoxyhaemoglobin) or its rim, and blood of weeks (free methaemoglobin): Bradley 1993.
     "blood": {"T2w": (0.30, 0.70), "T1w": (0.55, 0.80), "FLAIR": (0.35, 0.70)},
-    "old-blood": {"T2w": (2.20, 3.40), "T1w": (1.15, 1.45), "FLAIR": (1.40, 2.00)},
+    "old-blood": {"T2w": (2.20, 3.40), "T1w": (1.10, 1.35), "FLAIR": (1.40, 2.00)},
     # Tissue with the signal of grey matter.
     "infiltration": {"T2w": (1.45, 1.75), "T1w": (0.70, 0.80), "FLAIR": (1.15, 1.35)},
     "dysplasia": {"T2w": (1.55, 1.95), "T1w": (0.68, 0.76), "FLAIR": (1.20, 1.50)},

@@ -28,6 +28,8 @@ PRIOR_TRUST = 0.9  # the rest is shared among the three tissues
 STEPS, ROUNDS = 15, 2  # of expectation maximisation; of this and the unevenness of the coil in turn
 GAIN_WIDTH, GAIN_LIMITS = 20.0, (0.7, 1.4)  # mm standard deviation of the smooth field; its lowest and highest value
 VENTRICLE_MM, VENTRICLE_DEPTH = 10.0, 15.0  # fluid this near to the template's ventricles and this deep is theirs
+ENOUGH = 50  # points of such fluid
+PURE = 20  # percentile of it, from the end that is farther from tissue
 BLUR_PER_MM = template.BLUR_PER_MM
 TISSUES = ("grey", "white", "fluid")
 
@@ -75,6 +77,12 @@ class Host:
         grey, white, fluid = _posterior(flat, np.maximum(prior, 0.01), self.levels, self.spread)
         return Fractions(grey, white, fluid)
 
+    def expected(self, tissue: Fractions, gain: FloatVolume) -> FloatVolume:
+        """Intensities `(n,)` that tissue would have without noise."""
+        shares = np.stack([tissue.grey, tissue.white, tissue.csf])
+        signal = (self.levels - self.zero).astype(np.float32) @ shares
+        return np.asarray(signal * gain + np.float32(self.zero))
+
     def intensity(self, signal: float) -> float:
         """Intensity in the scan's units of a signal of the phantom's table, where white matter is 1.
 
@@ -117,10 +125,12 @@ def host_of(native: StrippedScan, modality: str, tissues: FloatVolume | None = N
         prior = np.stack([_on_lattice(native, tissues == k, centre, axes)[1][inside] for k in (2, 3, 1)])
     levels, spread, share, gain = _tell_apart(flat, prior, zero, inside)
     depth = STEP * np.asarray(ndimage.distance_transform_edt(inside), dtype=np.float32) - np.float32(STEP / 2)
-    ventricle = _ventricle(share, points, depth[inside], inside)
+    expected = template.sample(template.geometry().ventricle, points, step=template.COARSE)
+    deep = (share[2] > 0.5) & (expected < VENTRICLE_MM) & (depth[inside] > VENTRICLE_DEPTH)
+    ventricle = _ventricle(deep, expected, inside)
     tissue = np.zeros((3, *inside.shape), np.float32)
     tissue[:, inside] = share
-    levels[2] = _pure_fluid(flat, share, depth[inside], levels[2])
+    levels[2] = _pure_fluid(flat, deep, levels)
     _check_order(native, modality, levels)
     plan = _plan(inside, tissue, depth, ventricle, half)
     return Host(native, modality, centre, zero, levels, spread, tissue, gain, plan)
@@ -161,7 +171,7 @@ def _order(modality: str) -> list[str]:
 def _fits(modality: str, levels: NDArray[np.float64]) -> bool:
     """Whether the levels rise in the order of a modality."""
     found = [levels[TISSUES.index(name)] for name in _order(modality)]
-    return found[0] < found[1] < found[2]
+    return bool(found[0] < found[1] < found[2])
 
 
 def _box(native: StrippedScan) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
@@ -265,25 +275,27 @@ def _gain(
     return smooth, ndimage.map_coordinates(smooth, places, order=1, mode="nearest", output=np.float32)
 
 
-def _pure_fluid(values: FloatVolume, share: FloatVolume, depth: FloatVolume, mean: float) -> float:
-    """Level of fluid in the ventricles, which unlike that of sulci is not mixed with tissue."""
-    deep = values[(share[2] > 0.95) & (depth > VENTRICLE_DEPTH)]
-    return float(np.median(deep)) if len(deep) >= 50 else mean
+def _pure_fluid(values: FloatVolume, deep: NDArray[np.bool_], levels: NDArray[np.float64]) -> float:
+    """Level of fluid in the ventricles, which unlike that of sulci is little mixed with tissue."""
+    if deep.sum() < ENOUGH:
+        return float(levels[2])
+    return float(np.percentile(values[deep], PURE if levels[2] < levels[0] else 100 - PURE))
 
 
-def _ventricle(share: FloatVolume, points: FloatVolume, depth: FloatVolume, inside: Mask) -> FloatVolume:
+def _ventricle(deep: NDArray[np.bool_], expected: FloatVolume, inside: Mask) -> FloatVolume:
     """Distance in mm to the scan's own lateral ventricles on the lattice; to the template's, if it shows none."""
-    expected = template.sample(template.geometry().ventricle, points, step=template.COARSE)
-    fluid = np.zeros(inside.shape, np.bool_)
-    fluid[inside] = (share[2] > 0.5) & (expected < VENTRICLE_MM) & (depth > VENTRICLE_DEPTH)
-    if fluid.sum() >= 50:
-        return np.asarray(STEP * ndimage.distance_transform_edt(~fluid), dtype=np.float32)
     distance = np.full(inside.shape, np.inf, np.float32)
     distance[inside] = expected
-    return distance
+    if deep.sum() < ENOUGH:
+        return distance
+    fluid = np.zeros(inside.shape, np.bool_)
+    fluid[inside] = deep
+    return np.asarray(STEP * ndimage.distance_transform_edt(~fluid), dtype=np.float32)
 
 
-def _plan(inside: Mask, tissue: FloatVolume, depth: FloatVolume, ventricle: FloatVolume, half: FloatVolume) -> Plan:
+def _plan(
+    inside: Mask, tissue: FloatVolume, depth: FloatVolume, ventricle: FloatVolume, half: NDArray[np.float64]
+) -> Plan:
     """The planning lattice: every second point of the finer one, with tissue blurred to its width."""
     some, axes = (slice(None, None, 2),) * 3, plan_axes()
     chosen = inside[some]

@@ -15,8 +15,9 @@ from numpy.typing import NDArray
 from scipy import ndimage
 
 from anofield.data.brain import StrippedScan
-from anofield.phantom.anatomy import Fractions, plan_axes
+from anofield.phantom.anatomy import PLAN_STEP, Fractions
 from anofield.phantom.contrast import LESION_SIGNAL
+from anofield.phantom.grain import grain_of, smoothed
 from anofield.phantom.host import Host, host_of
 from anofield.phantom.lesions import draw_on
 from anofield.phantom.lesions.lesion import EDGE_MM, Layer, Lesion, drawn
@@ -25,9 +26,8 @@ from anofield.phantom.person import check_kind, check_modality
 from anofield.typing import Classes, FloatVolume, Mask
 
 STILL_MM = 0.3  # a shift below this is none; all shifts are this much smaller, so that none ends abruptly
-MARGIN_MM = 9.0  # around what the lesion reaches on the planning lattice
-GRAIN_MM = 1.2  # what varies over less than about this (standard deviation) is the scan's noise and texture
-GRAIN_LIMIT = 3.0  # standard deviations of it in white matter; larger differences are borders of tissue
+NEAR_MM = 8.0  # how far from a lesion on the planning lattice its voxels are looked for
+DENOISED_MM = 0.7  # standard deviation of the blur with which tissues are told apart
 THICK_MM = 1.5  # voxels are cut into pieces of about this length, so that thick slices mix as a scanner mixes them
 
 
@@ -47,13 +47,13 @@ class Implanted:
 
 
 class _Crop(NamedTuple):
-    """A box of the scan: the brain voxels in it, `n` of them, with their intensities before the lesion."""
+    """A box of the scan, and the `n` brain voxels in it that the lesion may change."""
 
     box: tuple[slice, ...]
-    brain: Mask  # (i, j, k) of the box
+    near: Mask  # (i, j, k) of the box, n of them true
     head: FloatVolume  # (3, n) mm
-    values: FloatVolume
-    grain: FloatVolume
+    values: FloatVolume  # intensities after displacement
+    smooth: FloatVolume  # the same with less noise
     moved: NDArray[np.bool_]
 
 
@@ -91,14 +91,15 @@ def implant_in(host: Host, kind: str, seed: int) -> Implanted:
     check_kind(kind)
     scan = host.native.scan
     content = int(scan.content_hash[:8], 16)
-    lesion = draw_on(np.random.default_rng([seed, zlib.crc32(kind.encode()), content]), kind, host.plan)
+    rng = np.random.default_rng([seed, zlib.crc32(kind.encode()), content])
+    lesion = draw_on(rng, kind, host.plan)
     crop = _crop(host, lesion)
-    values, label, changed = _drawn(host, lesion, crop)
+    values, label, changed = _drawn(host, lesion, crop, rng)
     image = np.array(scan.data, dtype=np.float32)
     labels, touched = np.zeros(image.shape, np.uint8), np.zeros(image.shape, np.bool_)
     here = changed | crop.moved
-    touched[crop.box][crop.brain] = here
-    labels[crop.box][crop.brain] = label
+    touched[crop.box][crop.near] = here
+    labels[crop.box][crop.near] = label
     lowest = image[host.native.brain].min()  # a voxel of brain never turns into background
     image[touched] = np.maximum(values[here], lowest)
     return Implanted(image, labels, touched)
@@ -107,44 +108,61 @@ def implant_in(host: Host, kind: str, seed: int) -> Implanted:
 def _crop(host: Host, lesion: Lesion) -> _Crop:
     """The part of the scan that a lesion may change, with tissue displaced."""
     scan = host.native.scan
-    box = _reach(host, lesion)
-    brain = host.native.brain[box]
+    box, near = _reach(host, lesion)
+    brain, sigma = host.native.brain[box], [DENOISED_MM / one for one in scan.spacing]
     start = np.array([one.start for one in box], np.float32)
-    places = np.stack(np.nonzero(brain)).astype(np.float32)
+    places = np.stack(np.nonzero(near)).astype(np.float32)
     head = host.head(places + start[:, None])
-    smooth = _smooth(scan.data[box], brain, [GRAIN_MM / one for one in scan.spacing])
+    smooth = smoothed(scan.data[box], brain, sigma)
     filled = np.where(brain, scan.data[box], smooth).astype(np.float32)
-    values, moved = filled[brain], np.zeros(len(head[0]), np.bool_)
+    values, moved = filled[near], np.zeros(head.shape[1], np.bool_)
     shift = _shift(lesion, head)
     if shift is not None:
         moved = np.asarray((shift != 0).any(0))
         way = np.linalg.inv(scan.affine[:3, :3]).astype(np.float32)
         source = places[:, moved] - way @ shift[:, moved]
         values[moved] = ndimage.map_coordinates(filled, source, order=3, mode="nearest", output=np.float32)
-        filled[brain] = values
-        smooth = _smooth(filled, brain, [GRAIN_MM / one for one in scan.spacing])
-    return _Crop(box, brain, head, values, values - smooth[brain], moved)
+        filled[near] = values
+        smooth = smoothed(filled, brain, sigma)
+    return _Crop(box, near, head, values, smooth[near], moved)
 
 
-def _reach(host: Host, lesion: Lesion) -> tuple[slice, ...]:
-    """The box of voxels that a lesion may change, from where it lies on the planning lattice."""
-    sites = host.plan.sites
-    step = float(plan_axes()[0][1] - plan_axes()[0][0])
-    ground = Ground(sites.head, host.plan.parts, sites.field(lesion.rough), np.float32(step), sites.inside, (step,) * 3)
+def _reach(host: Host, lesion: Lesion) -> tuple[tuple[slice, ...], Mask]:
+    """The box of voxels that a lesion may change and those of its brain voxels that are near the lesion."""
+    sites, scan = host.plan.sites, host.native.scan
+    close = ndimage.binary_dilation(_planned(lesion, host), np.ones((3, 3, 3)))
+    steps = np.argwhere(close)
+    first = np.array([axis[0] for axis in sites.axes])
+    low, high = (first + PLAN_STEP * end for end in (steps.min(0) - 1, steps.max(0) + 1))
+    corners = np.array(np.meshgrid(*zip(low, high, strict=True))).reshape(3, -1) + host.centre[:, None]
+    way = np.linalg.inv(scan.affine)
+    voxels, last = way[:3, :3] @ corners + way[:3, [3]], np.array(scan.data.shape) - 1
+    start = np.clip(np.floor(voxels.min(1)).astype(int), 0, last)
+    stop = np.clip(np.ceil(voxels.max(1)).astype(int), start, last) + 1
+    box = tuple(slice(int(a), int(b)) for a, b in zip(start, stop, strict=True))
+    near = host.native.brain[box].copy()
+    head = host.head(np.stack(np.nonzero(near)).astype(np.float32) + start[:, None].astype(np.float32))
+    places = np.rint((head - first[:, None].astype(np.float32)) / np.float32(PLAN_STEP)).astype(np.intp)
+    inner = tuple(np.clip(one, 0, n - 1) for one, n in zip(places, close.shape, strict=True))
+    near[near] = close[inner]
+    return box, near
+
+
+def _planned(lesion: Lesion, host: Host) -> Mask:
+    """Where on the planning lattice a lesion may lie, within `NEAR_MM`, or shift tissue, `(i, j, k)`."""
+    sites, step = host.plan.sites, (PLAN_STEP,) * 3
+    rough = sites.field(lesion.rough)
+    ground = Ground(sites.head, host.plan.parts, rough, np.float32(2 * NEAR_MM), sites.inside, step)
     near = np.zeros(sites.head.shape[1], np.bool_)
     for part in lesion.parts:
-        near[part.cover(ground).where] = True
+        cover = part.cover(ground)
+        near[cover.where[(cover.share > 0) | (cover.amount > 0)]] = True
     shift = _shift(lesion, sites.head)
     if shift is not None:
         near |= (shift != 0).any(0)
-    low, high = sites.head[:, near].min(1) - MARGIN_MM, sites.head[:, near].max(1) + MARGIN_MM
-    corners = np.array(np.meshgrid(*zip(low, high, strict=True))).reshape(3, -1) + host.centre[:, None]
-    way = np.linalg.inv(host.native.scan.affine)
-    voxels = way[:3, :3] @ corners + way[:3, [3]]
-    shape = host.native.brain.shape
-    first = np.clip(np.floor(voxels.min(1)).astype(int), 0, np.array(shape) - 1)
-    last = np.clip(np.ceil(voxels.max(1)).astype(int), first, np.array(shape) - 1)
-    return tuple(slice(int(a), int(b) + 1) for a, b in zip(first, last, strict=True))
+    planned = np.zeros(sites.inside.shape, np.bool_)
+    planned[sites.inside] = near
+    return planned
 
 
 def _shift(lesion: Lesion, head: FloatVolume) -> FloatVolume | None:
@@ -156,20 +174,15 @@ def _shift(lesion: Lesion, head: FloatVolume) -> FloatVolume | None:
     return np.asarray(shift * np.maximum(1 - np.float32(STILL_MM) / np.maximum(length, 1e-6), 0))
 
 
-def _smooth(volume: FloatVolume, brain: Mask, sigma: list[float]) -> FloatVolume:
-    """Gaussian mean over the brain `(i, j, k)`; far outside the brain its mean value."""
-    weight = ndimage.gaussian_filter(brain.astype(np.float32), sigma, truncate=3.0)
-    total = ndimage.gaussian_filter(np.where(brain, volume, 0).astype(np.float32), sigma, truncate=3.0)
-    mean = float(volume[brain].mean())
-    return np.asarray((total + np.float32(1e-4 * mean)) / (weight + np.float32(1e-4)))
-
-
-def _drawn(host: Host, lesion: Lesion, crop: _Crop) -> tuple[FloatVolume, Classes, NDArray[np.bool_]]:
+def _drawn(
+    host: Host, lesion: Lesion, crop: _Crop, rng: np.random.Generator
+) -> tuple[FloatVolume, Classes, NDArray[np.bool_]]:
     """Intensities, labels and whether they changed, at the brain voxels `(n,)` of a crop."""
     pieces = [max(1, round(one / THICK_MM)) if one > 2 * THICK_MM - 0.5 else 1 for one in host.native.scan.spacing]
-    tissue = host.fractions(crop.values, crop.head)
-    grain = _limited(crop.grain, tissue)
+    tissue = host.fractions(crop.smooth, crop.head)
     gain = host.gain_at(crop.head)
+    rest = crop.values - host.expected(tissue, gain)
+    grain = grain_of(rest, crop.smooth, crop.near, host.native.scan.spacing, rng)
     total = np.zeros(crop.values.shape, np.float32)
     votes: dict[int, NDArray[np.float32]] = {}
     offsets = _offsets(host, pieces)
@@ -203,15 +216,8 @@ def _on_piece(
     head = crop.head + offset[:, None]
     x, y, z = host.native.scan.spacing
     edge = np.float32(max(EDGE_MM, min(x, y, z)))
-    ground = Ground(head, tissue, lesion.rough.at(head)[0], edge, crop.brain, (x, y, z))
+    ground = Ground(head, tissue, lesion.rough.at(head)[0], edge, crop.near, (x, y, z))
     return drawn(lesion, ground, 1 + lesion.texture.at(head)[0])
-
-
-def _limited(grain: FloatVolume, tissue: Fractions) -> FloatVolume:
-    """Noise and texture without the borders of tissue, by its usual size in white matter."""
-    sure = grain[tissue.white > 0.9]
-    usual = 1.4826 * float(np.median(np.abs(sure if len(sure) > 100 else grain)))
-    return np.clip(grain, -GRAIN_LIMIT * usual, GRAIN_LIMIT * usual)
 
 
 def _cover(host: Host, values: FloatVolume, layer: Layer, grain: FloatVolume, gain: FloatVolume) -> None:

@@ -19,7 +19,7 @@ CHANGED = 3  # infiltrated or malformed tissue, whose signal is hardly that of a
 BLOOD = 4
 
 SPARED = ("spot", "dark", "infarct", "infiltration", "dysplasia")  # matters that leave the fluid of sulci as it is
-WEDGE_ROUGH_MM, BORDER_ROUGH_MM = 2.5, 2.0  # unevenness of a wedge's sides and of the border of a territory
+WEDGE_ROUGH_MM, BORDER_ROUGH_MM = 3.0, 4.0  # unevenness of a wedge's sides and of the border of a territory
 DYSPLASTIC = 0.3  # share of grey matter from which a malformed voxel is labelled
 
 

@@ -15,9 +15,10 @@ from anofield.phantom.lesions.plan import ML, TEXTURE_WIDTH, Plan, ellipsoid, lo
 from anofield.phantom.spline import Spline, draw_field
 
 # Middles of what the arteries feed on the right, MNI mm: chosen by hand after the atlas of Liu et al. 2023. A place
-# belongs to the nearest one. The cerebellum only sets a border.
+# belongs to the nearest one. Cerebellum and brain stem only set
+# borders.
 ANTERIOR, MIDDLE, POSTERIOR = (6.0, 35.0, 40.0), (48.0, -5.0, 15.0), (14.0, -80.0, 5.0)
-CEREBELLUM, DEEP = (20.0, -62.0, -42.0), (24.0, -6.0, 12.0)
+CEREBELLUM, STEM, DEEP = (20.0, -62.0, -42.0), (4.0, -28.0, -30.0), (24.0, -6.0, 12.0)
 ARTERIES = {MIDDLE: 0.6, POSTERIOR: 0.2, ANTERIOR: 0.2}  # and their shares of infarcts of the cortex
 SMALL_DEEP = 0.2  # share of infarcts of small deep arteries
 INFARCT_ML = (3.0, 150.0)  # drawn log-uniformly; the median in ATLAS v2.0 (Liew et al. 2022) is 5 ml, the most 500
@@ -79,7 +80,7 @@ def _borders(
 ) -> tuple[tuple[NDArray[np.float64], NDArray[np.float64]], ...]:
     """Planes half-way to the neighbours of an artery's territory, and the plane between the hemispheres."""
     own = plan.place_of(artery)
-    others = [np.array(one) * side for one in (*ARTERIES, CEREBELLUM)]
+    others = [np.array(one) * side for one in (*ARTERIES, CEREBELLUM, STEM)]
     places = [plan.place_of(one) for one in others if not np.array_equal(one, artery)]
     planes = [((own + place) / 2, (own - place) / np.linalg.norm(own - place)) for place in places]
     middle = (plan.place_of(np.array([-4.0, -20, 40])) + plan.place_of(np.array([4.0, -20, 40]))) / 2
@@ -118,8 +119,8 @@ def draw_bleeding(rng: np.random.Generator, plan: Plan) -> Lesion:
     radius = radius_of(volume)
     start = _bleeding_start(rng, plan, radius)
     centre = plan.sites.head[:, start].astype(float)
-    blood = Blob("blood", BLOOD, centre, ellipsoid(rng, 0.25), radius, 0.22, rng.uniform())
-    rough, cost = draw_field(rng, 9.0, 1.0), draw_field(rng, 14.0, 0.35)
+    blood = Blob("blood", BLOOD, centre, ellipsoid(rng, 0.25), radius, 0.13, rng.uniform())
+    rough, cost = draw_field(rng, 13.0, 1.0), draw_field(rng, 14.0, 0.35)
     parts = _layers(rng, blood, age)
     texture = draw_field(rng, TEXTURE_WIDTH, rng.uniform(0.05, 0.12))
     if age == "months":
