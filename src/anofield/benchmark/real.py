@@ -21,7 +21,7 @@ import numpy as np
 
 from anofield.benchmark.measure import Figure, Figures, Seen, pooled_ap
 from anofield.benchmark.people import People
-from anofield.benchmark.suite import AGAINST, Column, Part, Setting, Suite
+from anofield.benchmark.suite import AGAINST, BRIGHT, Column, Part, Setting, Suite
 from anofield.benchmark.synthetic import Synthetic
 from anofield.benchmark.world import World
 from anofield.bootstrap import Weights
@@ -299,7 +299,7 @@ def patient(setting: Setting) -> Suite:
     parts, columns = [], []
     for contrast in MS_CONTRASTS:
         world, calibration = real.world_of(contrast)
-        filters = DARK if contrast == "T1w" else ScoreOptions()
+        filters = DARK if contrast == "T1w" else BRIGHT
         test = Patient(folder=real.folder / "ms26", contrast=contrast)
         parts.append(Part(name=contrast, calibration=calibration, test=(test,), filters=filters, world=world))
         shown = {"AP": "ap", "AUROC": "auroc", "Dice, oracle": "dice_oracle"}
@@ -318,7 +318,7 @@ def heads(setting: Setting) -> Suite:
     parts, columns = [], []
     for contrast in MS_CONTRASTS:
         world, calibration = real.world_of(contrast)
-        filters = DARK if contrast == "T1w" else ScoreOptions()
+        filters = DARK if contrast == "T1w" else BRIGHT
         test = Heads(folder=real.folder / "heads", contrast=contrast)
         parts.append(Part(name=contrast, calibration=calibration, test=(test,), filters=filters, world=world))
         columns += [Column(f"{contrast}: trusted", "trusted", contrast), Column("findings, ml", "false_ml", contrast)]
