@@ -89,7 +89,7 @@ def test_values_are_those_that_a_scan_can_have(heads: Heads) -> None:
 
 
 def test_moves_have_the_stated_sizes() -> None:
-    moves = random_moves(RECIPE, 4000, generator())
+    moves = random_moves(RECIPE, 2000, generator())
     still = (moves.linear == torch.eye(3)).flatten(1).all(1) & (moves.shift == 0).all(1)
     assert float(still.float().mean()) == pytest.approx(AS_THEY_LIE, abs=0.03)
     assert float(moves.shift.abs().max()) * voxel_mm(RECIPE) <= SHIFT_MM

@@ -61,18 +61,6 @@ def test_a_lesion_is_far_from_every_healthy_patch(store: Store) -> None:
     assert not found.anomaly[~ill.brain].any()
 
 
-def test_a_patch_is_looked_for_only_near_its_place(tmp_path: Path) -> None:
-    """All heads have their bright core in the middle; a core elsewhere is new unless the whole head is searched."""
-    heads = store_of(tmp_path / "s.zarr", list(range(6)))
-    ill = with_lesion(make_prepared(9))
-    lesion = ill.classes != make_prepared(9).classes
-    near, anywhere = (
-        taught(heads, neighbours=1, window_mm=w, candidates=2048, patches=512).score(ill, "x", "bright").anomaly[lesion]
-        for w in (10.0, 100.0)
-    )
-    assert near.mean() > anywhere.mean()
-
-
 def test_people_of_the_memory_are_at_no_distance(tmp_path: Path) -> None:
     method = taught(store_of(tmp_path / "s.zarr", [3]), candidates=200, patches=64, neighbours=1, window_mm=0.0)
     found = method.score(make_prepared(3), "x", "both")

@@ -33,11 +33,8 @@ def test_images_change_only_in_the_brain_to_values_of_a_scan() -> None:
     seen, severity = corrupted(healthy, crops(24, 1), RECIPE, generator())
     changed = seen != healthy
     assert not seen[healthy == 0].any() and (seen[healthy > 0] > 0).all()
-    assert (
-        set(seen.unique().tolist()) <= {0.0, *CENTERS[1:]}
-        or torch.isin(seen.unique(), torch.tensor([0.0, *CENTERS[1:]])).all()
-    )
-    assert ((0 <= severity) & (severity <= 1)).all()
+    assert torch.isin(seen.unique(), torch.tensor([0.0, *CENTERS[1:]])).all()
+    assert (severity >= 0).all() and (severity <= 1).all()
     assert torch.equal(severity > 0, changed.flatten(1).any(1))
     assert changed.flatten(1).any(1).float().mean() > 0.9
     assert changed.float().mean() < 0.3
@@ -50,20 +47,20 @@ def test_an_image_without_brain_stays_empty() -> None:
 
 
 def test_the_stronger_the_severity_the_larger_the_change() -> None:
-    healthy = crops(64)
-    seen, severity = corrupted(healthy, crops(64, 1), RECIPE, generator())
+    healthy = crops(32)
+    seen, severity = corrupted(healthy, crops(32, 1), RECIPE, generator())
     greatest = (seen - healthy).abs().flatten(1).amax(1)
     both = torch.corrcoef(torch.stack([severity, greatest]))[0, 1]
     assert both > 0.4
 
 
 def test_shapes_are_as_large_as_stated() -> None:
-    shapes = random_shapes(torch.ones((60, 1, 48, 48, 48), dtype=torch.bool), MM, generator())
+    shapes = random_shapes(torch.ones((16, 1, 48, 48, 48), dtype=torch.bool), MM, generator())
     assert shapes.min() >= 0 and shapes.max() <= 1
     volumes = (shapes > 0.5).flatten(1).sum(1) * MM**3
     assert (volumes < 3 * (SIZES_MM[1] + EDGE_MM) ** 3).all()
     assert (volumes > 0).all()
-    assert volumes.max() > 20 * volumes.median() / 10  # sizes vary
+    assert volumes.max() > 3 * volumes.min()
 
 
 def test_ranges_belong_to_the_intensities_of_the_shape() -> None:
