@@ -189,6 +189,27 @@ def test_two_processes_share_the_rows(begun: Path, monkeypatch: pytest.MonkeyPat
     assert all(methods_of(content) == {*wanted, "random"} for content in found)  # both wait for the last row
 
 
+def test_a_row_at_which_one_process_failed_is_not_tried_by_the_other(
+    begun: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tried: list[str] = []
+
+    def fail(self: run.SuiteRun, row: run.Row) -> dict[str, Any]:
+        tried.append(row.name)
+        time.sleep(0.2)
+        raise AnofieldError("no luck")
+
+    monkeypatch.setattr(run.SuiteRun, "measured", fail)
+    workers = [threading.Thread(target=lambda: straight(begun, "zscore")) for _ in range(2)]
+    for worker in workers:
+        worker.start()
+    for worker in workers:
+        worker.join()
+    assert tried == ["zscore"]
+    straight(begun, "zscore")
+    assert tried == ["zscore", "zscore"]  # a new start tries again
+
+
 def test_refuses_unknown_names_and_other_folders(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="unknown method 'magic'"):
         run_benchmark(tmp_path / "a", SIZES, ["straight"], ["magic"])

@@ -26,9 +26,15 @@ FEWEST = 2  # people of a lesion kind in a suite with many kinds
 
 @dataclass(frozen=True)
 class Synthetic:
-    """Synthetic people for a setting."""
+    """Synthetic people for a setting.
+
+    Attributes:
+        setting: Sizes and seed.
+        modality: Contrast of the scans.
+    """
 
     setting: Setting
+    modality: str = "T2w"
 
     def people(
         self,
@@ -42,16 +48,16 @@ class Synthetic:
     ) -> Phantoms:
         """`count` people with case numbers from `first`, all healthy or all with a lesion of a kind."""
         plan = plan_cohort(0, count, (kind,), first) if kind else plan_cohort(count, 0, (), first)
-        return Phantoms(name=f"{site}-{name}", cohort=self._cohort(site, variety), plan=plan)
+        return Phantoms(name=f"{self.modality}-{site}-{name}", cohort=self._cohort(site, variety), plan=plan)
 
     def _cohort(self, site: str, variety: Variety) -> Cohort:
         size = self.setting.sizes.plan.scan_size
-        return Cohort("brats", size=size, modality="T2w", variety=variety, site=site)
+        return Cohort("brats", size=size, modality=self.modality, variety=variety, site=site)
 
     @property
     def world(self) -> World:
-        """The world of all suites on synthetic people."""
-        return self.setting.world("T2w", self.people("train", TRAIN, self.setting.sizes.plan.n_train))
+        """The world of this contrast; `T2w` is that of all suites on synthetic people."""
+        return self.setting.world(self.modality, self.people("train", TRAIN, self.setting.sizes.plan.n_train))
 
     def calibration(self) -> Phantoms:
         """Healthy people to calibrate on."""
