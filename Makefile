@@ -1,5 +1,5 @@
 # make demo: from a fresh checkout to a report.   make test: the test suite.   make docs: docs/_build/html.   All set everything up first.
-# make quick: the tests that take seconds.   make hostile: kills, damaged and hostile files, about 25 minutes.   make coverage: the test suite, and how much of the program it runs.
+# make bench: every method in the quick benchmark, to see that all work.   make quick: the tests that take seconds.   make hostile: kills, damaged and hostile files, about 25 minutes.   make coverage: the test suite, and how much of the program it runs.
 # uv and uv.lock are used where uv is on PATH; make UV= ... installs with pip and constraints.txt, as happens without uv.
 PYTHON ?= python3
 UV ?= $(shell command -v uv 2>/dev/null)
@@ -7,13 +7,17 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 DEMO ?= demo
+BENCH ?= bench
 # The tests are checked less strictly than the program, with a cache of their own.
 TYPES_OF_TESTS := --cache-dir .mypy_cache/tests --implicit-reexport --no-warn-return-any \
   --allow-untyped-defs --allow-incomplete-defs --allow-untyped-calls --allow-any-generics
 
-.PHONY: demo test quick hostile coverage lint docs setup clean
+.PHONY: demo bench test quick hostile coverage lint docs setup clean
 demo: $(STAMP)
 	$(BIN)/anofield demo -o $(DEMO) $(ARGS)
+
+bench: $(STAMP)
+	$(BIN)/anofield benchmark -o $(BENCH) --suite straight --quick $(ARGS)
 
 # Threads of torch and BLAS spin: with a test on every core, more of them are slower.
 test quick hostile coverage: export OMP_NUM_THREADS ?= 1

@@ -16,12 +16,11 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-import nibabel as nib
 import numpy as np
 from numpy.typing import NDArray
-from scipy.spatial.transform import Rotation
 
 from anofield._files import write_json
+from anofield.benchmark.people import Changed, displaced
 from anofield.curves import ScoreHistogram, exact_curve, top_mean
 from anofield.data.brain import as_stripped
 from anofield.data.cohort.case import Case
@@ -148,8 +147,20 @@ def cohorts(out: Path, demo: Path) -> dict[str, list[Case]]:
                 write_case(folder, Cohort("brats", size=size, seed=seed), number, kind)
         found[name] = find_cases(folder, dataset="brats", modality="T2w")[:count]
     found["glioma"] = find_cases(demo / "cohort" / "test", dataset="brats", modality="T2w")[:GLIOMAS]
-    found["displaced"] = [displaced(c, out / demo.name / "displaced", seed) for c in found["glioma"][:DISPLACED]]
+    found["displaced"] = _displaced(found["glioma"][:DISPLACED], out / demo.name, seed)
     return found
+
+
+def _displaced(cases: list[Case], folder: Path, seed: int) -> list[Case]:
+    """The same scans, lying elsewhere in the world."""
+
+    class Gliomas:
+        name = "gliomas"
+
+        def cases(self, folder: Path, seed: int) -> list[Case]:
+            return cases
+
+    return Changed(people=Gliomas(), change=displaced).cases(folder, seed)
 
 
 def measure(seen: dict[str, list[Seen]]) -> dict[str, Any]:
@@ -272,28 +283,6 @@ def _spacing(one: Examined) -> float:
 def _maps_alone(score: str, standards: Mapping[str, Standard]) -> Calibrated:
     """Reference maps without thresholds."""
     return Calibrated(score=score, thresholds={}, quantile=1.0, meaning="", healthy_fit={}, reference=standards)
-
-
-def displaced(case: Case, folder: Path, seed: int) -> Case:
-    """The same scan, lying elsewhere in the world: only its affine changes."""
-    number = int("".join(filter(str.isdigit, case.id))[-5:])
-    generator = np.random.default_rng([seed, number])
-    turn = Rotation.from_rotvec(np.radians(generator.uniform(-20, 20, 3) / np.sqrt(3) * 1.5))
-    move = np.eye(4)
-    move[:3, :3] = turn.as_matrix() * generator.uniform(0.9, 1.1)
-    move[:3, 3] = generator.uniform(-30, 30, 3)
-    moved = {}
-    for part, path in (("image", case.image), ("label", case.label)):
-        if path is None:
-            continue
-        source, target = nib.load(path), folder / path.name
-        if not target.is_file():
-            target.parent.mkdir(parents=True, exist_ok=True)
-            image = nib.Nifti1Image(np.asarray(source.dataobj), move @ source.affine)
-            nib.save(image, target.with_name(f"part-{target.name}"))
-            target.with_name(f"part-{target.name}").replace(target)
-        moved[part] = target
-    return Case(case.id, moved["image"], moved.get("label"))
 
 
 def _dice(case: Seen, threshold: float) -> float:

@@ -51,12 +51,17 @@ from helpers import CENTERS, World, found_in, install, make_prepared, make_store
 from images import load_image
 
 INSTALLED = {name for name in ("monai",) if importlib.util.find_spec(name)}
-NETWORKS = ["ae-dense", "ae-spatial", "vae-dense", "vae-spatial", "vae-restore", "gmvae", "dae"]
+ON_SLICES = ["ae-dense", "ae-spatial", "vae-dense", "vae-spatial", "vae-restore", "gmvae", "dae"]
+NETWORKS = [*ON_SLICES, "disyre"]
 SIMPLE = [name for name in BUILT_IN if name not in NETWORKS]
-RESTORING = ["asymmetry", "zscore", "pca", *NETWORKS]
+RESTORING = ["asymmetry", "zscore", "pca", "patch-memory", *NETWORKS]
 RECIPE = Recipe(resolution=12, centers=CENTERS)
 TINY: dict[str, Any] = {"steps": 12, "batch": 8, "width": 4, "latent": 4}
-QUICK = {name: {**TINY, **({"iterations": 3} if name in ("vae-restore", "gmvae") else {})} for name in NETWORKS}
+QUICK: dict[str, dict[str, Any]] = {
+    **{name: {**TINY, **({"iterations": 3} if name in ("vae-restore", "gmvae") else {})} for name in ON_SLICES},
+    "disyre": {"steps": 12, "width": 4, "crop": 16},
+    "patch-memory": {"patches": 16, "candidates": 40},
+}
 
 
 def every(names: list[str]) -> list[Any]:

@@ -1,7 +1,6 @@
 """Feature memory: distance of a patch to the nearest patches of healthy subjects near the same place.
 
-The lattice is divided into cells. Every cell remembers some healthy patches of its surroundings, chosen so that each
-healthy patch there is near one of them (PatchCore's coreset).
+The lattice is divided into cells, and every cell remembers some healthy patches of its surroundings.
 """
 
 from __future__ import annotations
@@ -19,13 +18,13 @@ from anofield._progress import track
 from anofield._random import seed_of
 from anofield.baselines.base import Baseline, Scored, Settings, State, observed, observed_in, tail_of
 from anofield.baselines.heads import voxel_mm
-from anofield.baselines.patches import FEATURES, Cells, coreset, described, principal
+from anofield.baselines.patches import FEATURES, Cells, coreset, described, principal, spread
 from anofield.data.prepared import Prepared
 from anofield.data.published import lattice_side
 from anofield.data.store import Store
 from anofield.detect.options import Tail
 
-PCA_PEOPLE = 32  # people whose patches give the principal components
+PCA_PEOPLE, PCA_DRAWS = 32, 4  # people, and patches per cell of each, that give the principal components
 PARTS = ("mean", "basis", "rows", "patches", "centers")  # of the state
 
 
@@ -38,13 +37,16 @@ class MemorySettings(Settings):
         components: Principal components that describe a patch.
         neighbours: Nearest patches whose distances and centres are averaged.
         window_mm: Distance from its cell up to which a patch may lie.
+        coreset: Whether the patches are those that cover all candidates, as in PatchCore; otherwise they are an even
+            choice, so that many of them look like what is common. See how-to/baselines.md.
     """
 
     patches: int = Field(default=256, ge=1, le=1024)
-    candidates: int = Field(default=2048, ge=1, le=8192)
+    candidates: int = Field(default=1024, ge=1, le=8192)
     components: int = Field(default=12, ge=1, le=FEATURES)
-    neighbours: int = Field(default=3, ge=1, le=64)
+    neighbours: int = Field(default=48, ge=1, le=256)
     window_mm: float = Field(default=6.0, ge=0, le=100)
+    coreset: bool = False
 
 
 class Patches(NamedTuple):
@@ -76,11 +78,12 @@ class PatchMemory(Baseline):
     centers: Tensor  # (row, patch), intensity in the middle of each patch
 
     def train(self, store: Store) -> None:
-        """Describe random patches of all people and keep those that cover them; independent of the order of people."""
+        """Remember random patches of all people; the result does not depend on the order of the people."""
         people = self._people(store)
         count = -(-self.settings.candidates // len(people))
         self.mean, self.basis = principal(
-            torch.cat([self._drawn(store, i, 1).features for i in people[:PCA_PEOPLE]]), self.settings.components
+            torch.cat([self._drawn(store, i, PCA_DRAWS).features for i in people[:PCA_PEOPLE]]),
+            self.settings.components,
         )
         drawn = []
         for index in track(people, "patches", len(people)):
@@ -107,19 +110,9 @@ class PatchMemory(Baseline):
         features = self._reduced(torch.from_numpy(described(values, prepared.brain, voxels, voxel_mm(self.recipe))))
         distance, center = self._nearest(features, self._cells.of(voxels))
         place = tuple(voxels.T)
-        restored[place] = center.numpy()
-        anomaly[place] = distance.numpy()
-        MODE = getattr(self, "MODE", "b")
-        r = values - restored
-        if MODE == "a":
-            anomaly = tail_of(r, tail)
-        elif MODE == "b":
-            anomaly = anomaly * (tail_of(r, tail) > 0)
-        elif MODE == "c":
-            anomaly = np.sqrt(anomaly * tail_of(r, tail))
-        elif MODE == "e":
-            anomaly = np.minimum(anomaly / np.sqrt(27), tail_of(r, tail))
-        return Scored(anomaly, restored)
+        restored[place], anomaly[place] = center.numpy(), distance.numpy()
+        residual = tail_of(values - restored, tail)
+        return Scored(anomaly if tail == "both" else np.sqrt(anomaly * residual), restored)
 
     @property
     def _cells(self) -> Cells:
@@ -157,7 +150,7 @@ class PatchMemory(Baseline):
         valid = torch.zeros(shape, dtype=torch.bool)
         patches[row, column], centers[row, column] = drawn.features[order], drawn.center[order]
         valid[row, column] = True
-        chosen = coreset(patches, valid, self.settings.patches)
+        chosen = (coreset if self.settings.coreset else spread)(patches, valid, self.settings.patches)
         every = torch.arange(len(cells))[:, None]
         self.patches, self.centers = patches[every, chosen], centers[every, chosen]
         served = np.full(self._cells.shape, -1)

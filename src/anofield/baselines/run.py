@@ -36,6 +36,7 @@ from anofield.detect.run_folder import Record
 from anofield.errors import ExperimentError, UsageError
 from anofield.field.device import pick_device
 from anofield.field.tensor_file import TensorFile, checked_tensors, read_tensors, write_tensors
+from anofield.field.threads import threads_of
 from anofield.typing import Affine, PathLike
 
 ABOUT_FILE, STATE_FILE = "baseline.json", "state.pth"
@@ -69,6 +70,8 @@ class BaselineInfo(Record):
     """Duration of the training, s."""
     device: str
     """Device that it was trained on."""
+    threads: int | None = None
+    """CPU threads of torch in the training; None in files of older versions."""
     anofield: str
     """Version of this package."""
     torch: str
@@ -232,6 +235,7 @@ def train_baseline(
         losses=method.losses,
         seconds=round(seconds, 2),
         device=str(where),
+        threads=threads_of(),
         anofield=__version__,
         torch=str(torch.__version__),
     )

@@ -108,6 +108,7 @@ class SuiteRun:
 
     def run(self, rows: Sequence[Row]) -> tuple[Json, str]:
         """Measure the rows that are not done; returns `results.json` and the table."""
+        began = time.time()
         waiting = deque(row for row in rows if not self.row_path(row.name).is_file())
         name = self.suite.name
         say(f"benchmark: {name}: {len(waiting)} of {counted(len(rows), 'method')} to run")
@@ -120,13 +121,18 @@ class SuiteRun:
                 if lock.state == "busy":
                     waiting.append(row)
                     busy += 1
-                elif not self.row_path(row.name).is_file():
+                elif not self._settled(row.name, began):
                     busy = 0
                     self._attempt(row, f"{name}: {row.name} ({len(waiting)} to follow)")
                     self.write()
             finally:
                 lock.release()
         return self.write()
+
+    def _settled(self, name: str, began: float) -> bool:
+        """Whether a row is done, or another process has failed at it since `began` (seconds since 1970)."""
+        failed = self.failure_path(name)
+        return self.row_path(name).is_file() or (failed.is_file() and failed.stat().st_mtime >= began)
 
     def _attempt(self, row: Row, label: str) -> None:
         """Measure one row. If it fails, its error is kept and the other rows still run.

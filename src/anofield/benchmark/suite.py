@@ -101,7 +101,7 @@ class Setting:
     worlds: dict[str, World] = field(default_factory=dict)
 
     def world(self, name: str, train: People, sizes: Sizes | None = None) -> World:
-        """The world of this name; its sizes are those of the benchmark unless others are given."""
+        """The world of this name, which is trained on some people; `sizes` are those of the setting by default."""
         if name not in self.worlds:
             self.worlds[name] = World(name=name, out=self.out, train=train, sizes=sizes or self.sizes, seed=self.seed,
                                       device=self.device)  # fmt: skip

@@ -26,7 +26,12 @@ FEWEST = 2  # people of a lesion kind in a suite with many kinds
 
 @dataclass(frozen=True)
 class Synthetic:
-    """Synthetic people for a setting, in one contrast."""
+    """Synthetic people for a setting.
+
+    Attributes:
+        setting: Sizes and seed.
+        modality: Contrast of the scans.
+    """
 
     setting: Setting
     modality: str = "T2w"
@@ -43,8 +48,7 @@ class Synthetic:
     ) -> Phantoms:
         """`count` people with case numbers from `first`, all healthy or all with a lesion of a kind."""
         plan = plan_cohort(0, count, (kind,), first) if kind else plan_cohort(count, 0, (), first)
-        prefix = site if self.modality == "T2w" else f"{self.modality}-{site}"
-        return Phantoms(name=f"{prefix}-{name}", cohort=self._cohort(site, variety), plan=plan)
+        return Phantoms(name=f"{self.modality}-{site}-{name}", cohort=self._cohort(site, variety), plan=plan)
 
     def _cohort(self, site: str, variety: Variety) -> Cohort:
         size = self.setting.sizes.plan.scan_size
@@ -52,7 +56,7 @@ class Synthetic:
 
     @property
     def world(self) -> World:
-        """The world of the contrast; that of T2w serves all suites on synthetic people."""
+        """The world of this contrast; `T2w` is that of all suites on synthetic people."""
         return self.setting.world(self.modality, self.people("train", TRAIN, self.setting.sizes.plan.n_train))
 
     def calibration(self) -> Phantoms:

@@ -41,6 +41,10 @@ Dataset: TypeAlias = Literal["auto", "hcp", "brats", "bids", "folder"]
 Json = Annotated[bool, typer.Option("--json", help="Print the result as JSON on stdout.")]
 Device = Annotated[str, typer.Option("--device", "-d", help="auto, cpu, cuda[:N] or mps.")]
 Force = Annotated[bool, typer.Option("--force", help="Repeat finished work.")]
+Threads = Annotated[
+    str,
+    typer.Option("--threads", help="CPU threads: a number, or auto, which measures a step; one per worker process."),
+]
 Workers = Annotated[int, typer.Option("--workers", min=1, help="Local worker processes.")]
 Scheduler = Annotated[str | None, typer.Option("--scheduler", help="Running Dask scheduler (extra: cluster).")]
 Experiment = Annotated[Path, typer.Option("--model", "-m", help="Experiment directory.")]
@@ -154,6 +158,25 @@ class Work:
         from anofield.data.parallel import Spread
 
         return Spread(self.workers, self.scheduler)
+
+
+@dataclass(frozen=True)
+class Computing(Work):
+    """Processes that share the cases of a run, and the threads that each computes with."""
+
+    threads: Threads = "auto"
+
+    def begin(self, device: str, before: int | None = None) -> Spread:
+        """Set the threads of torch, and return where the work on cases runs.
+
+        Args:
+            device: Device of the method.
+            before: Number of threads that the work was begun with by an earlier call.
+        """
+        from anofield.field.threads import use_threads
+
+        use_threads(self.threads, device=device, spread=self.spread(), before=before)
+        return self.spread()
 
 
 @dataclass(frozen=True)

@@ -30,7 +30,7 @@ VERBS = {  # name: first line of its help, as in its module
     "export": "Write a store or an experiment as the files that the code published in 2021 reads.",
     "mood": "Score scans as the MOOD challenge requires: numbers in [0, 1], ½ at the calibrated threshold.",
     "info": "Show versions, devices and verbs; with a model, its calibrations.",
-    "benchmark": "Train, calibrate, run and evaluate every method on one phantom cohort; resumes where it stopped.",
+    "benchmark": "Train, calibrate, run and compare every method on suites of people; resumes where it stopped.",
     "baseline": "Train, calibrate and run a baseline; `anofield baseline list` lists all baselines.",
 }
 

@@ -12,6 +12,7 @@ import typer
 from anofield._words import counted
 from anofield.cli._detection import Filters, filters_from
 from anofield.cli._options import (
+    Computing,
     Device,
     Force,
     HealthyInput,
@@ -19,7 +20,7 @@ from anofield.cli._options import (
     LabelledInput,
     Quantile,
     RunFolder,
-    Work,
+    Threads,
     finish,
     print_result,
 )
@@ -83,13 +84,16 @@ def _train(
         list[str] | None, typer.Option("--set", help="KEY=VALUE; `anofield baseline NAME` lists the keys.")
     ] = None,
     device: Device = "auto",
+    threads: Threads = "auto",
     force: Force = False,
     json_: Json = False,
 ) -> None:
     """Train on the healthy subjects of a store."""
     from anofield.baselines.run import make_settings, train_baseline
     from anofield.data.store import Store
+    from anofield.field.threads import use_threads
 
+    use_threads(threads, device=device)
     settings = make_settings(context.obj, {"seed": seed, **_changes(setting or [])})
     made = train_baseline(context.obj, Store(store), output, settings, device=device, force=force)
     about = {"name": made.name, "folder": str(output), "cases": len(made.training_ids), "losses": made.info.losses,
@@ -107,15 +111,16 @@ def _calibrate(
     scans: HealthyInput,
     quantile: Quantile = 0.999,
     filters: Filters,
-    work: Work,
+    work: Computing,
     json_: Json = False,
 ) -> None:
     """Set the threshold so that a known share of healthy brain lies above it."""
     from anofield.data.parallel import failures_of
     from anofield.detect.calibrate import calibrate
 
+    spread = work.begin(chosen.device)
     method, options = chosen.load(context.obj, filters)
-    info, outcomes = calibrate(scans.cases(), method, options, quantile=quantile, spread=work.spread())
+    info, outcomes = calibrate(scans.cases(), method, options, quantile=quantile, spread=spread)
     text = f"Threshold {info.thresholds[context.obj]:.4f}. Meaning: {info.meaning}."
     finish(info.model_dump(mode="json"), failures_of(outcomes), len(info.cases), as_json=json_, text=text)
 
@@ -129,17 +134,18 @@ def _detect(
     chosen: Chosen,
     output: RunFolder,
     filters: Filters,
-    work: Work,
+    work: Computing,
     force: Force = False,
     strict: Strict = False,
     json_: Json = False,
 ) -> None:
     """Write a run like that of `anofield detect`; finished cases are skipped, failing ones are recorded."""
-    from anofield.detect.run import detect_cases
+    from anofield.detect.run import detect_cases, threads_before
 
     scans.check_apart(output)
+    spread = work.begin(chosen.device, threads_before(output))
     method, options = chosen.load(context.obj, filters)
-    run = detect_cases(scans.cases(), method, options, output, force=force, spread=work.spread())
+    run = detect_cases(scans.cases(), method, options, output, force=force, spread=spread)
     end_run(run, output, strict=strict, as_json=json_)
 
 

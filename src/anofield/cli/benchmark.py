@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from anofield.cli._options import Device, Force, Json, Quick, listed, print_result
+from anofield.cli._options import Device, Force, Json, Quick, Threads, listed, print_result
 
 
 def command(
@@ -20,12 +20,15 @@ def command(
         typer.Option("--seed", min=0, help="Seed of people and trainings: 0 to 9 to tune on, 100 to 109 to report."),
     ] = 0,
     device: Device = "auto",
+    threads: Threads = "auto",
     force: Force = False,
     json_: Json = False,
 ) -> None:
     """Train, calibrate, run and compare every method on suites of people; resumes where it stopped."""
     from anofield.benchmark import FULL, QUICK, run_benchmark
+    from anofield.field.threads import use_threads
 
+    use_threads(threads, device=device)
     sizes = QUICK if quick else FULL
     content, tables = run_benchmark(
         output, sizes, listed(suite), listed(methods), seed=seed, device=device, force=force

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from anofield._words import counted
 from anofield.cli._detection import Filters, Fit, PresetOption, RecipeOption, options_from
-from anofield.cli._options import HealthyInput, Json, Quantile, Trained, Work, finish
+from anofield.cli._options import Computing, HealthyInput, Json, Quantile, Trained, finish
 from anofield.cli._parameters import expanded
 from anofield.cli._tables import table
 
@@ -25,7 +25,7 @@ def command(
     quantile: Quantile = 0.999,
     filters: Filters,
     fit: Fit,
-    work: Work,
+    work: Computing,
     json_: Json = False,
 ) -> None:
     """Set each score's threshold so that a known share of healthy brain lies above it."""
@@ -33,8 +33,9 @@ def command(
     from anofield.detect.calibrate import calibrate
     from anofield.detect.calibration import settings_of
 
+    spread = work.begin(trained.device)
     options, model = options_from(preset, fit=fit, filters=filters), trained.load(recipe=recipe)
-    info, outcomes = calibrate(scans.cases(), model, options, quantile=quantile, spread=work.spread())
+    info, outcomes = calibrate(scans.cases(), model, options, quantile=quantile, spread=spread)
     text = f"{_text(info)}\nWritten to {settings_of(model, options).path(model.path)}."
     finish(info.model_dump(mode="json"), failures_of(outcomes), len(info.cases), as_json=json_, text=text)
 

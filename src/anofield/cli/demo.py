@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from anofield.cli._options import Device, Force, Json, Quick, print_result
+from anofield.cli._options import Device, Force, Json, Quick, Threads, print_result
 
 
 def command(
@@ -15,12 +15,15 @@ def command(
     quick: Quick = False,
     seed: Annotated[int, typer.Option("--seed", min=0, help="Seed of cohort and training.")] = 0,
     device: Device = "auto",
+    threads: Threads = "auto",
     force: Force = False,
     json_: Json = False,
 ) -> None:
     """Run every step on a phantom cohort: prepare, train, calibrate, detect, evaluate, report."""
     from anofield.demo import run_demo
+    from anofield.field.threads import use_threads
     from anofield.study import FULL, QUICK
 
+    use_threads(threads, device=device)
     metrics, table, report = run_demo(output, QUICK if quick else FULL, seed=seed, device=device, force=force)
     print_result(metrics, f"{table}\n\nreport: {report}", as_json=json_)

@@ -10,13 +10,13 @@ from anofield._progress import say
 from anofield._words import counted
 from anofield.cli._detection import Filters, Fit, PresetOption, RecipeOption, options_from
 from anofield.cli._options import (
+    Computing,
     Epoch,
     Force,
     Json,
     LabelledInput,
     RunFolder,
     Trained,
-    Work,
     listed,
     score_names,
 )
@@ -49,7 +49,7 @@ def command(
     epoch: Epoch = "latest",
     part: Part = None,
     naming: Naming = "plain",
-    work: Work,
+    work: Computing,
     force: Force = False,
     strict: Strict = False,
     json_: Json = False,
@@ -57,18 +57,19 @@ def command(
     """Show where scans differ from healthy anatomy; finished cases are skipped, failing ones are recorded."""
     from anofield.data.cohort.case import part_of
     from anofield.detect.bids import UNKNOWN, bids_names, write_derivatives
-    from anofield.detect.run import detect_cases
+    from anofield.detect.run import detect_cases, threads_before
     from anofield.detect.run_folder import RUN_FOLDER
 
     scans.check_apart(output)
     further = tuple(name for name in listed(also) if name != "none")
     options = options_from(preset, score=score, also=further, fit=fit, filters=filters)
-    model, cases = trained.load(epoch=epoch, recipe=recipe), scans.cases()
     folder = output / RUN_FOLDER if naming == "bids" else output
+    spread = work.begin(trained.device, threads_before(folder))
+    model, cases = trained.load(epoch=epoch, recipe=recipe), scans.cases()
     names = bids_names(output, cases) if naming == "bids" else {}
     if unknown := sum(name.suffix == UNKNOWN for name in names.values()):
         say(f"{counted(unknown, 'scan')} of unknown contrast: the maps are called _{UNKNOWN}; --modality names it")
-    run = detect_cases(cases, model, options, folder, part=part, force=force, spread=work.spread())
+    run = detect_cases(cases, model, options, folder, part=part, force=force, spread=spread)
     if naming == "bids" and not run.read_only:
         write_derivatives(output, part_of(cases, part)[0], names)
     end_run(run, folder, strict=strict, as_json=json_)

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
-from anofield.cli._options import Device, Epoch, Experiment, Json, print_result
+from anofield.cli._options import Device, Epoch, Experiment, Json, Threads, print_result
 from anofield.cli._parameters import expanded
 from anofield.errors import UsageError
 
@@ -96,13 +96,16 @@ def command(
     view: View,
     epoch: Epoch = "latest",
     device: Device = "auto",
+    threads: Threads = "auto",
     json_: Json = False,
 ) -> None:
     """Show anatomy that the field has learned: training subjects, samples of its prior, or steps between two."""
     from anofield.field.model import open_field
+    from anofield.field.threads import use_threads
 
     kind = asked.kind()
     _writer(output)
+    use_threads(threads, device=device)
     loaded = open_field(model, epoch=epoch, device=device)
     drawn = asked.draw(loaded)
     result = {"experiment": str(model), "output": str(output), "people": drawn.names, "from": kind}

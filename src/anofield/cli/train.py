@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
-from anofield.cli._options import Device, Json, Precision, print_result
+from anofield.cli._options import Device, Json, Precision, Threads, print_result
 from anofield.errors import UsageError
 
 if TYPE_CHECKING:
@@ -30,6 +30,7 @@ def command(
     ] = None,
     device: Device = "auto",
     precision: Precision = "auto",
+    threads: Threads = "auto",
     cache: Annotated[
         Literal["auto", "resident", "stream"],
         typer.Option("--cache", help="Where class volumes are kept; auto: stream if they exceed half the free memory."),
@@ -42,10 +43,13 @@ def command(
     On several GPUs or machines: torchrun --nproc-per-node N -m anofield train …
     """
     from anofield.data.store import Store
+    from anofield.field.provenance import threads_before
     from anofield.field.ranks import is_first_rank
     from anofield.field.start import source_of
+    from anofield.field.threads import use_threads
     from anofield.field.train import TrainOptions, train
 
+    use_threads(threads, device=device, before=threads_before(experiment))
     opened = _open(experiment, preset, data)
     watched = held_out or source_of(opened.specs.held_out_source, experiment)
     logs = train(

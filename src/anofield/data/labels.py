@@ -50,7 +50,7 @@ def as_labels(source: Source | Volume, like: Scan, what: str = "label map") -> V
 def as_mask(source: Source | Volume, like: Scan) -> tuple[Mask, str | None]:
     """A brain mask (i, j, k) on the voxels of `like`: values above 0; a mask on another grid is resampled.
 
-    A mask on another grid is laid over the scan by the two affines, with linear interpolation, and a voxel is brain from
+    A mask on another grid is laid over the scan by the two affines, with linear interpolation; a voxel is brain from
     one half on. A plain array has no affine, and neither is one of the same shape at another place resampled: one of
     the two affines is wrong, and nothing says which.
 

@@ -1,105 +1,155 @@
-"""Levels of grey and white matter in a brain's intensities, from a mixture of three tissues, and the scale they give.
+"""Levels of grey and white matter in a brain's intensities, from a mixture of tissues, and the scale that they give.
 
-The rule knows no contrast. Of the three levels, fluid is the outer one that is farther from the middle; the other two
-are grey and white matter, in an order that depends on the contrast. This holds for T1w, T2w and FLAIR.
+The rule knows no contrast. Grey and white matter are the two narrow parts of the mixture, in the order of the contrast.
+A broad part on the dark side (T1w, FLAIR) or on the bright side (T2w), whichever explains the intensities better, takes
+fluid and what is partly fluid; a small broad part on the other side takes lesions and vessels.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
-LOWER, UPPER = 0.35, 0.45  # normalised level of the darker and the brighter of grey and white matter; chosen by hand
-FLUID_LEAST, FLUID_MOST = (
-    0.10,
-    0.90,
-)  # fluid must come to lie between these; the tissues come closer for that
-BINS = 256  # of the histogram; its ends are percentiles, so that single bright voxels do not coarsen it
-ENDS = (0.1, 99.9)
-STARTS = ((10, 40, 80), (20, 50, 90), (5, 30, 70), (30, 70, 95), (5, 25, 60))  # percentiles at which the levels start
-ROUNDS = 60
-LEAST_SHARE = 0.02  # of the brain in each tissue; fluid inside a tight mask is about 5 %
-LEAST_GAP = 0.5  # of grey and white matter, in standard deviations of the narrower; below, they are one tissue
-NARROWEST = 1.5  # smallest standard deviation of a tissue, bins
+# Normalised values, chosen by hand: `robust` puts the tissues of T1w brains at 0.39 and 0.49 (OASIS), so that a scan
+# that falls back to it stays close to the others of its cohort.
+LOWER, UPPER = 0.39, 0.49  # the darker and the brighter one of grey and white matter
+LEAST, MOST = 0.08, 0.95  # the ends of the intensities come to lie between these; the tissues give way
+EDGE = 0.5  # percentile that counts as the end
+VOXELS = 200_000  # evenly spaced in the list of voxels; more do not change the levels
+BINS = 256  # of the histogram
+ENDS = (0.1, 99.9)  # percentiles between which it lies, so that single bright voxels do not coarsen it
+ROUNDS = 60  # of expectation maximisation
+NARROWEST = 1.5  # smallest standard deviation of a part, bins
+SMALL_SHARE = 0.05  # largest share of the broad part opposite to fluid; more would take white matter of T1w brains
+BROADER = 2.0  # times as broad as grey and white matter, at least
+LEAST_SHARE = 0.1  # of the brain in each of grey and white matter; with less, they are taken as one tissue
+USUAL_WIDTH = 0.12  # interquartile range where they are one tissue, as in `normalise_robust`
+BRIGHT_FLUID = 1.0  # gaps of the tissues by which bright fluid exceeds them: 4 on T2w; a lesion in FLAIR 0 to 0.4
+Side = Literal["dark", "bright"]
+
+
+@dataclass(frozen=True)
+class _Start:
+    """Where a fit starts: percentiles of four levels, and their shares; the parts of fluid and of the other end."""
+
+    percentiles: tuple[float, ...]
+    shares: tuple[float, ...]
+    fluid: int
+    other: int
+
+
+STARTS: dict[Side, _Start] = {
+    "dark": _Start((5, 35, 80, 99), (0.30, 0.32, 0.32, 0.06), fluid=0, other=3),
+    "bright": _Start((1, 20, 60, 95), (0.06, 0.32, 0.32, 0.30), fluid=3, other=0),
+}
 
 
 @dataclass(frozen=True)
 class Tissues:
-    """Three levels of a brain in the unit of the scan.
+    """Levels of a brain in the unit of the scan.
 
     Attributes:
-        fluid: Level of fluid.
         lower: Level of the darker one of grey and white matter.
-        upper: Level of the brighter one.
+        upper: Level of the brighter one; equal to `lower` where the two cannot be told apart.
+        ends: Darkest and brightest half percent of the brain.
+        width: Interquartile range of the brain.
     """
 
-    fluid: float
     lower: float
     upper: float
+    ends: tuple[float, float]
+    width: float
+
+
+@dataclass(frozen=True)
+class _Mixture:
+    """Levels of four Gaussians in bins (4,), grey and white matter in the middle; shares (4,); mean log density."""
+
+    level: NDArray[np.float64]
+    share: NDArray[np.float64]
+    fit: float
+
+    @property
+    def tissues(self) -> NDArray[np.float64]:
+        """Levels of grey and white matter, (2,); twice their mean if one of them is hardly there."""
+        level, share = self.level[1:3], self.share[1:3]
+        return level if share.min() >= LEAST_SHARE else np.full(2, level @ share / share.sum())
 
 
 def normalise_tissue(values: NDArray[np.float32]) -> tuple[float, float] | None:
-    """(a, b) so that (x − a)/b puts the middle between grey and white matter at 0.4, and them 0.1 apart.
+    """(a, b) so that (x − a)/b puts grey and white matter at 0.39 and 0.49, in the order of the contrast.
 
-    If fluid came to lie outside of 0.1 to 0.9, the tissues are put closer to each other (FLAIR, where grey and white
-    matter are hardly different).
+    Where the darkest or brightest half percent would come to lie outside of 0.08 to 0.95, the two are put closer to
+    each other, around 0.44. This happens in FLAIR, where grey and white matter are hardly different. Where they cannot
+    be told apart at all, their common level comes to 0.44 and the interquartile range to 0.12, as `robust` has it.
 
     Args:
         values: Brain intensities of one scan, any number.
 
     Returns:
-        Shift and scale; None where three tissues cannot be told apart.
+        Shift and scale; None if all voxels are alike.
     """
     found = find_tissues(values)
     if found is None:
         return None
-    middle, gap = (found.lower + found.upper) / 2, found.upper - found.lower
-    target = (LOWER + UPPER) / 2
-    room = FLUID_MOST - target if found.fluid > middle else target - FLUID_LEAST
-    b = max(gap / (UPPER - LOWER), abs(found.fluid - middle) / room)
+    middle, target = (found.lower + found.upper) / 2, (LOWER + UPPER) / 2
+    apart, (dark, bright) = found.upper - found.lower, found.ends
+    b = max(
+        apart / (UPPER - LOWER) if apart else found.width / USUAL_WIDTH,
+        (middle - dark) / (target - LEAST),
+        (bright - middle) / (MOST - target),
+    )
     return middle - target * b, b
 
 
 def find_tissues(values: NDArray[np.float32]) -> Tissues | None:
-    """Levels of fluid, grey and white matter; None where they cannot be told apart.
+    """Levels of grey and white matter, and the ends of the intensities.
 
     Args:
         values: Brain intensities of one scan, any number.
+
+    Returns:
+        The levels; None if all voxels are alike.
     """
-    low, high = np.percentile(values, ENDS)
+    sample = values[:: max(1, len(values) // VOXELS)]
+    at = (ENDS[0], EDGE, 25, 75, 100 - EDGE, ENDS[1])
+    low, dark, first, third, bright, high = (float(value) for value in np.percentile(sample, at))
     if not high > low:
         return None
-    counts = np.histogram(values, BINS, (low, high))[0].astype(np.float64)
-    fits = [_mixture(counts, start) for start in STARTS]
-    level, sd, share, _ = max(fits, key=lambda fit: fit[3])
-    below, above = level[1] - level[0], level[2] - level[1]
-    fluid = 0 if below > above else 2
-    one, other = (1, 2) if fluid == 0 else (0, 1)
-    apart = level[other] - level[one] > LEAST_GAP * min(sd[one], sd[other])
-    if not apart or share.min() < LEAST_SHARE:
-        return None
-    step = (high - low) / BINS
-    levels = low + (level + 0.5) * step
-    return Tissues(float(levels[fluid]), float(levels[one]), float(levels[other]))
+    weights = np.histogram(sample, BINS, (low, high))[0] / len(sample)
+    found = _likelier(_mixture(weights, STARTS["dark"]), _mixture(weights, STARTS["bright"]))
+    lower, upper = sorted(low + float(level) * (high - low) / BINS for level in found.tissues)
+    return Tissues(lower, upper, (dark, bright), third - first)
 
 
-def _mixture(
-    counts: NDArray[np.float64], start: tuple[int, int, int]
-) -> tuple[NDArray[np.float64], NDArray[np.float64], NDArray[np.float64], float]:
-    """Levels, standard deviations and shares of three Gaussians, (3,) in bins by rising level; mean log density.
+def _likelier(dark: _Mixture, bright: _Mixture) -> _Mixture:
+    """The mixture that explains the brain better; with bright fluid only if that is far brighter than the tissues."""
+    _, lower, upper, fluid = bright.level
+    return bright if bright.fit > dark.fit and fluid - upper > BRIGHT_FLUID * (upper - lower) else dark
 
-    Expectation maximisation on a histogram, at the same cost for every size of scan (McLachlan & Peel 2000).
+
+def _mixture(weights: NDArray[np.float64], start: _Start) -> _Mixture:
+    """Fit a histogram by two Gaussians of one width, a broad one of fluid and a small broad one at the other end.
+
+    Expectation maximisation on the bins, at the same cost for every size of scan (McLachlan & Peel 2000).
     """
-    bins, share_of_bin = np.arange(len(counts), dtype=np.float64), counts / counts.sum()
-    level = np.interp(np.array(start) / 100, np.cumsum(share_of_bin), bins)
-    sd, share = np.full(3, np.diff(level).mean() / 2 + NARROWEST), np.full(3, 1 / 3)
+    bins, fluid, other = np.arange(len(weights)) + 0.5, start.fluid, start.other
+    level = np.interp(np.array(start.percentiles) / 100, np.cumsum(weights), bins)
+    sd, share, fit = np.full(4, (level[2] - level[1]) / 3 + NARROWEST), np.array(start.shares), -np.inf
     for _ in range(ROUNDS):
-        density = share * np.exp(-0.5 * ((bins[:, None] - level) / sd) ** 2) / sd + 1e-300  # (bin, tissue)
-        weight = share_of_bin[:, None] * density / density.sum(axis=1, keepdims=True)
-        share = weight.sum(axis=0) + 1e-12
-        level = bins @ weight / share
-        sd = np.sqrt(((bins[:, None] - level) ** 2 * weight).sum(axis=0) / share).clip(NARROWEST)
-    order = np.argsort(level)
-    return level[order], sd[order], share[order], float(share_of_bin @ np.log(density.sum(axis=1)))
+        density = share * np.exp(-0.5 * ((bins[:, None] - level) / sd) ** 2) / sd + 1e-300  # (bin, part)
+        whole = density.sum(axis=1, keepdims=True)
+        mine = weights[:, None] * density / whole
+        fit, share = float(weights @ np.log(whole[:, 0])), mine.sum(axis=0) + 1e-9
+        level = bins @ mine / share
+        variance = ((bins[:, None] - level) ** 2 * mine).sum(axis=0) / share
+        variance[1:3] = variance[1:3] @ share[1:3] / share[1:3].sum()
+        variance[fluid] = max(variance[fluid], variance[1])
+        variance[other] = max(variance[other], BROADER**2 * variance[1])
+        sd = np.sqrt(variance).clip(NARROWEST)
+        share[other] = min(share[other], SMALL_SHARE)
+        share = share / share.sum()
+    return _Mixture(level, share, fit)

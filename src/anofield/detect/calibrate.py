@@ -32,6 +32,7 @@ from anofield.detect.scores import load_scores
 from anofield.detect.seen import refuse_known
 from anofield.detect.trust import PERCENTILES
 from anofield.errors import CohortError, ScanError, UsageError
+from anofield.field.threads import threads_of
 
 HIGHEST = 20.0  # share of each subject's voxels that is kept, in units of 1 − quantile: 2 % by default
 NAMED = 3  # failures that are named in the error when all scans failed
@@ -198,6 +199,7 @@ def calibrate(
         _refuse_changed([total.add_counts(outcome) for outcome in in_order(run(second, used), used)])
     settings = settings_of(method, options)
     info = total.info(settings, method, options.score, quantile, [case.id for case in used])
+    info = info.model_copy(update={"threads": threads_of(spread)})
     write_json(settings.path(method.path), sealed(info))
     return info, outcomes
 

@@ -65,6 +65,8 @@ class CalibrationInfo(Record):
     """Options that the thresholds were measured with."""
     model_hash: str
     """Hash of the method that the thresholds were measured with."""
+    threads: int | None = None
+    """CPU threads of torch in every process that worked; None in files of older versions."""
     reference: str | None = None
     """SHA-256 of the file with the reference maps."""
 

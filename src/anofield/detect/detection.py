@@ -133,7 +133,8 @@ class Detection:
         seen: The training or calibration scan with the same content; None if none is known.
         identity: Hash of everything that the result depends on besides the scan.
         seconds: Time per stage, s.
-        notes: What is to be known about scan and mask, one sentence each.
+        doubts: Signs that a part of the brain is missing, one sentence each.
+        notes: What is to be known about the brain mask, one sentence each.
     """
 
     case: Case
@@ -151,6 +152,7 @@ class Detection:
     seen: Seen | None
     identity: str
     seconds: Mapping[str, float]
+    doubts: tuple[str, ...] = ()
     notes: tuple[str, ...] = ()
 
     @property
@@ -282,6 +284,7 @@ class Detection:
             seconds={stage: round(value, 3) for stage, value in seconds.items()},
             source_hash=self.sources.scan,
             mask_hash=self.sources.mask,
+            doubts=list(self.doubts),
             notes=list(self.notes),
             seen=self.seen,
             identity=self.identity,
@@ -336,7 +339,8 @@ def detect_scan(
         findings=findings,
         fit=fit,
         verdict=_verdict(native, fit, healthy),
-        notes=(*native.doubts, *native.notes),
+        doubts=native.doubts,
+        notes=native.notes,
         options=options,
         calibrated=calibrated,
         sources=Sources.of(case, native.scan),

@@ -47,6 +47,7 @@ from anofield.detect.run_folder import (
 from anofield.detect.scores import SCAN_SCORES, load_scores
 from anofield.detect.seen import say_if_unknown
 from anofield.errors import CohortError, MachineError, ScanError, UsageError
+from anofield.field.threads import threads_of
 from anofield.typing import Json, PathLike
 
 LIBRARIES = ("numpy", "scipy", "nibabel", "torch")  # libraries that results depend on
@@ -101,6 +102,7 @@ class Work:
         identity: Identity of the run.
         out: Folder of the run, an absolute path.
         force: Detect again in finished cases.
+        threads: CPU threads of torch in every process that works.
     """
 
     method: Method
@@ -109,6 +111,7 @@ class Work:
     identity: str
     out: Path
     force: bool = field(default=False)
+    threads: int = 1
 
     def __call__(self, case: Case) -> CaseInfo:
         """Detect in one case and write its folder, unless the folder is up to date."""
@@ -184,7 +187,8 @@ def detect_cases(
     say_if_unknown(method)
     calibrated = look_up(method, options)
     identity = identity_of(method, options, calibrated)
-    work = Work(method=method, options=options, calibrated=calibrated, identity=identity, out=out, force=force)
+    work = Work(method=method, options=options, calibrated=calibrated, identity=identity, out=out, force=force,
+                threads=threads_of(spread))  # fmt: skip
     mine, suffix = part_of(cases, part)
     if out.is_dir() and not _writable(out):
         return _as_it_is(work, mine)
@@ -326,6 +330,14 @@ def _unmarked(outcome: Outcome[CaseInfo], out: Path) -> Outcome[CaseInfo]:
     return outcome
 
 
+def threads_before(out: PathLike) -> int | None:
+    """CPU threads with which a run was begun; None if there is no run, or its `run.json` is damaged or older."""
+    try:
+        return read_run(out).threads if (Path(out) / RUN_FILE).is_file() else None
+    except CohortError:
+        return None
+
+
 def _info(work: Work, cases: list[str], seconds: float) -> RunInfo:
     """Content of `run.json`."""
     options, calibrated, method = work.options, work.calibrated, work.method
@@ -349,6 +361,7 @@ def _info(work: Work, cases: list[str], seconds: float) -> RunInfo:
         thresholds=dict(calibrated.thresholds) if calibrated else {},
         device=str(method.device),
         precision=method.precision,
+        threads=work.threads,
         versions={name: version(name) for name in LIBRARIES},
         cases=cases,
         seconds=round(seconds, 2),

@@ -137,8 +137,10 @@ class CaseInfo(Record):
     """SHA-256 of the scan's file, or of its content if it was passed in memory."""
     mask_hash: str = ""
     """SHA-256 of the brain mask's file; empty without one."""
+    doubts: list[str] = []
+    """Signs that a part of the brain is missing; a result with one is not trusted."""
     notes: list[str] = []
-    """What is to be known about scan and mask: signs that the brain is not whole, a mask that was resampled."""
+    """What is to be known about the brain mask, for example that it was resampled."""
     seen: Seen | None = None
     """The training or calibration scan with the same content; None if there is none, or if it is not known."""
     identity: str = ""
@@ -156,12 +158,12 @@ class CaseInfo(Record):
     @property
     def trusted(self) -> bool | None:
         """Whether the result can be trusted; None if that was not judged."""
-        return None if self.fit is None else self.fit.trusted
+        return False if self.doubts else None if self.fit is None else self.fit.trusted
 
     @property
     def reasons(self) -> list[str]:
         """Reasons against trusting the result."""
-        return [] if self.fit is None else self.fit.reasons
+        return self.doubts if self.fit is None else self.fit.reasons
 
 
 class RunInfo(Record):
@@ -199,6 +201,8 @@ class RunInfo(Record):
     """Device of the computation."""
     precision: str
     """Precision of the matrix products."""
+    threads: int | None = None
+    """CPU threads of torch in every process that worked; None in files of older versions."""
     versions: dict[str, str]
     """Versions of the libraries that results depend on."""
     cases: list[str]

@@ -19,6 +19,7 @@ from anofield.data.store import Store
 from anofield.errors import ExperimentError, UsageError
 from anofield.field.experiment import PROVENANCE_FILE
 from anofield.field.specs import Specs
+from anofield.field.threads import threads_of
 
 if TYPE_CHECKING:
     from anofield.field.step import Run
@@ -45,6 +46,7 @@ class Start(BaseModel):
         recipe: Content of `recipe.json`; None in entries of older versions.
         precision: Precision of the matrix products.
         ranks: Number of processes.
+        threads: CPU threads of torch in each of them; None in entries of older versions.
         epoch: Number of whole epochs before this start.
     """
 
@@ -63,6 +65,7 @@ class Start(BaseModel):
     recipe: dict[str, JsonValue] | None = None
     precision: str
     ranks: int
+    threads: int | None = None
     epoch: int
 
 
@@ -86,6 +89,7 @@ def describe_start(run: Run, store: Store, recipe: Recipe) -> Start:
         recipe=recipe.model_dump(mode="json"),
         precision="bfloat16" if run.bfloat16 else "float32",
         ranks=run.ranks.size,
+        threads=threads_of(),
         epoch=run.epoch,
     )
 
@@ -103,6 +107,12 @@ def read_provenance(path: Path) -> list[Start]:
         told = explain(error) if isinstance(error, ValidationError) else str(error)
         say(f"{path / PROVENANCE_FILE} is damaged ({told}): what changed since the training cannot be checked")
         return []
+
+
+def threads_before(path: Path) -> int | None:
+    """CPU threads of the last start of a training; None if there was none, or an older version trained."""
+    starts = read_provenance(path)
+    return starts[-1].threads if starts else None
 
 
 def add_provenance(path: Path, entry: Start) -> None:

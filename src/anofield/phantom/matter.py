@@ -5,6 +5,8 @@ Times in ms. A lesion matter has two ends, from the mildest to the most marked; 
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from anofield.phantom.signal import Matter
 
 FIELDS = (1.5, 3.0)  # T
@@ -36,25 +38,26 @@ SURROUND = {
 LESION = {
     "oedema": (Matter(1350, 125, 0.84), Matter(1750, 190, 0.90)),
     "core": (Matter(1350, 110, 0.82), Matter(1800, 160, 0.88)),
-    "necrosis": (Matter(2400, 300, 0.92), Matter(3200, 600, 0.96)),
+    "necrosis": (Matter(2400, 300, 0.92), Matter(3000, 600, 0.96)),
     "spot": (Matter(1150, 115, 0.80), Matter(1700, 180, 0.88)),
-    "dark": (Matter(1800, 32, 0.55), Matter(1500, 45, 0.65)),
+    "dark": (Matter(1500, 38, 0.55), Matter(1300, 50, 0.65)),
     "infarct": (Matter(1300, 125, 0.82), Matter(1800, 210, 0.90)),
     "cavity": (Matter(3000, 700, 0.96), Matter(4000, 1500, 0.99)),
     "blood": (Matter(600, 32, 0.80), Matter(850, 50, 0.85)),
     "infiltration": (Matter(1050, 84, 0.77), Matter(1300, 102, 0.82)),
     "dysplasia": (Matter(1250, 98, 0.81), Matter(1420, 120, 0.84)),
 }
-T1_SHARE = 0.85  # T1 at 1.5 T over that at 3 T, for lesions: by hand, between white (0.79) and grey matter (0.89)
-
-
-def tissue(tesla: float) -> dict[str, Matter]:
-    """Grey, white and fluid at a field strength of `FIELDS`."""
-    return TISSUE[tesla]
+# T1 at 1.5 T over that at 3 T, for lesions: by hand, between white (0.79) and grey matter (0.89). Long T1 are those of
+# nearly free water, which hardly depend on the field.
+T1_SHARE, LONG_T1 = 0.85, 2000.0
 
 
 def lesion(name: str, tesla: float) -> tuple[Matter, Matter]:
-    """Both ends of a lesion matter at a field strength; T2 and density are those of 3 T."""
-    share = 1.0 if tesla > 2 else T1_SHARE
+    """Both ends of a lesion matter at a field strength of `FIELDS`; T2 and density are those of 3 T."""
     low, high = LESION[name]
-    return Matter(low.t1 * share, low.t2, low.density), Matter(high.t1 * share, high.t2, high.density)
+    return (low, high) if tesla == 3.0 else (_at_lower_field(low), _at_lower_field(high))
+
+
+def _at_lower_field(matter: Matter) -> Matter:
+    """Lesion matter of 3 T at 1.5 T."""
+    return matter if matter.t1 > LONG_T1 else replace(matter, t1=T1_SHARE * matter.t1)

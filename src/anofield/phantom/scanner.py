@@ -18,7 +18,7 @@ from anofield.phantom.template import BLUR_PER_MM
 from anofield.typing import FloatVolume
 
 SHOTS = 12  # trains of echoes that share k-space in turn; a head that moves leaves ghosts
-MOVED_SHOTS = 2  # poses beside the first one; each holds for one shot in `SHOTS`… of the lines
+MOVED_SHOTS = 2  # of them in which the head lies elsewhere
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -31,7 +31,8 @@ class Protocol:
         slices: Axis (0 to 2) along which slices are stacked, or `None` where all axes are encoded.
         gap: Distance between slices, mm.
         tilt: Angle of the slices about the axis before theirs, in degrees.
-        phase: Axis along which the lines of k-space follow one another.
+        phase: Axis along which the lines of k-space follow one another; not that of the slices.
+        noise: Factor on the noise of the site, for what else differs between sequences.
     """
 
     sequence: Sequence
@@ -40,6 +41,7 @@ class Protocol:
     gap: float = 0.0
     tilt: float = 0.0
     phase: int = 1
+    noise: float = 1.0
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -145,14 +147,12 @@ def _mixed(views: list[FloatVolume], phase: int) -> NDArray[np.complexfloating]:
     """One image of which some shots, each every `SHOTS`-th line along the axis `phase`, come from other poses."""
     if len(views) == 1:
         return views[0].astype(np.complex64)
-    total = None
+    total = np.zeros(views[0].shape, np.complex64)
     lines = np.arange(views[0].shape[phase])
     for number, view in enumerate(views):
-        # Shots 0 to MOVED_SHOTS − 1 were moved; the rest is the head at rest.
-        shot = np.minimum(lines % SHOTS + 1, len(views)) % len(views)
-        part = fft.fft(view, axis=phase) * _on_axis((shot == number).astype(np.float32), phase)
-        total = part if total is None else total + part
-    return fft.ifft(total, axis=phase)
+        shot = np.where(lines % SHOTS < MOVED_SHOTS, lines % SHOTS + 1, 0)  # view of each line; 0 is at rest
+        total += fft.fft(view, axis=phase) * _on_axis((shot == number).astype(np.float32), phase)
+    return np.asarray(fft.ifft(total, axis=phase))
 
 
 def _noise(
@@ -163,11 +163,11 @@ def _noise(
     rng: np.random.Generator,
 ) -> NDArray[np.complexfloating]:
     """Complex white noise on the lattice that has `level` / volume in acquired voxels once it is band-limited."""
-    sigma = level / float(np.prod(protocol.voxel))
+    sigma = level * protocol.noise / float(np.prod(protocol.voxel))
     encoded = [axis for axis in range(3) if axis != protocol.slices]
     sigma *= float(np.sqrt(np.prod([protocol.voxel[axis] / spacing[axis] for axis in encoded])))
     values = rng.standard_normal((2, *shape), dtype=np.float32) * np.float32(sigma)
-    return values[0] + 1j * values[1]
+    return np.asarray(values[0] + 1j * values[1])
 
 
 def _band_limited(
@@ -180,7 +180,7 @@ def _band_limited(
     window = 1 - filtered + filtered * (0.5 + 0.5 * np.cos(np.pi * np.minimum(place, 1)))
     window = np.where(place <= 1, window, 0).astype(np.float32)
     limited = fft.ifft(fft.fft(image, length, axis=axis) * _on_axis(window, axis), axis=axis)
-    return limited[tuple(slice(0, count) if i == axis else slice(None) for i in range(3))]
+    return np.asarray(limited[tuple(slice(0, count) if i == axis else slice(None) for i in range(3))])
 
 
 def _on_axis(values: NDArray[np.float32], axis: int) -> FloatVolume:

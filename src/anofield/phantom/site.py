@@ -8,13 +8,14 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 
 from anofield.errors import UsageError
 from anofield.phantom import matter
 from anofield.phantom.scanner import Protocol
-from anofield.phantom.signal import GradientEcho, InversionRecovery, Mprage, SpinEcho
+from anofield.phantom.signal import GradientEcho, InversionRecovery, Mprage, Sequence, SpinEcho, nulling_time
 from anofield.phantom.stripping import Stripping
 
 
@@ -29,7 +30,8 @@ class Site:
         units: Range of the white-matter signal, in the units of the scans.
         bias: Range of the standard deviation of the smooth bias that is left in the scans.
         coil: Signal at the surface of the head over that in the middle, less 1.
-        noise: Range of the standard deviation per channel in a voxel of 1 mm³, white matter at 1.
+        noise: Range of the standard deviation per channel in a voxel of 1 mm³, white matter at 1; a larger voxel
+            has less, and a protocol multiplies it.
         motion: Range of the motion during a scan, mm and degrees.
         filtered: How softly k-space ends: 0 rings, 1 is a Hann window.
         stripping: Errors of skull stripping.
@@ -61,23 +63,26 @@ class Site:
         return {name: (sequence.signal(a) / white, sequence.signal(b) / white) for name, (a, b) in ends.items()}
 
 
-# Isotropic 1 mm at 3 T, well kept. T1w: MPRAGE as in ADNI-3. T2w and FLAIR: trains with variable flip angles, as in HCP
-# and UK Biobank; TE is the time of the spin echo that gives the same contrast.
+# Echo times of T2w and FLAIR are those of a spin echo of the same contrast. Trains of echoes below 180° decay more
+# slowly than their nominal TE says: for a real T2w scan with a TE of 120 ms (Lesjak et al. 2017) the equation gives 2.0
+# for grey matter and 5.8 for fluid, and 1.4 and 3.0 were measured. The noise factors follow the noise of such scans.
+
+# Isotropic 1 mm at 3 T, well kept. T1w: MPRAGE as in ADNI-3. T2w and FLAIR: TR and TI as in HCP and UK Biobank.
 _A = (1.0, 1.0, 1.0)
 SITE_A = Site(
     name="A",
     tesla=3.0,
     protocols={
         "T1w": Protocol(sequence=Mprage(2300, 3, 900, 9, 7.1, 192), voxel=_A),
-        "T2w": Protocol(sequence=SpinEcho(3200, 100), voxel=_A),
-        "FLAIR": Protocol(sequence=InversionRecovery(5000, 110, 1750), voxel=_A),
+        "T2w": Protocol(sequence=SpinEcho(3200, 85), voxel=_A, noise=2.0),
+        "FLAIR": Protocol(sequence=InversionRecovery(5000, 100, 1700), voxel=_A, noise=2.5),
     },
     units=(250.0, 400.0),
     bias=(0.02, 0.04),
     coil=0.03,
-    noise=(0.025, 0.035),
+    noise=(0.025, 0.04),
     motion=(0.0, 0.0),
-    filtered=0.5,
+    filtered=0.4,
     stripping=Stripping(shift=(-0.3, 0.3), local=0.3, holes=0.0),
 )
 
@@ -88,8 +93,8 @@ SITE_B = Site(
     tesla=1.5,
     protocols={
         "T1w": Protocol(sequence=Mprage(1460, 4, 640, 10, 9.7, 128), voxel=_B),
-        "T2w": Protocol(sequence=SpinEcho(5600, 90), voxel=_B),
-        "FLAIR": Protocol(sequence=InversionRecovery(8000, 120, 2250), voxel=_B),
+        "T2w": Protocol(sequence=SpinEcho(5600, 90), voxel=_B, noise=1.3),
+        "FLAIR": Protocol(sequence=InversionRecovery(8000, 95, 2200), voxel=_B, noise=1.6),
     },
     units=(60.0, 120.0),
     bias=(0.06, 0.12),
@@ -101,27 +106,28 @@ SITE_B = Site(
 )
 
 # A 3 T scanner in clinical use: axial slices of 5 mm with a gap of 1 mm, tilted as the front and back of the corpus
-# callosum are; fewer lines along the phase.
-_C = {"voxel": (0.9, 1.3, 5.0), "slices": 2, "gap": 1.0, "tilt": 12.0}
+# callosum are; fewer lines along the phase than along the readout.
+_slices = partial(Protocol, voxel=(0.9, 1.3, 5.0), slices=2, gap=1.0, tilt=12.0)
 SITE_C = Site(
     name="C",
     tesla=3.0,
     protocols={
-        "T1w": Protocol(sequence=GradientEcho(250, 2.5, 70), **_C),
-        "T2w": Protocol(sequence=SpinEcho(4500, 105), **_C),
-        "FLAIR": Protocol(sequence=InversionRecovery(9000, 110, 2500), **_C),
+        "T1w": _slices(sequence=GradientEcho(250, 2.5, 80)),
+        "T2w": _slices(sequence=SpinEcho(4500, 90), noise=1.6),
+        "FLAIR": _slices(sequence=InversionRecovery(9000, 85, 2250), noise=2.0),
     },
     units=(500.0, 900.0),
     bias=(0.03, 0.08),
     coil=-0.12,
-    noise=(0.10, 0.16),
-    motion=(0.3, 1.0),
+    noise=(0.08, 0.12),
+    motion=(0.2, 0.7),
     filtered=0.0,
     stripping=Stripping(shift=(-3.0, 3.0), local=1.0, holes=0.7),
 )
 
 SITES = {site.name: site for site in (SITE_A, SITE_B, SITE_C)}
 RANDOM = "random"  # name of the choice that sends every person to a site of their own
+RANDOM_UNITS = (50.0, 2000.0)  # signal of white matter, drawn log-uniformly
 SITE_CHOICES = (*SITES, RANDOM)
 
 
@@ -138,5 +144,59 @@ def site_named(name: str, rng: np.random.Generator) -> Site:
 
 
 def random_site(rng: np.random.Generator) -> Site:
-    """A site drawn from what is usual."""
-    return SITE_A
+    """A site drawn from what is usual: field strength, sequences, voxels or slices, and all faults."""
+    tesla = float(rng.choice(matter.FIELDS))
+    return Site(
+        name=RANDOM,
+        tesla=tesla,
+        protocols={modality: _random_protocol(rng, modality, tesla) for modality in ("T1w", "T2w", "FLAIR")},
+        units=(float(np.exp(rng.uniform(*np.log(RANDOM_UNITS)))),) * 2,
+        bias=(rng.uniform(0.02, 0.12),) * 2,
+        coil=rng.uniform(-0.15, 0.2),
+        noise=(rng.uniform(0.025, 0.08),) * 2,
+        motion=(0.0, rng.choice([0.0, 0.2, 0.7])),
+        filtered=rng.uniform(0.0, 0.6),
+        stripping=Stripping(
+            shift=(rng.uniform(-3.0, 0.0), rng.uniform(0.0, 3.0)),
+            local=rng.uniform(0.2, 1.0),
+            holes=rng.uniform(0, 0.7),
+        ),
+    )
+
+
+def _random_protocol(rng: np.random.Generator, modality: str, tesla: float) -> Protocol:
+    """A protocol of a random site; T1w is isotropic twice as often as not, T2w and FLAIR half as often."""
+    isotropic = bool(rng.uniform() < (2 / 3 if modality == "T1w" else 1 / 3))
+    sequence = _random_sequence(rng, modality, tesla, isotropic)
+    side = rng.uniform(0.9, 1.3)
+    factor = rng.uniform(1.0, 1.5) * (1.0 if modality == "T1w" else 1.6)
+    if isotropic:
+        return Protocol(sequence=sequence, voxel=(side, side, side), noise=factor * side**3)
+    axis = int(rng.choice([0, 1, 2], p=[0.15, 0.15, 0.7]))  # mostly axial
+    thick, phase = rng.uniform(3.0, 5.0), 1 if axis != 1 else 0
+    voxel = [side, side, side]
+    voxel[phase], voxel[axis] = side * rng.uniform(1.0, 1.5), thick
+    return Protocol(
+        sequence=sequence,
+        voxel=(voxel[0], voxel[1], voxel[2]),
+        slices=axis,
+        gap=thick * rng.uniform(0.0, 0.25),
+        tilt=rng.uniform(-15.0, 15.0),
+        phase=phase,
+        noise=factor * float(np.prod(voxel)) ** 0.7,  # larger voxels are scanned faster
+    )
+
+
+def _random_sequence(rng: np.random.Generator, modality: str, tesla: float, isotropic: bool) -> Sequence:
+    """A sequence with times about those of the named sites."""
+    if modality == "T2w":
+        return SpinEcho(rng.uniform(3000, 6000), rng.uniform(75, 105))
+    if modality == "FLAIR":
+        tr = rng.uniform(5000, 9500)
+        ti = nulling_time(tr, matter.TISSUE[tesla]["fluid"].t1) * rng.uniform(0.90, 0.97)
+        return InversionRecovery(tr, rng.uniform(80, 110), ti)
+    if not isotropic:
+        return GradientEcho(rng.uniform(200, 300), 2.5, rng.uniform(70, 90))
+    if rng.uniform() < 0.3:
+        return GradientEcho(rng.uniform(18, 28), 5, rng.uniform(25, 32))
+    return Mprage(rng.uniform(1800, 2400), 3, rng.uniform(850, 1000), rng.uniform(8, 10), 7.5, 176)

@@ -37,7 +37,7 @@ def edge_distance(brain: Mask, spacing: tuple[float, float, float]) -> FloatVolu
     half = float(np.mean(spacing)) / 2  # the edge lies between voxel centres
     inner = ndimage.distance_transform_edt(brain, sampling=spacing)
     outer = ndimage.distance_transform_edt(~brain, sampling=spacing)
-    return np.where(brain, inner - half, half - outer).astype(np.float32)
+    return np.asarray(np.where(brain, inner - half, half - outer), dtype=np.float32)
 
 
 def stripped(edge: FloatVolume, axes: Axes, errors: Stripping, rng: np.random.Generator) -> Mask:

@@ -126,4 +126,4 @@ def _on_grid(grid: Grid, box: tuple[slice, slice, slice], values: Volume) -> Vol
 def _outward(axes: Axes) -> Volume:
     """Squared distance from the middle of the head over its reach, `(i, j, k)`: 0 in the middle, 1 at the surface."""
     x, y, z = np.ix_(*((axis.astype(np.float32) / COIL_REACH) ** 2 for axis in axes))
-    return np.minimum(x + y + z, 1.5)
+    return np.asarray(np.minimum(x + y + z, 1.5))
