@@ -85,7 +85,7 @@ def test_a_lesion_changes_nothing_far_away(kind: str) -> None:
     distance = ndimage.distance_transform_edt(ill.label == 0, sampling=MEDIUM.spacing)
     change = np.abs(healthy.image - ill.image) / np.median(healthy.image[healthy.brain])
     assert change[healthy.brain & (distance > 60)].max(initial=0) < 0.02
-    assert change[ill.label > 0].mean() > 0.1
+    assert change[ill.label > 0].mean() > (0.03 if kind == "infiltration" else 0.1)
 
 
 @pytest.mark.slow

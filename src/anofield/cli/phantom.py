@@ -8,7 +8,7 @@ from typing import Annotated, Literal
 
 import typer
 
-from anofield.cli._options import listed
+from anofield.cli._options import finish, listed
 from anofield.errors import UsageError
 
 
@@ -19,17 +19,32 @@ def command(
     ] = "bids",
     healthy: Annotated[int, typer.Option("--healthy", min=0, help="Number of healthy persons.")] = 10,
     lesion: Annotated[int, typer.Option("--lesion", min=0, help="Number of persons with lesions.")] = 0,
-    modality: Annotated[Literal["T2w", "T1w", "FLAIR"], typer.Option("--modality", help="Contrast of the scans.")] = (
-        "T2w"
-    ),
+    modality: Annotated[
+        Literal["T2w", "T1w", "FLAIR"] | None,
+        typer.Option("--modality", help="Contrast of the scans. Default: T2w; with --onto what their names say."),
+    ] = None,
     size: Annotated[str, typer.Option("--size", help="native, or R for R³ voxels.")] = "native",
     seed: Annotated[int, typer.Option("--seed", min=0, help="Seed of the cohort.")] = 0,
-    kinds: Annotated[str, typer.Option("--kinds", help="Lesion kinds, in turn: glioma, small, dark.")] = "glioma,small",
     site: Annotated[
         Literal["A", "B", "C", "random"] | None,
         typer.Option("--site", help="Scanner with its sequences and faults; random: another one for every person."),
     ] = None,
+    kinds: Annotated[
+        str,
+        typer.Option(
+            "--kinds",
+            help="Lesion kinds, in turn, with --onto each of them: glioma, small, dark, infarct, bleeding, "
+            "infiltration, ms, dysplasia.",
+        ),
+    ] = "glioma,small",
     first: Annotated[int, typer.Option("--first", min=0, help="Number of the first case.")] = 0,
+    onto: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--onto",
+            help="Real scan, stripped, or folder of them: implant lesions (--kinds, --seed, --modality count).",
+        ),
+    ] = None,
 ) -> None:
     """Write a synthetic cohort made from the ICBM152 template, with lesion labels.
 
@@ -39,13 +54,39 @@ def command(
     from anofield._progress import Progress
     from anofield.phantom.cohort import Cohort, plan_cohort, write_cohort
 
+    if onto:
+        _implant(onto, output, listed(kinds), seed, modality)
+        return
     if healthy + lesion == 0:
         raise UsageError("no cases were requested", remedy="give --healthy or --lesion")
     with writing(output), Progress("phantom", healthy + lesion) as progress:
         paths = write_cohort(
             output,
-            Cohort(layout, size=size, seed=seed, modality=modality, site=site),
+            Cohort(layout, size=size, seed=seed, modality=modality or "T2w", site=site),
             plan_cohort(healthy, lesion, listed(kinds), first),
             report=lambda done, total: progress.advance(),
         )
     sys.stdout.write("\n".join(str(path) for path in paths) + "\n")
+
+
+def _implant(sources: list[str], output: Path, kinds: tuple[str, ...], seed: int, modality: str | None) -> None:
+    """Implant lesions into real scans; ends with 3 if some scans cannot be used."""
+    from functools import partial
+
+    from anofield._files import writing
+    from anofield.data.cohort.find import find_cases
+    from anofield.data.parallel import failures_of, map_cases
+    from anofield.phantom.implants import Implants, describe_implants, subjects_of, write_implants
+
+    implants = Implants(kinds, seed, modality)
+    cases = find_cases(sources, modality=modality)
+    subjects = subjects_of(cases)
+    if any(Path(source).is_dir() and output.exists() and output.samefile(source) for source in sources):
+        raise UsageError("-o is the folder of the scans", where=output, remedy="name a folder of its own with -o")
+    with writing(output):
+        work = partial(write_implants, out=output, subjects=subjects, implants=implants)
+        outcomes = list(map_cases(work, cases, label="implant"))
+        if done := {one.case.id: subjects[one.case.id] for one in outcomes if one.value}:
+            describe_implants(output, done)
+    paths = [str(path) for one in outcomes for path in one.value or ()]
+    finish(paths, failures_of(outcomes), len(paths), as_json=False, text="\n".join(paths))

@@ -28,6 +28,7 @@ PRIOR_TRUST = 0.9  # the rest is shared among the three tissues
 STEPS, ROUNDS = 15, 2  # of expectation maximisation; of this and the unevenness of the coil in turn
 GAIN_WIDTH, GAIN_LIMITS = 20.0, (0.7, 1.4)  # mm standard deviation of the smooth field; its lowest and highest value
 VENTRICLE_MM, VENTRICLE_DEPTH = 10.0, 15.0  # fluid this near to the template's ventricles and this deep is theirs
+FLAIR_GREY = 0.85  # place of grey matter between fluid, 0, and white matter, 1: above it in FLAIR, below it in T1w
 ENOUGH = 50  # points of such fluid
 PURE = 20  # percentile of it, from the end that is farther from tissue
 BLUR_PER_MM = template.BLUR_PER_MM
@@ -149,7 +150,7 @@ def _check_values(native: StrippedScan) -> None:
 
 
 def _check_order(native: StrippedScan, modality: str, levels: NDArray[np.float64]) -> None:
-    """Refuse a scan whose tissues are not ordered as in its contrast."""
+    """Refuse a scan whose tissues are not as bright, one against the other, as in its contrast."""
     if _fits(modality, levels):
         return
     told = ", ".join(f"{name} {level:.4g}" for name, level in zip(TISSUES, levels, strict=True))
@@ -169,9 +170,17 @@ def _order(modality: str) -> list[str]:
 
 
 def _fits(modality: str, levels: NDArray[np.float64]) -> bool:
-    """Whether the levels rise in the order of a modality."""
-    found = [levels[TISSUES.index(name)] for name in _order(modality)]
-    return bool(found[0] < found[1] < found[2])
+    """Whether the levels can be those of a modality.
+
+    Grey matter lies between fluid and white matter in T1w and T2w. In FLAIR it is about as bright as white matter.
+    """
+    grey, white, fluid = levels
+    place = (grey - fluid) / (white - fluid) if white != fluid else 0.0
+    if (fluid > white) != (modality == "T2w"):
+        return False
+    return (
+        bool(place > FLAIR_GREY) if modality == "FLAIR" else bool(0 < place < (1 if modality == "T2w" else FLAIR_GREY))
+    )
 
 
 def _box(native: StrippedScan) -> tuple[NDArray[np.float64], NDArray[np.float64]]:

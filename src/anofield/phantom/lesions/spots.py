@@ -13,8 +13,7 @@ from anofield.phantom.spline import draw_field
 
 SPOT_COUNT, SPOT_DIAMETER, FIRST_SPOT_DIAMETER = (3, 15), (3.0, 12.0), (7.0, 12.0)  # mm
 # Plaques of multiple sclerosis lie beside the ventricles, at the cortex and below the tentorium (McDonald criteria,
-# Thompson et al. 2018). The counts and sizes are chosen by hand, for a load of 1 to 30 ml; thirty patients of Lesjak
-# et al. 2017 have 0.3 ml and more.
+# Thompson et al. 2018). Counts and sizes are chosen by hand.
 FINGERS, CORTICAL, DEEP, LOW = (3, 14), (3, 14), (2, 8), (0, 3)  # counts
 FINGER_WIDTH, FINGER_RATIO = (3.5, 8.0), (1.4, 2.6)  # mm; length by width: Dawson's fingers stand on the ventricle
 PLAQUE_DIAMETER = (3.0, 11.0)  # mm

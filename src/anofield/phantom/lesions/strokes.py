@@ -27,7 +27,8 @@ HALF_ANGLE = (18.0, 40.0)  # degrees, of the wedge; chosen by hand
 STAGES = {"swollen": 0.4, "mixed with blood": 0.2, "cavity": 0.4}
 RIM_MM = (2.0, 5.0)  # scarred rim of a cavity
 SWELLING = (0.02, 0.08)
-BLEEDING_ML = (2.0, 60.0)  # drawn log-uniformly; 10 ml is usual (INTERACT2, Anderson et al. 2013: median 11)
+# Drawn log-uniformly, chosen by hand around the 5 to 40 ml above which Teo et al. 2023 expect a bad end.
+BLEEDING_ML = (2.0, 60.0)
 LOBAR = 0.4
 # Ages and what is seen at them: Bradley 1993. Fresh blood is dark on T2w; later it turns bright from its edge inward,
 # on T1w first; in the end a dark rim is left around fluid.
