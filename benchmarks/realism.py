@@ -1,6 +1,7 @@
 """Phantom figures beside real ones: tissue contrast, fluid in the sulci, noise, sharpness and spread of intensities.
 
-Usage: ANOFIELD_REAL=FOLDER python benchmarks/realism.py [--people 2] [--modality T1w T2w FLAIR].
+Usage: ANOFIELD_REAL=FOLDER python benchmarks/realism.py [--people 2] [--modality T1w T2w FLAIR]
+[--kind colin27] [--no-real].
 Without ANOFIELD_REAL, the folder of the real scans, only the phantom is measured.
 
 Tissue maps (0 outside, 1 fluid, 2 grey, 3 white matter) come with the people of OASIS. Elsewhere `tissue_map` makes
@@ -55,13 +56,15 @@ def main() -> None:
     parser.add_argument("--people", type=int, default=2, help="phantom people per row")
     parser.add_argument("--seed", type=int, default=5)
     parser.add_argument("--modality", nargs="+", default=["T1w", "T2w", "FLAIR"], choices=MODALITIES)
+    parser.add_argument("--kind", nargs="+", default=list(varieties()), choices=list(varieties()), help="phantoms")
+    parser.add_argument("--no-real", action="store_true", help="measure only the phantom")
     chosen = parser.parse_args()
     print("| " + " | ".join(COLUMNS) + " |\n" + "|---" * len(COLUMNS) + "|")
-    for brain in real_brains():
+    for brain in () if chosen.no_real else real_brains():
         if brain.modality in chosen.modality:
             print(row(brain.name, brain.modality, [figures(brain)]), flush=True)
-    for kind in varieties():
-        for site in (None, *SITES) if kind == "icbm152, simple" else (None, "A"):
+    for kind in chosen.kind:
+        for site in (None, *SITES) if kind == "icbm152" else (None, "A"):
             for modality in chosen.modality:
                 name = f"{kind}, {'table' if site is None else f'site {site}'}"
                 people = (phantom(chosen.seed, n, modality, site, kind) for n in range(chosen.people))
@@ -70,7 +73,7 @@ def main() -> None:
 
 def varieties() -> dict[str, dict[str, Any]]:
     """Options of `make_person` by the name of what is varied."""
-    found: dict[str, dict[str, Any]] = {"icbm152, simple": {}}
+    found: dict[str, dict[str, Any]] = {"icbm152": {}}
     try:
         from anofield.phantom.variety import FULL_VARIETY, Variety
     except ImportError:
