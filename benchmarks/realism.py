@@ -1,6 +1,7 @@
 """Phantom figures beside real ones: tissue contrast, fluid in the sulci, noise, sharpness and spread of intensities.
 
-Usage: ANOFIELD_REAL=FOLDER python benchmarks/realism.py [--people 2] [--modality T1w T2w FLAIR].
+Usage: ANOFIELD_REAL=FOLDER python benchmarks/realism.py [--people 2] [--modality T1w T2w FLAIR]
+[--kind colin27] [--no-real].
 Without ANOFIELD_REAL, the folder of the real scans, only the phantom is measured.
 
 Tissue maps (0 outside, 1 fluid, 2 grey, 3 white matter) come with the people of OASIS. Elsewhere `tissue_map` makes
@@ -13,7 +14,9 @@ import argparse
 import os
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
+from typing import Any
 
 import nibabel as nib
 import numpy as np
@@ -53,22 +56,24 @@ def main() -> None:
     parser.add_argument("--people", type=int, default=2, help="phantom people per row")
     parser.add_argument("--seed", type=int, default=5)
     parser.add_argument("--modality", nargs="+", default=["T1w", "T2w", "FLAIR"], choices=MODALITIES)
+    parser.add_argument("--kind", nargs="+", default=list(varieties()), choices=list(varieties()), help="phantoms")
+    parser.add_argument("--no-real", action="store_true", help="measure only the phantom")
     chosen = parser.parse_args()
     print("| " + " | ".join(COLUMNS) + " |\n" + "|---" * len(COLUMNS) + "|")
-    for brain in real_brains():
+    for brain in () if chosen.no_real else real_brains():
         if brain.modality in chosen.modality:
             print(row(brain.name, brain.modality, [figures(brain)]), flush=True)
-    for kind, options in varieties().items():
-        for site in (None, *SITES) if kind == "icbm152, simple" else (None, "A"):
+    for kind in chosen.kind:
+        for site in (None, *SITES) if kind == "icbm152" else (None, "A"):
             for modality in chosen.modality:
                 name = f"{kind}, {'table' if site is None else f'site {site}'}"
-                people = (phantom(chosen.seed, n, modality, site, options) for n in range(chosen.people))
+                people = (phantom(chosen.seed, n, modality, site, kind) for n in range(chosen.people))
                 print(row(name, modality, [figures(brain) for brain in people]), flush=True)
 
 
-def varieties() -> dict[str, dict[str, object]]:
+def varieties() -> dict[str, dict[str, Any]]:
     """Options of `make_person` by the name of what is varied."""
-    found: dict[str, dict[str, object]] = {"icbm152, simple": {}}
+    found: dict[str, dict[str, Any]] = {"icbm152": {}}
     try:
         from anofield.phantom.variety import FULL_VARIETY, Variety
     except ImportError:
@@ -99,13 +104,19 @@ def real_brains() -> Iterator[Brain]:
         yield Brain("ms26", modality, image, shown, tissue, healthy)
 
 
-def phantom(seed: int, number: int, modality: str, site: str | None, options: dict[str, object]) -> Brain:
+def phantom(seed: int, number: int, modality: str, site: str | None, kind: str) -> Brain:
     """A healthy phantom person at a site."""
-    grid = grid_of("brats", "native")
-    plain = make_person(seed, number, grid, look=Look(modality="T1w", noise=0.0), **options)
-    person = make_person(seed, number, grid, look=Look(modality=modality, site=site), **options)
-    tissue = tissue_map(plain.image, plain.brain)
-    return Brain("phantom", modality, person.image, person.brain, tissue, person.brain)
+    look = Look(modality=modality, site=site)
+    person = make_person(seed, number, grid_of("brats", "native"), look=look, **varieties()[kind])
+    return Brain("phantom", modality, person.image, person.brain, phantom_tissue(seed, number, kind), person.brain)
+
+
+@lru_cache(maxsize=8)
+def phantom_tissue(seed: int, number: int, kind: str) -> Classes:
+    """Tissues of a phantom person."""
+    look = Look(modality="T1w", noise=0.0)
+    plain = make_person(seed, number, grid_of("brats", "native"), look=look, **varieties()[kind])
+    return tissue_map(plain.image, plain.brain)
 
 
 def volume(path: Path) -> FloatVolume:
@@ -139,6 +150,7 @@ def three_means(values: FloatVolume) -> FloatVolume:
 
 def figures(brain: Brain) -> dict[str, float]:
     """The figures of one scan; ratios to white matter and percentages of its signal."""
+    brain = cropped(brain)
     depth = ndimage.distance_transform_edt(np.pad(brain.tissue > 0, 1))[1:-1, 1:-1, 1:-1]
     outer = (depth > 0) & (depth <= OUTER_MM)
     pure = {t: ndimage.binary_erosion(brain.tissue == t) & brain.healthy for t in (FLUID, GREY, WHITE)}
@@ -158,6 +170,14 @@ def figures(brain: Brain) -> dict[str, float]:
         "fluid_share": 100 * float((brain.tissue == FLUID).sum() / (brain.tissue > 0).sum()),
         "outer_share": 100 * float((brain.tissue[outer] == FLUID).mean()),
     }
+
+
+def cropped(brain: Brain) -> Brain:
+    """The box around the head, with two voxels of margin."""
+    box = ndimage.find_objects(((brain.tissue > 0) | brain.shown).astype(np.uint8))[0]
+    box = tuple(slice(max(part.start - 2, 0), part.stop + 2) for part in box)
+    volumes = (brain.image, brain.shown, brain.tissue, brain.healthy)
+    return Brain(brain.name, brain.modality, *(volume[box] for volume in volumes))
 
 
 def noise_of(image: FloatVolume, white: Mask) -> float:

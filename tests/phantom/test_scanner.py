@@ -7,13 +7,15 @@ import pytest
 
 from anofield.phantom.scanner import Protocol, Quality, acquired
 from anofield.phantom.signal import SpinEcho
-from anofield.typing import FloatVolume
+from anofield.typing import FloatVolume, Volume
 
 SPACING = (1.0, 1.0, 1.0)
 STILL = Quality(noise=0.0, motion=0.0, filtered=0.0)
 
 
-def _scan(volume: FloatVolume, quality: Quality = STILL, voxel: tuple[float, float, float] = SPACING, **how: object):
+def _scan(
+    volume: Volume, quality: Quality = STILL, voxel: tuple[float, float, float] = SPACING, **how: object
+) -> FloatVolume:
     protocol = Protocol(sequence=SpinEcho(3000, 90), voxel=voxel, **how)  # type: ignore[arg-type]
     return acquired(volume.astype(np.float32), SPACING, protocol, quality, np.random.default_rng(0))
 

@@ -33,8 +33,8 @@ SURROUND = {
 # Chosen by hand, at 3 T. The ranges follow published ones where there are any: T2 of oedema and tumour (Oh et al. 2005,
 # J Magn Reson Imaging 21:701), T1 and T2 of glioma and its surroundings (Badve et al. 2017, AJNR 38:492), longer T1 and
 # T2 of multiple sclerosis lesions (Larsson et al. 1988, Magn Reson Med 7:43) and of infarcts; cavities are almost
-# fluid. Blood is early subacute (methaemoglobin inside the cells): short T1 and T2 (Bradley 1993, Radiology 189:15).
-# The dark scar holds iron and few protons. Infiltration and dysplasia lie near grey matter.
+# fluid. Blood of some days (deoxyhaemoglobin) has a short T2, old blood (free methaemoglobin) a short T1 (Bradley
+# 1993, Radiology 189:15). The dark scar holds iron and few protons. Infiltration and dysplasia lie near grey matter.
 LESION = {
     "oedema": (Matter(1350, 125, 0.84), Matter(1750, 190, 0.90)),
     "core": (Matter(1350, 110, 0.82), Matter(1800, 160, 0.88)),
@@ -43,8 +43,9 @@ LESION = {
     "dark": (Matter(1500, 38, 0.55), Matter(1300, 50, 0.65)),
     "infarct": (Matter(1300, 125, 0.82), Matter(1800, 210, 0.90)),
     "cavity": (Matter(3000, 700, 0.96), Matter(4000, 1500, 0.99)),
-    "blood": (Matter(600, 32, 0.80), Matter(850, 50, 0.85)),
-    "infiltration": (Matter(1050, 84, 0.77), Matter(1300, 102, 0.82)),
+    "blood": (Matter(1600, 35, 0.82), Matter(1250, 52, 0.85)),
+    "old-blood": (Matter(880, 105, 0.82), Matter(730, 140, 0.86)),
+    "infiltration": (Matter(1330, 92, 0.81), Matter(1240, 103, 0.83)),
     "dysplasia": (Matter(1250, 98, 0.81), Matter(1420, 120, 0.84)),
 }
 # T1 at 1.5 T over that at 3 T, for lesions: by hand, between white (0.79) and grey matter (0.89). Long T1 are those of

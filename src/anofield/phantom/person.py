@@ -125,12 +125,14 @@ def make_person(
         layers, label = covered(plan, sites, parts, spacing)
     levels = table_levels(look.modality) if visit is None else visit.site.lesion_signals(look.modality)
     signal = with_lesions(healthy_signal(contrast, sites, parts), layers, levels, look.lesion_contrast)
-    if visit is not None:
-        return Person(*visit.scan(signal, label, sites, contrast, grid, box, look.noise), grid, lesion)
-    brain = np.zeros(grid.shape, np.bool_)
-    brain[box] = sites.inside
-    image = scanned(signal, contrast, sites, noise_rng, look.noise)
-    return Person(_filled(brain, image), brain, _filled(brain, label), grid, lesion)
+    if visit is None:
+        brain = np.zeros(grid.shape, np.bool_)
+        brain[box] = sites.inside
+        image = _filled(brain, scanned(signal, contrast, sites, noise_rng, look.noise))
+        volumes = image, brain, _filled(brain, label)
+    else:
+        volumes = visit.scan(signal, label, sites, contrast, grid, box, look.noise)
+    return Person(*volumes, grid, lesion)
 
 
 def _head_lattice(anatomy: Anatomy, grid: Grid) -> tuple[tuple[slice, slice, slice], Axes]:

@@ -46,8 +46,13 @@ class Protocol:
 
 @dataclass(frozen=True, kw_only=True)
 class Quality:
-    """What a scan suffers: `noise` per channel (standard deviation, white matter at 1, for 1 mm³),
-    `motion` in mm and degrees, `filtered` from 0 (k-space is cut off hard) to 1 (Hann window)."""
+    """What a scan suffers.
+
+    Attributes:
+        noise: Standard deviation per channel in a voxel of 1 mm³, in the units of the magnetisation.
+        motion: Standard deviation of the head's shifts in mm and turns in degrees, per axis.
+        filtered: How softly k-space ends: 0 is a hard end, 1 a Hann window.
+    """
 
     noise: float
     motion: float
@@ -55,15 +60,23 @@ class Quality:
 
 
 def acquired(
-    object_: FloatVolume,
+    head: FloatVolume,
     spacing: tuple[float, float, float],
     protocol: Protocol,
     quality: Quality,
     rng: np.random.Generator,
 ) -> FloatVolume:
-    """The magnitude image `(i, j, k)` of a magnetisation on a lattice of `spacing` mm, back on the same lattice."""
-    stack = _Stack.of(object_.shape, spacing, protocol)
-    views = [stack.cut(view) for view in _views(object_, spacing, quality.motion, rng)]
+    """The magnitude image `(i, j, k)` of a head, back on its own lattice.
+
+    Args:
+        head: Transverse magnetisation when the signal is read, `(i, j, k)`.
+        spacing: Voxel widths of its lattice, mm.
+        protocol: How it is acquired.
+        quality: What the scan suffers.
+        rng: Stream of the motion and the noise.
+    """
+    stack = _Stack.of(head.shape, spacing, protocol)
+    views = [stack.cut(view) for view in _views(head, spacing, quality.motion, rng)]
     image = _mixed(views, protocol.phase)
     image = image + _noise(image.shape, spacing, protocol, quality.noise, rng)
     for axis in stack.encoded:
@@ -98,9 +111,10 @@ class _Stack:
         reach = np.abs(place[0]) + np.abs(rise).max() + step
         middles = np.arange(-np.ceil(reach / step), np.ceil(reach / step) + 1) * step
         away = place[None, None, :] - middles[None, :, None] - rise[:, None, None]  # (across, slice, lattice)
-        sigma = BLUR_PER_MM * np.sqrt(max(thick**2 - spacing[axis] ** 2, 1e-6))
-        profile = np.exp(-0.5 * (away / max(sigma, 0.3 * spacing[axis])) ** 2)
-        profile *= spacing[axis] / (np.sqrt(2 * np.pi) * max(sigma, 0.3 * spacing[axis]))
+        # The lattice itself blurs by its own voxel width. A profile narrower than a third of a voxel would miss voxels.
+        added = BLUR_PER_MM * np.sqrt(max(thick**2 - spacing[axis] ** 2, 0.0))
+        sigma = max(added, spacing[axis] / 3)
+        profile = np.exp(-0.5 * (away / sigma) ** 2) * spacing[axis] / (np.sqrt(2 * np.pi) * sigma)
         hats = np.maximum(1 - np.abs(away) / step, 0).transpose(0, 2, 1)
         return cls(axis, across, profile.astype(np.float32), hats.astype(np.float32))
 

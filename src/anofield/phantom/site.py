@@ -75,7 +75,7 @@ SITE_A = Site(
     protocols={
         "T1w": Protocol(sequence=Mprage(2300, 3, 900, 9, 7.1, 192), voxel=_A),
         "T2w": Protocol(sequence=SpinEcho(3200, 85), voxel=_A, noise=2.0),
-        "FLAIR": Protocol(sequence=InversionRecovery(5000, 100, 1700), voxel=_A, noise=2.5),
+        "FLAIR": Protocol(sequence=InversionRecovery(5000, 115, 1700), voxel=_A, noise=2.5),
     },
     units=(250.0, 400.0),
     bias=(0.02, 0.04),
@@ -94,7 +94,7 @@ SITE_B = Site(
     protocols={
         "T1w": Protocol(sequence=Mprage(1460, 4, 640, 10, 9.7, 128), voxel=_B),
         "T2w": Protocol(sequence=SpinEcho(5600, 90), voxel=_B, noise=1.3),
-        "FLAIR": Protocol(sequence=InversionRecovery(8000, 95, 2200), voxel=_B, noise=1.6),
+        "FLAIR": Protocol(sequence=InversionRecovery(8000, 110, 2200), voxel=_B, noise=1.6),
     },
     units=(60.0, 120.0),
     bias=(0.06, 0.12),
@@ -194,7 +194,7 @@ def _random_sequence(rng: np.random.Generator, modality: str, tesla: float, isot
     if modality == "FLAIR":
         tr = rng.uniform(5000, 9500)
         ti = nulling_time(tr, matter.TISSUE[tesla]["fluid"].t1) * rng.uniform(0.90, 0.97)
-        return InversionRecovery(tr, rng.uniform(80, 110), ti)
+        return InversionRecovery(tr, rng.uniform(85, 115), ti)
     if not isotropic:
         return GradientEcho(rng.uniform(200, 300), 2.5, rng.uniform(70, 90))
     if rng.uniform() < 0.3:
