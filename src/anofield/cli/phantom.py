@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import sys
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
 from anofield.cli._options import listed
 from anofield.errors import UsageError
+
+if TYPE_CHECKING:
+    from anofield.phantom.variety import Variety
 
 
 def command(
@@ -26,8 +29,28 @@ def command(
     seed: Annotated[int, typer.Option("--seed", min=0, help="Seed of the cohort.")] = 0,
     kinds: Annotated[str, typer.Option("--kinds", help="Lesion kinds, in turn: glioma, small, dark.")] = "glioma,small",
     first: Annotated[int, typer.Option("--first", min=0, help="Number of the first case.")] = 0,
+    template: Annotated[
+        str,
+        typer.Option(
+            "--template", help="icbm152, colin27, mixed (between the two), or a folder with tissue maps of people."
+        ),
+    ] = "icbm152",
+    variety: Annotated[
+        Literal["none", "full"],
+        typer.Option("--variety", help="full: folds, asymmetry and ages from 20 to 85 years vary between people."),
+    ] = "none",
+    age: Annotated[
+        str | None, typer.Option("--age", help="Ages in years, LOW-HIGH: atrophy of sulci, cortex and ventricles.")
+    ] = None,
+    unusual: Annotated[
+        str,
+        typer.Option(
+            "--unusual",
+            help="Each person has one of these and is healthy all the same: ventricles, cavum, cisterns, cortex.",
+        ),
+    ] = "",
 ) -> None:
-    """Write a synthetic cohort made from the ICBM152 template, with lesion labels.
+    """Write a synthetic cohort, with lesion labels.
 
     For development, teaching and benchmarks; docs/explanation/phantom.md says what it cannot show.
     """
@@ -37,11 +60,23 @@ def command(
 
     if healthy + lesion == 0:
         raise UsageError("no cases were requested", remedy="give --healthy or --lesion")
+    people = _variety(template, variety, age, listed(unusual))
     with writing(output), Progress("phantom", healthy + lesion) as progress:
         paths = write_cohort(
             output,
-            Cohort(layout, size=size, seed=seed, modality=modality),
+            Cohort(layout, size=size, seed=seed, modality=modality, variety=people),
             plan_cohort(healthy, lesion, listed(kinds), first),
             report=lambda done, total: progress.advance(),
         )
     sys.stdout.write("\n".join(str(path) for path in paths) + "\n")
+
+
+def _variety(template: str, variety: str, age: str | None, unusual: tuple[str, ...]) -> Variety:
+    """The variety that the options describe; single options replace parts of `--variety`."""
+    from dataclasses import replace
+
+    from anofield.phantom.variety import FULL_VARIETY, SIMPLE, parse_ages
+
+    base = FULL_VARIETY if variety == "full" else SIMPLE
+    ages = base.age if age is None else parse_ages(age)
+    return replace(base, template=template, age=ages, unusual=unusual)

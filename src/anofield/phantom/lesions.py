@@ -15,7 +15,16 @@ from scipy import ndimage
 from scipy.spatial.transform import Rotation
 
 from anofield.phantom import template
-from anofield.phantom.anatomy import PLAN_STEP, Anatomy, Fractions, Sites, find_sites, fractions, plan_axes
+from anofield.phantom.anatomy import (
+    PLAN_STEP,
+    Anatomy,
+    Fractions,
+    Sites,
+    find_sites,
+    fractions,
+    plan_axes,
+    ventricle_distance,
+)
 from anofield.phantom.spline import Spline, draw_field
 from anofield.phantom.spread import spread_distance
 from anofield.typing import Classes, FloatVolume
@@ -138,8 +147,7 @@ def draw_lesion(rng: np.random.Generator, kind: str, anatomy: Anatomy) -> Lesion
     """A random lesion of a kind from `LESION_KINDS` in a person's anatomy."""
     sites = find_sites(anatomy, plan_axes())
     parts = fractions(anatomy, sites, PLAN_STEP)
-    ventricle = template.sample(template.geometry().ventricle, sites.template, step=template.COARSE)
-    plan = Plan(sites, parts, ventricle, (PLAN_STEP * anatomy.zoom) ** 3)
+    plan = Plan(sites, parts, ventricle_distance(anatomy, sites), (PLAN_STEP * anatomy.zoom) ** 3)
     return _DRAW[kind](rng, plan)
 
 

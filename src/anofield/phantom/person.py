@@ -13,6 +13,7 @@ from anofield.phantom.layouts import Grid
 from anofield.phantom.lesions import LESION_KINDS, covered, draw_lesion, no_layers
 from anofield.phantom.spline import Axes
 from anofield.phantom.template import HALF_EXTENT
+from anofield.phantom.variation import draw_individual
 from anofield.phantom.variety import SIMPLE, Variety
 from anofield.typing import Classes, FloatVolume, Mask, Volume
 
@@ -100,9 +101,10 @@ def make_person(
         UsageError: The lesion is unknown, a number is negative, or the grid is oblique.
     """
     _check(seed, number, grid, lesion)
-    streams = [np.random.default_rng(s) for s in np.random.SeedSequence([seed, number]).spawn(4)]
-    anatomy_rng, contrast_rng, noise_rng, lesion_rng = streams
-    anatomy = draw_anatomy(anatomy_rng)
+    *seeds, own_seed = np.random.SeedSequence([seed, number]).spawn(5)
+    anatomy_rng, contrast_rng, noise_rng, lesion_rng = (np.random.default_rng(s) for s in seeds)
+    individual = draw_individual(own_seed, variety)
+    anatomy = draw_anatomy(anatomy_rng, individual)
     contrast = draw_contrast(contrast_rng, look.modality)
     box, axes = _head_lattice(anatomy, grid)
     sites, spacing = find_sites(anatomy, axes), round(max(grid.spacing), 3)
@@ -117,7 +119,8 @@ def make_person(
     brain = np.zeros(grid.shape, np.bool_)
     brain[box] = sites.inside
     image = scanned(signal, contrast, sites, noise_rng, look.noise)
-    return Person(_filled(brain, image), brain, _filled(brain, label), grid, lesion)
+    own = individual.age, individual.traits
+    return Person(_filled(brain, image), brain, _filled(brain, label), grid, lesion, *own)
 
 
 def _head_lattice(anatomy: Anatomy, grid: Grid) -> tuple[tuple[slice, slice, slice], Axes]:
