@@ -25,13 +25,13 @@ TORQUE_MM, TORQUE_SD = 1.0, 1.0  # the right hemisphere lies forward (Yakovlevia
 WIDER_SD = 0.015  # of the width of a hemisphere, relative; by hand
 VENTRICLE_SIDE_MM, VENTRICLE_SIDE_SD = 0.2, 0.8  # the left ventricle is the larger one more often; by hand
 
-# Atrophy. Slopes in mm and log odds, set so that volumes change as published: ventricular fluid +0.3 ml and sulcal
-# fluid +0.6 ml a year between 21 and 70 years (Pfefferbaum et al. 1994), cortical thickness -0.35 % a year (Storsve et
-# al. 2014), brain volume -0.45 % a year above 65 years (Fotenos et al. 2005).
+# Atrophy. Slopes in mm and log odds, set so that in the phantom ventricular fluid grows by 0.3 ml a year between 21 and
+# 70 years (Pfefferbaum et al. 1994), grey matter shrinks by 0.3 to 0.5 % a year (cortical thickness -0.35 %, volume
+# -0.51 %: Storsve et al. 2014), and the brain by 0.45 % a year in old age (Fotenos et al. 2005).
 YOUNG, OLD = 25.0, 60.0  # years: the templates are young adults; atrophy is faster from the second on
 VENTRICLE_YEAR, VENTRICLE_OLD = 0.045, 0.045  # mm of the walls per year, and on top of it per year above OLD
-OPENING_YEAR, OPENING_OLD = 0.012, 0.012  # mm of the walls of sulci
-CORTEX_YEAR = -0.006  # log odds of grey against white matter
+OPENING_YEAR, OPENING_OLD = 0.018, 0.045  # mm of the walls of sulci
+CORTEX_YEAR = -0.009  # log odds of grey against white matter
 PACE_SD = 0.3  # of the logarithm of a person's pace; by hand
 
 # Unusual people, in mm; by hand, within what radiology calls variants of the normal.
