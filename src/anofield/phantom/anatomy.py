@@ -154,7 +154,7 @@ def fractions(anatomy: Anatomy, sites: Sites, spacing: float, push: FloatVolume 
     grey, white = template.sample(maps.grey, points), template.sample(maps.white, points)
     if cavum is not None:
         grey, white = grey * (1 - cavum), white * (1 - cavum)
-    fluid = np.exp(sites.field(anatomy.sulci) + np.float32(anatomy.sulci_mean))
+    fluid = np.exp(sites.field(anatomy.sulci) + np.float32(anatomy.sulci_mean + own.sulci))
     return _reweighed(grey, white, fluid, np.exp(cortex))
 
 

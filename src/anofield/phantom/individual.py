@@ -54,8 +54,8 @@ class Cavum:
 class Individual:
     """One person's own anatomy on a template.
 
-    Lengths are in mm, `cortex` in log odds of grey against white matter. Each `_side` is added on the left and
-    subtracted on the right.
+    Lengths are in mm, `sulci` in log odds of fluid, `cortex` in log odds of grey against white matter. Each `_side`
+    is added on the left and subtracted on the right.
     """
 
     template: Template
@@ -70,6 +70,7 @@ class Individual:
     opening: float = 0.0  # of all sulci and cisterns
     opening_side: float = 0.0
     bumps: tuple[Bump, ...] = ()
+    sulci: float = 0.0
     cortex: float = 0.0
     cortex_side: float = 0.0
     cavum: Cavum | None = None

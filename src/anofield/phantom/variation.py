@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from anofield.phantom.anatomy import SULCI_MEAN
 from anofield.phantom.individual import Bump, Cavum, Individual, plain
 from anofield.phantom.prepared import load_template, load_velocity
 from anofield.phantom.sources import find_sources
@@ -35,7 +36,7 @@ CORTEX_YEAR = -0.009  # log odds of grey against white matter
 PACE_SD = 0.3  # of the logarithm of a person's pace; by hand
 
 # Unusual people, in mm; by hand, within what radiology calls variants of the normal.
-LARGE_VENTRICLES, LARGE_SIDE = (6.0, 10.0), 1.5
+LARGE_VENTRICLES, LARGE_SIDE = (4.0, 7.0), 1.5
 CAVUM_HALF, CAVUM_CENTRE = (2.5, 5.0), (0.0, 7.0, 11.0)
 MAGNA, MAGNA_CENTRE, MAGNA_REACH = (9.0, 14.0), (0.0, -78.0, -46.0), 12.0
 WIDE, WIDE_REACH = (2.5, 4.0), 14.0
@@ -54,6 +55,8 @@ def draw_individual(seeds: np.random.SeedSequence, variety: Variety) -> Individu
     streams = [np.random.default_rng(seed) for seed in seeds.spawn(5)]
     template, bend = _host(streams[0], variety.template)
     own: dict[str, Any] = {"template": template, "bend": bend}
+    if template.velocity is not None:
+        own["sulci"] = -SULCI_MEAN  # which makes up for the thin sulci of an average; one person's need no help
     if variety.folds:
         own["folds"] = draw_folds(streams[1], template, FOLD_SD * variety.folds)
     own |= _sides(streams[2], variety.asymmetry)
