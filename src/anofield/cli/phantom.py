@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import sys
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
 from anofield.cli._options import finish, listed
 from anofield.errors import UsageError
+
+if TYPE_CHECKING:
+    from anofield.phantom.variety import Variety
 
 
 def command(
@@ -45,8 +48,28 @@ def command(
             help="Real scan, stripped, or folder of them: implant lesions (--kinds, --seed, --modality count).",
         ),
     ] = None,
+    template: Annotated[
+        str,
+        typer.Option(
+            "--template", help="icbm152, colin27, mixed (between the two), or a folder with tissue maps of people."
+        ),
+    ] = "icbm152",
+    variety: Annotated[
+        Literal["none", "full"],
+        typer.Option("--variety", help="full: folds, asymmetry and ages from 20 to 85 years vary between people."),
+    ] = "none",
+    age: Annotated[
+        str | None, typer.Option("--age", help="Ages in years, LOW-HIGH: atrophy of sulci, cortex and ventricles.")
+    ] = None,
+    unusual: Annotated[
+        str,
+        typer.Option(
+            "--unusual",
+            help="Each person has one of these and is healthy all the same: ventricles, cavum, cisterns, cortex.",
+        ),
+    ] = "",
 ) -> None:
-    """Write a synthetic cohort made from the ICBM152 template, with lesion labels.
+    """Write a synthetic cohort, with lesion labels.
 
     For development, teaching and benchmarks; docs/explanation/phantom.md says what it cannot show.
     """
@@ -59,10 +82,11 @@ def command(
         return
     if healthy + lesion == 0:
         raise UsageError("no cases were requested", remedy="give --healthy or --lesion")
+    people = _variety(template, variety, age, listed(unusual))
     with writing(output), Progress("phantom", healthy + lesion) as progress:
         paths = write_cohort(
             output,
-            Cohort(layout, size=size, seed=seed, modality=modality or "T2w", site=site),
+            Cohort(layout, size=size, seed=seed, modality=modality or "T2w", site=site, variety=people),
             plan_cohort(healthy, lesion, listed(kinds), first),
             report=lambda done, total: progress.advance(),
         )
@@ -90,3 +114,14 @@ def _implant(sources: list[str], output: Path, kinds: tuple[str, ...], seed: int
             describe_implants(output, done)
     paths = [str(path) for one in outcomes for path in one.value or ()]
     finish(paths, failures_of(outcomes), len(paths), as_json=False, text="\n".join(paths))
+
+
+def _variety(template: str, variety: str, age: str | None, unusual: tuple[str, ...]) -> Variety:
+    """The variety that the options describe; single options replace parts of `--variety`."""
+    from dataclasses import replace
+
+    from anofield.phantom.variety import FULL_VARIETY, SIMPLE, parse_ages
+
+    base = FULL_VARIETY if variety == "full" else SIMPLE
+    ages = base.age if age is None else parse_ages(age)
+    return replace(base, template=template, age=ages, unusual=unusual)

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from scipy.spatial.transform import Rotation
 
 from anofield.phantom import template
+from anofield.phantom.individual import Individual, plain
 from anofield.phantom.spline import Axes, Spline, draw_field
 from anofield.typing import FloatVolume, Mask
 
@@ -48,6 +49,7 @@ class Anatomy:
     sulci_mean: float
     cortex_mean: float
     rim_mean: float
+    individual: Individual
     zoom: float = 1.0
     shift: NDArray[np.float64] = field(default_factory=lambda: np.zeros(3))
 
@@ -59,7 +61,7 @@ class Anatomy:
         for row, channel in zip(self.to_template, moved, strict=True):
             for i, axis in enumerate(axes):
                 channel += (row[i] * axis).astype(np.float32).reshape([-1 if i == j else 1 for j in range(3)])
-        return moved
+        return self.individual.outline(moved)
 
 
 @dataclass(frozen=True)
@@ -87,8 +89,13 @@ class Fractions:
     csf: FloatVolume
 
 
-def draw_anatomy(rng: np.random.Generator) -> Anatomy:
-    """A random person, placed so that the head fits every field of view of this package."""
+def draw_anatomy(rng: np.random.Generator, individual: Individual | None = None) -> Anatomy:
+    """A random person, placed so that the head fits every field of view of this package.
+
+    Args:
+        rng: Source of size, pose, thickness and all else that the simple phantom varies.
+        individual: What sets the person apart beyond that; `None` for the simple phantom.
+    """
     scale = MEAN_SCALE + SCALE_SD * rng.standard_normal() + AXIS_SCALE_SD * rng.standard_normal(3)
     turn = Rotation.from_euler("xyz", rng.standard_normal(3) * TURN_SD, degrees=True).as_matrix()
     loose = Anatomy(
@@ -101,6 +108,7 @@ def draw_anatomy(rng: np.random.Generator) -> Anatomy:
         sulci_mean=rng.normal(SULCI_MEAN, SULCI_SD),
         cortex_mean=rng.normal(0, CORTEX_SD),
         rim_mean=rng.normal(RIM_MEAN, RIM_SD),
+        individual=individual or plain(),
     )
     return _placed(loose, rng.standard_normal(3) * SHIFT_SD)
 
@@ -116,9 +124,10 @@ def find_sites(anatomy: Anatomy, axes: Axes) -> Sites:
     """The voxels of a head lattice that are brain, with their template coordinates."""
     points = anatomy.template_points(axes)
     rim = anatomy.rim.on(axes)[0] + np.float32(anatomy.rim_mean)
-    depth = template.nearest(template.geometry().depth, points)
+    surface = anatomy.individual.template.geometry.depth
+    depth = template.nearest(surface, points)
     shell = np.abs(depth + rim) < NEAREST_ERROR_MM  # elsewhere the nearest voxel decides the side
-    depth[shell] = template.sample(template.geometry().depth, points[:, shell])
+    depth[shell] = template.sample(surface, points[:, shell])
     inside = depth + rim > 0
     voxels = np.nonzero(inside)
     head = np.stack([axis.astype(np.float32)[i] for axis, i in zip(axes, voxels, strict=True)])
@@ -133,16 +142,25 @@ def fractions(anatomy: Anatomy, sites: Sites, spacing: float, push: FloatVolume 
     points = sites.template
     if push is not None:
         points = points - anatomy.to_template.astype(np.float32) @ push
-    growth = [template.sample(g, points, step=template.COARSE) for g in template.geometry().growth]
-    points = points - np.float32(anatomy.ventricle) * np.stack(growth)
-    maps = template.tissue(spacing)
+    own, cavum = anatomy.individual, None
+    cortex = sites.field(anatomy.cortex) + np.float32(anatomy.cortex_mean)
+    if own is plain():
+        growth = [template.sample(g, points, step=template.COARSE) for g in own.template.geometry.growth]
+        points = points - np.float32(anatomy.ventricle) * np.stack(growth)
+    else:
+        cortex = cortex + own.sides(points)
+        points, cavum = own.inner(points, anatomy.ventricle)
+    maps = own.template.tissue(spacing)
     grey, white = template.sample(maps.grey, points), template.sample(maps.white, points)
-    return _reweighed(
-        grey,
-        white,
-        np.exp(sites.field(anatomy.sulci) + np.float32(anatomy.sulci_mean)),
-        np.exp(sites.field(anatomy.cortex) + np.float32(anatomy.cortex_mean)),
-    )
+    if cavum is not None:
+        grey, white = grey * (1 - cavum), white * (1 - cavum)
+    fluid = np.exp(sites.field(anatomy.sulci) + np.float32(anatomy.sulci_mean + own.sulci))
+    return _reweighed(grey, white, fluid, np.exp(cortex))
+
+
+def ventricle_distance(anatomy: Anatomy, sites: Sites) -> FloatVolume:
+    """Distance `(n,)` in mm from the lateral ventricles of the person's template, negative inside."""
+    return template.sample(anatomy.individual.template.geometry.ventricle, sites.template, step=template.COARSE)
 
 
 def _reweighed(grey: FloatVolume, white: FloatVolume, fluid: FloatVolume, cortex: FloatVolume) -> Fractions:

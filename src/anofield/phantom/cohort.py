@@ -16,17 +16,33 @@ from anofield.phantom.layouts import Grid, case_name, case_paths, grid_of
 from anofield.phantom.lesions import LESION_KINDS
 from anofield.phantom.person import Look, Person, check_kind, check_modality, make_person
 from anofield.phantom.site import check_site
-from anofield.phantom.variety import SIMPLE, Variety
+from anofield.phantom.sources import find_sources
+from anofield.phantom.variety import SIMPLE, UNUSUAL, Variety
 from anofield.typing import Json, PathLike, Volume
 
 BIDS_VERSION = "1.10.0"
+NO_VALUE = "n/a"  # BIDS
+COLUMNS: dict[str, Json] = {  # of participants.tsv, as participants.json describes them
+    "group": {
+        "Description": "what was simulated",
+        "Levels": {"healthy": "no lesion", **{kind: f"lesion of kind {kind}" for kind in LESION_KINDS}},
+    },
+    "age": {"Description": "age that the simulated atrophy fits", "Units": "year"},
+    "traits": {"Description": "healthy, but unusual anatomy", "Levels": UNUSUAL},
+}
 GZIP_LEVEL = 1  # nibabel's own default: noise does not compress, zeros always do
 SCANNER, MNI = 1, 4  # NIfTI-1 codes of the world frame
 FRAME = {"hcp": MNI, "brats": SCANNER, "bids": SCANNER}  # HCP's ACPC space carries the MNI code
 
-README = """Synthetic skull-stripped brain scans, made by anofield from the ICBM152 2009a tissue maps.
+MADE_FROM = {
+    "icbm152": "the ICBM152 2009a tissue maps.\n\nNo person was scanned.",
+    "colin27": "the scan of Colin27 (Holmes et al. 1998) in mricron-data.",
+    "mixed": "the ICBM152 2009a tissue maps and the scan of Colin27 (Holmes et al. 1998) in mricron-data.",
+}
+OWN_MAPS = "tissue maps of real people.\n\nThe scans show their anatomy: the licence of the maps holds for them."
+README = """Synthetic skull-stripped brain scans, made by anofield from {maps}
 
-No person was scanned. Lesion and brain masks are in derivatives/phantom. Labels of lesion masks:
+Lesion and brain masks are in derivatives/phantom. Labels of lesion masks:
 1 necrosis or dark scar, 2 oedema or small lesion, 4 solid tumour core.
 """
 
@@ -44,7 +60,9 @@ class Cohort:
         site: One of `SITE_CHOICES`, or `None` for the plain table of signals, see `Look`.
 
     Raises:
-        UsageError: The layout, the size, the modality or the site is unknown.
+        UsageError: The layout, the size, the modality, the site or the template is unknown.
+        CohortError: The folder of templates holds no tissue maps.
+        MachineError: The package with Colin27 is not installed.
     """
 
     layout: str
@@ -58,6 +76,7 @@ class Cohort:
         grid_of(self.layout, self.size)
         check_modality(self.modality)
         check_site(self.site)
+        find_sources(self.variety.template)
 
     @property
     def grid(self) -> Grid:
@@ -102,18 +121,7 @@ def write_case(out: PathLike, cohort: Cohort, number: int, lesion: str | None = 
     Raises:
         UsageError: The number is negative or the kind of lesion unknown.
     """
-    layout, out = cohort.layout, Path(out)
-    name = case_name(layout, number, lesion)
-    look = Look(modality=cohort.modality, site=cohort.site)
-    person = make_person(cohort.seed, number, cohort.grid, lesion=lesion, look=look, variety=cohort.variety)
-    paths = case_paths(layout, name, cohort.modality, lesion)
-    if paths.label is not None:
-        _write_nifti(out / paths.label, person.label, cohort)
-    if paths.brain is not None:
-        _write_nifti(out / paths.brain, person.brain.astype(np.uint8), cohort)
-    if layout == "bids":
-        _describe_bids(out)
-    return _write_nifti(out / paths.image, _stored(person, layout), cohort)
+    return _write_person(Path(out), cohort, number, lesion)[0]
 
 
 def write_cohort(
@@ -133,14 +141,32 @@ def write_cohort(
     Returns:
         Paths of the scans, in the order of the plan.
     """
-    paths = []
+    paths, rows = [], {}
     for number, kind in plan:
-        paths.append(write_case(out, cohort, number, kind))
+        path, person = _write_person(Path(out), cohort, number, kind)
+        paths.append(path)
+        rows[case_name(cohort.layout, number)] = _participant(person)
         if report is not None:
             report(len(paths), len(plan))
     if cohort.layout == "bids":
-        _list_participants(Path(out), plan)
+        _list_participants(Path(out), rows)
     return paths
+
+
+def _write_person(out: Path, cohort: Cohort, number: int, lesion: str | None) -> tuple[Path, Person]:
+    """Path of the scan and the person, see `write_case`."""
+    layout = cohort.layout
+    name = case_name(layout, number, lesion)
+    look = Look(modality=cohort.modality, site=cohort.site)
+    person = make_person(cohort.seed, number, cohort.grid, lesion=lesion, look=look, variety=cohort.variety)
+    paths = case_paths(layout, name, cohort.modality, lesion)
+    if paths.label is not None:
+        _write_nifti(out / paths.label, person.label, cohort)
+    if paths.brain is not None:
+        _write_nifti(out / paths.brain, person.brain.astype(np.uint8), cohort)
+    if layout == "bids":
+        _describe_bids(out, cohort)
+    return _write_nifti(out / paths.image, _stored(person, layout), cohort), person
 
 
 def _stored(person: Person, layout: str) -> Volume:
@@ -163,23 +189,35 @@ def _write_nifti(path: Path, data: Volume, cohort: Cohort) -> Path:
     return path
 
 
-def _describe_bids(out: Path) -> None:
+def _describe_bids(out: Path, cohort: Cohort) -> None:
     """The files that make a folder and its derivatives BIDS datasets; the same for every case."""
     maker = {"GeneratedBy": [{"Name": "anofield phantom"}]}
     raw: Json = {"Name": "anofield phantom", "BIDSVersion": BIDS_VERSION, "DatasetType": "raw"}
     truth: Json = {**raw, "Name": "anofield phantom: truth", "DatasetType": "derivative", **maker}
     write_json(out / "dataset_description.json", {**raw, **maker})
     write_json(out / "derivatives" / "phantom" / "dataset_description.json", truth)
-    write_bytes(out / "README", README.encode())
+    write_bytes(out / "README", README.format(maps=MADE_FROM.get(cohort.variety.template, OWN_MAPS)).encode())
 
 
-def _list_participants(out: Path, plan: Sequence[tuple[int, str | None]]) -> None:
-    """Add a cohort's cases to `participants.tsv`; those of an earlier call stay."""
+def _participant(person: Person) -> dict[str, str]:
+    """The row of a person in `participants.tsv`; what a person does not have is missing."""
+    row = {"group": person.lesion or "healthy"}
+    if person.age is not None:
+        row["age"] = f"{person.age:.1f}"
+    if person.traits:
+        row["traits"] = ",".join(person.traits)
+    return row
+
+
+def _list_participants(out: Path, people: dict[str, dict[str, str]]) -> None:
+    """Add a cohort's cases to `participants.tsv`; those of an earlier call stay, empty columns are left out."""
     table = out / "participants.tsv"
-    lines = table.read_text().splitlines()[1:] if table.exists() else []
-    groups = dict(line.split("\t") for line in lines if line)
-    groups.update({case_name("bids", number): kind or "healthy" for number, kind in plan})
-    rows = ["participant_id\tgroup", *(f"{name}\t{groups[name]}" for name in sorted(groups))]
+    header, *lines = table.read_text().splitlines() if table.exists() else ["participant_id"]
+    names = header.split("\t")[1:]
+    kept = {name: dict(zip(names, values, strict=False)) for name, *values in (x.split("\t") for x in lines if x)}
+    kept |= people
+    columns = [name for name in COLUMNS if any(row.get(name, NO_VALUE) != NO_VALUE for row in kept.values())]
+    rows = ["\t".join(["participant_id", *columns])]
+    rows += ["\t".join([name, *(kept[name].get(column, NO_VALUE) for column in columns)]) for name in sorted(kept)]
     write_bytes(table, ("\n".join(rows) + "\n").encode())
-    levels = {"healthy": "no lesion", **{kind: f"lesion of kind {kind}" for kind in LESION_KINDS}}
-    write_json(out / "participants.json", {"group": {"Description": "what was simulated", "Levels": levels}})
+    write_json(out / "participants.json", {column: COLUMNS[column] for column in columns})

@@ -226,7 +226,7 @@ def _on_lattice(
 
 def _prior(points: FloatVolume) -> FloatVolume:
     """Chance of grey matter, white matter and fluid `(3, n)` at template coordinates, before the scan is seen."""
-    maps = template.tissue(PRIOR_BLUR)
+    maps = template.icbm152().tissue(PRIOR_BLUR)
     grey, white = template.sample(maps.grey, points), template.sample(maps.white, points)
     chance = np.stack([grey, white, np.maximum(1 - grey - white, 0)])
     return np.asarray(PRIOR_TRUST * chance + (1 - PRIOR_TRUST) / 3, dtype=np.float32)

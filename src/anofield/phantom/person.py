@@ -14,6 +14,7 @@ from anofield.phantom.lesions import LESION_KINDS, covered, draw_lesion, no_laye
 from anofield.phantom.site import check_site
 from anofield.phantom.spline import Axes
 from anofield.phantom.template import HALF_EXTENT
+from anofield.phantom.variation import draw_individual
 from anofield.phantom.variety import SIMPLE, Variety
 from anofield.phantom.visit import Visit
 from anofield.typing import Classes, FloatVolume, Mask, Volume
@@ -107,9 +108,10 @@ def make_person(
         UsageError: The lesion is unknown, a number is negative, or the grid is oblique.
     """
     _check(seed, number, grid, lesion)
-    streams = [np.random.default_rng(s) for s in np.random.SeedSequence([seed, number]).spawn(4)]
-    anatomy_rng, contrast_rng, noise_rng, lesion_rng = streams
-    anatomy = draw_anatomy(anatomy_rng)
+    *seeds, own_seed = np.random.SeedSequence([seed, number]).spawn(5)
+    anatomy_rng, contrast_rng, noise_rng, lesion_rng = (np.random.default_rng(s) for s in seeds)
+    individual = draw_individual(own_seed, variety)
+    anatomy = draw_anatomy(anatomy_rng, individual)
     contrast = draw_contrast(contrast_rng, look.modality)
     visit = None if look.site is None else Visit.of(look.site, seed, number, look.modality)
     if visit is not None:
@@ -132,7 +134,7 @@ def make_person(
         volumes = image, brain, _filled(brain, label)
     else:
         volumes = visit.scan(signal, label, sites, contrast, grid, box, look.noise)
-    return Person(*volumes, grid, lesion)
+    return Person(*volumes, grid, lesion, individual.age, individual.traits)
 
 
 def _head_lattice(anatomy: Anatomy, grid: Grid) -> tuple[tuple[slice, slice, slice], Axes]:

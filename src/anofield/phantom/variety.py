@@ -9,7 +9,12 @@ from dataclasses import dataclass
 from anofield.errors import UsageError
 
 TEMPLATES = ("icbm152", "colin27", "mixed")
-UNUSUAL = ("ventricles", "cavum", "cisterns", "cortex")
+UNUSUAL = {
+    "ventricles": "large ventricles",
+    "cavum": "cavum septi pellucidi",
+    "cisterns": "wide cisterns, or a large cisterna magna",
+    "cortex": "one hemisphere with thicker cortex and narrower sulci",
+}
 AGES = (18.0, 95.0)  # years; the published slopes were measured on adults
 MOST = 1.5  # largest factor on folds and asymmetry; more would not look like a brain
 

@@ -9,7 +9,16 @@ from numpy.typing import NDArray
 from scipy.spatial.transform import Rotation
 
 from anofield.phantom import template
-from anofield.phantom.anatomy import PLAN_STEP, Anatomy, Fractions, Sites, find_sites, fractions, plan_axes
+from anofield.phantom.anatomy import (
+    PLAN_STEP,
+    Anatomy,
+    Fractions,
+    Sites,
+    find_sites,
+    fractions,
+    plan_axes,
+    ventricle_distance,
+)
 from anofield.typing import FloatVolume
 
 ML = 1000.0  # mm³
@@ -59,8 +68,7 @@ def plan_of(anatomy: Anatomy) -> Plan:
     """The planning lattice of a phantom person."""
     sites = find_sites(anatomy, plan_axes())
     parts = fractions(anatomy, sites, PLAN_STEP)
-    ventricle = template.sample(template.geometry().ventricle, sites.template, step=template.COARSE)
-    return Plan(sites, parts, ventricle, (PLAN_STEP * anatomy.zoom) ** 3)
+    return Plan(sites, parts, ventricle_distance(anatomy, sites), (PLAN_STEP * anatomy.zoom) ** 3)
 
 
 def ellipsoid(rng: np.random.Generator, spread: float) -> NDArray[np.float64]:
