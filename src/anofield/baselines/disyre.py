@@ -42,7 +42,7 @@ class RestoringSettings(NetworkSettings):
 
     steps: int = Field(default=2000, ge=1)
     batch: int = Field(default=2, ge=1)
-    learning_rate: float = Field(default=1e-3, gt=0)
+    learning_rate: float = Field(default=2e-3, gt=0)
     width: int = Field(default=16, ge=1, le=WIDEST)
     crop: int = Field(default=32, ge=MULTIPLE, multiple_of=MULTIPLE, le=256)
     restorations: int = Field(default=5, ge=1, le=LEVELS)  # as published

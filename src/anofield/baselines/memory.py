@@ -29,7 +29,7 @@ PARTS = ("mean", "basis", "rows", "patches", "centers")  # of the state
 
 
 class MemorySettings(Settings):
-    """Settings of the memory; the defaults keep about 20 MB for a head.
+    """Settings of the memory; with the defaults, a head takes about 5 MB. Chosen on 6 phantom gliomas.
 
     Attributes:
         patches: Patches that a cell remembers.
@@ -37,16 +37,15 @@ class MemorySettings(Settings):
         components: Principal components that describe a patch.
         neighbours: Nearest patches whose distances and centres are averaged.
         window_mm: Distance from its cell up to which a patch may lie.
-        coreset: Whether the patches are those that cover all candidates, as in PatchCore; otherwise they are an even
-            choice, so that many of them look like what is common. See how-to/baselines.md.
+        coreset: Whether a cell chooses the patches that cover all candidates best, as PatchCore does, or evenly.
     """
 
-    patches: int = Field(default=256, ge=1, le=1024)
-    candidates: int = Field(default=1024, ge=1, le=8192)
-    components: int = Field(default=12, ge=1, le=FEATURES)
-    neighbours: int = Field(default=48, ge=1, le=256)
-    window_mm: float = Field(default=6.0, ge=0, le=100)
-    coreset: bool = False
+    patches: int = Field(default=128, ge=1, le=1024)
+    candidates: int = Field(default=512, ge=1, le=8192)
+    components: int = Field(default=8, ge=1, le=FEATURES)
+    neighbours: int = Field(default=64, ge=1, le=256)
+    window_mm: float = Field(default=2.0, ge=0, le=100)
+    coreset: bool = True
 
 
 class Patches(NamedTuple):

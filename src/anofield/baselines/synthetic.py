@@ -13,7 +13,7 @@ from torch.nn import functional
 from anofield.baselines.heads import brain_centers, rotations, snapped, voxel_mm
 from anofield.data.recipe import Recipe
 
-SIZES_MM = (10.0, 44.0)  # smallest and largest diameter: the published 10 to 44 pixels of 1 mm
+SIZES_MM = (15.0, 80.0)  # smallest and largest diameter; chosen by hand (published: 10 to 88 pixels of a slice)
 EDGE_MM = 10.0  # widest transition of a soft edge; published: Gaussians of SD 0 to 5 pixels, in 70 % of the shapes
 SOFT = 0.7
 RANGES = 5  # intensity ranges that a change of brightness may affect; the published codebook has five centres
@@ -41,7 +41,7 @@ def corrupted(images: Tensor, foreign: Tensor, recipe: Recipe, generator: torch.
     span = float(centers[-1] - centers[0])
     change = strength * torch.where(sign < 0.5, -span, span) * mask * random_ranges(textured, mask, recipe, generator)
     bent = (textured + change).clamp(float(centers[0]), float(centers[-1]))
-    greatest = (bent - textured).abs().flatten(1).amax(1) / span
+    greatest = ((bent - textured).abs() * (mask > 0)).flatten(1).amax(1) / span
     seen = torch.where(mask > 0, snapped(bent, recipe), images)
     severity = torch.maximum(share.flatten(), greatest) * (seen != images).flatten(1).any(1)
     return seen, severity
