@@ -93,7 +93,7 @@ class Placer:
         if found is not None:
             return found
         pose = self._fitted(native, prepared)
-        if path is not None:
+        if path is not None and np.isfinite(pose).all():
             _write(path, pose)
         return pose
 
