@@ -9,14 +9,23 @@ from __future__ import annotations
 import argparse
 
 import numpy as np
+from numpy.typing import NDArray
 from scipy import ndimage
 
 from anofield.data.prepare import normalise_robust
 from anofield.data.published import normalise_clip_minmax
+from anofield.data.tissue import normalise_tissue
 from anofield.phantom.layouts import grid_of
 from anofield.phantom.person import Look, make_person
 
-METHODS = {"robust": normalise_robust, "clip-minmax": normalise_clip_minmax}
+
+
+def anchored(values: NDArray[np.float32]) -> tuple[float, float]:
+    """Shift and scale of `tissue`."""
+    return normalise_tissue(values) or normalise_robust(values)
+
+
+METHODS = {"robust": normalise_robust, "tissue": anchored, "clip-minmax": normalise_clip_minmax}
 FAR_MM = 25.0  # beyond the reach of the mass effect
 
 

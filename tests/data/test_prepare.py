@@ -10,14 +10,16 @@ import nibabel as nib
 import numpy as np
 import pytest
 from nibabel.affines import apply_affine
+from nibabel.eulerangles import euler2mat
 from nibabel.orientations import axcodes2ornt, inv_ornt_aff, io_orientation, ornt_transform
 from pydantic import ValidationError
 from scipy import ndimage
 
-from anofield.data.brain import StrippedScan
+from anofield.data.brain import StrippedScan, as_stripped
 from anofield.data.centers import fit_cohort_centers, read_centers
 from anofield.data.classes import PAPER_CENTERS, mode_pool
 from anofield.data.cohort.case import Case
+from anofield.data.lattice import to_native
 from anofield.data.prepare import prepare_case, prepare_scan
 from anofield.data.prepared import Prepared
 from anofield.data.published import GRIDS, NativeGrid, cube_affine, published_lattice
@@ -442,3 +444,60 @@ def test_a_number_of_centres_that_makes_no_sense_is_named(source: str, cohort: l
         return
     with pytest.raises(UsageError, match="Remedy"):
         read_centers(source, cohort, BOX)
+
+
+class TestPosed:
+    """A scan on the lattice of the training's frame."""
+
+    @staticmethod
+    def moved(native: StrippedScan, linear: np.ndarray) -> tuple[StrippedScan, np.ndarray]:
+        """The same head, displaced in world space around its centre of mass, and the pose that undoes it."""
+        affine = native.scan.affine
+        centre = apply_affine(affine, ndimage.center_of_mass(native.brain))
+        world = np.eye(4)
+        world[:3, :3], world[:3, 3] = linear, centre - linear @ centre
+        pose = np.eye(4)
+        pose[:3, :3] = np.linalg.inv(linear)
+        scan = native.scan
+        return StrippedScan(Scan(scan.data, world @ affine, scan.header, scan.path), native.brain), pose
+
+    @pytest.fixture
+    def native(self, brain_data: np.ndarray) -> StrippedScan:
+        affine = np.diag([7.0, 7.0, 7.0, 1.0])
+        return StrippedScan(Scan(brain_data, affine, nib.Nifti1Header(), Path("a.nii")), brain_data > 0)
+
+    @pytest.mark.parametrize(
+        "linear",
+        [euler2mat(0.3, -0.2, 0.4), np.diag([1.1, 0.9, 1.05]), np.eye(3) + 0.1 * np.triu(np.ones((3, 3)), 1)],
+        ids=["rotation", "sizes", "shears"],
+    )
+    def test_a_displaced_head_is_prepared_as_if_it_lay_straight(self, native: StrippedScan, linear: np.ndarray) -> None:
+        moved, pose = self.moved(native, linear)
+        straight, posed = prepare_scan(native, None, BOX), prepare_scan(moved, None, BOX, pose)
+        as_it_lies = prepare_scan(moved, None, BOX)
+        np.testing.assert_allclose(posed.lattice.to_native, straight.lattice.to_native, atol=1e-6)
+        assert (posed.classes == straight.classes).mean() > 0.999
+        assert (as_it_lies.classes == straight.classes).mean() < 0.99
+        assert posed.scale == straight.scale
+
+    def test_label_and_scan_lie_alike_and_come_back(self, native: StrippedScan) -> None:
+        label = np.zeros(native.brain.shape, np.uint8)
+        label[8:13, 10:16, 8:13] = 3
+        pose = np.eye(4)
+        pose[:3, :3] = euler2mat(0.2, 0.1, -0.3) * 1.05
+        posed = prepare_scan(native, label, Recipe(resolution=48), pose)
+        assert posed.label is not None and set(np.unique(posed.label)) == {0, 3}
+        back = to_native((posed.label > 0).astype(np.float32), posed.lattice) > 0.5
+        assert 2 * (back & (label > 0)).sum() / (back.sum() + (label > 0).sum()) > 0.9
+
+    @published
+    @pytest.mark.usefixtures("small")
+    def test_a_published_recipe_takes_none(self, tmp_path: Path, name: RecipeName) -> None:
+        native = as_stripped(save_published(tmp_path / "a.nii", name), dtype=np.float64)
+        with pytest.raises(UsageError, match="takes no pose"):
+            prepare_scan(native, None, recipe_for(name, 16), np.eye(4))
+
+    @pytest.mark.parametrize("pose", [np.eye(3), np.diag([-1.0, 1, 1, 1]), np.full((4, 4), np.nan)])
+    def test_what_is_no_pose_is_refused(self, native: StrippedScan, pose: np.ndarray) -> None:
+        with pytest.raises(UsageError, match="no affine map"):
+            prepare_scan(native, None, BOX, pose)

@@ -83,7 +83,7 @@ def test_one_tissue_alone_gets_the_width_of_robust() -> None:
     """Grey and white matter that cannot be told apart, as in some T2w scans."""
     values = (100 + 5 * np.random.default_rng(0).normal(size=50_000)).astype(np.float32)
     shift, scale = normalise_tissue(values) or (0.0, 1.0)
-    assert (np.median(values) - shift) / scale == pytest.approx((LOWER + UPPER) / 2, abs=0.02)
+    assert (np.median(values) - shift) / scale == pytest.approx((LOWER + UPPER) / 2, abs=0.04)
     assert scale == pytest.approx(normalise_robust(values)[1], rel=0.15)
 
 

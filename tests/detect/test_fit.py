@@ -251,3 +251,18 @@ class Linear:
 
     def logits(self, points: Tensor, codes: Tensor) -> Tensor:
         return points @ torch.tensor([[1.0, 0.2, -1.0, 3.0], [0.0, 2.0, 1.0, -1.0], [1.0, 1.0, 0.5, 0.0]])
+
+
+@pytest.mark.slow
+def test_a_known_affine_pose_is_recovered() -> None:
+    pose = Pose(torch.tensor([0.1, -0.1, 0.2]), torch.tensor([0.05, 0.0, 0.0]), torch.tensor([0.12, -0.1, 0.0]),
+                torch.tensor([0.1, 0.0, 0.0]))  # fmt: skip
+    options = FitOptions(iterations=150, points=1024, pose="affine")
+    with objective(prior_weight=1.0):
+        found = fit_code(SHARP, PRIOR, displaced(pose), "case", options, CPU)
+        similar = fit_code(
+            SHARP, PRIOR, displaced(pose), "case", options.model_copy(update={"pose": "similarity"}), CPU
+        )
+    assert found.pose is not None
+    np.testing.assert_allclose(found.pose.matrix, pose.matrix, atol=0.06)
+    assert found.loss < similar.loss

@@ -53,3 +53,56 @@ def test_a_turn_by_a_quarter_is_named() -> None:
     quarter = torch.tensor([[0.0, -1.0, 0.0], [1.0, 0.0, 0.0], [0.0, 0.0, 1.0]])
     seen = points @ quarter.T
     assert search(lambda moved: ((moved - seen) ** 2).mean(dim=(1, 2)), points)[1]
+
+
+def affine(seed: int, size: float = 0.1) -> Pose:
+    drawn = torch.randn(12, generator=torch.Generator().manual_seed(seed)) * size
+    return Pose(drawn[:3], drawn[3:6], drawn[6:9], drawn[9:])
+
+
+@pytest.mark.parametrize("pose", [place(1), affine(2)], ids=["similarity", "affine"])
+def test_the_matrix_maps_points_as_the_pose_does(pose: Pose) -> None:
+    points = torch.randn(20, 3, generator=torch.Generator().manual_seed(0))
+    matrix = pose.matrix
+    np.testing.assert_allclose(points.numpy() @ matrix[:3, :3].T + matrix[:3, 3], pose(points).numpy(), atol=1e-5)
+    assert matrix.dtype == np.float64 and matrix[3].tolist() == [0, 0, 0, 1]
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_every_affine_map_near_the_identity_is_an_affine_pose(seed: int) -> None:
+    """Rotation, sizes and shears are a QR decomposition: nine numbers for the nine of the matrix."""
+    wanted = np.eye(3) + 0.1 * np.random.default_rng(seed).normal(size=(3, 3))
+    turn, upper = np.linalg.qr(wanted)
+    signs = np.sign(np.diag(upper))
+    turn, upper = turn * signs, upper * signs[:, None]
+    sizes = np.diag(upper)
+    shear = (upper / sizes)[np.triu_indices(3, 1)]
+    numbers = (Rotation.from_matrix(turn).as_rotvec(), np.zeros(3), np.log(sizes), shear)
+    pose = Pose(*(torch.tensor(number, dtype=torch.float32) for number in numbers))
+    np.testing.assert_allclose(pose.matrix[:3, :3], wanted, atol=1e-5)
+
+
+def test_an_affine_pose_starts_where_its_similarity_lies() -> None:
+    similar = place(3)
+    grown = similar.as_kind("affine")
+    np.testing.assert_allclose(grown.matrix, similar.matrix, atol=1e-6)
+    assert similar.as_kind("similarity") is similar
+    assert [tuple(value.shape) for value in grown.parameters()] == [(3,), (3,), (3,), (3,)]
+
+
+def test_a_similarity_is_bit_for_bit_what_it_was() -> None:
+    pose, points = place(4), torch.randn(50, 3, generator=torch.Generator().manual_seed(0))
+    before = (points * pose.log_size.exp()) @ rotation(pose.turn).T + pose.shift
+    assert torch.equal(pose(points), before)
+    parts = ((pose.turn, 0.2), (pose.shift, 0.05), (pose.log_size, 0.1))
+    assert torch.equal(pose.cost(), torch.stack([(value / sd).square().sum() for value, sd in parts]).sum())
+    assert set(pose.describe()) == {"turn_degrees", "shift", "size"}
+
+
+def test_sizes_and_shears_cost_and_are_told() -> None:
+    straight = Pose.start(torch.zeros(3)).as_kind("affine")
+    assert float(straight.cost()) == 0.0
+    sheared = Pose(straight.turn, straight.shift, torch.tensor([0.1, 0.0, 0.0]), torch.tensor([0.0, 0.05, 0.0]))
+    assert float(sheared.cost()) == pytest.approx(2.0)
+    assert sheared.describe()["sizes"] == pytest.approx([0.9048, 1.0, 1.0])
+    assert sheared.describe()["shears"] == pytest.approx([0.0, -0.05, 0.0])

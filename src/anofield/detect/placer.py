@@ -53,6 +53,8 @@ class Placer:
     fit: FitOptions = FIT
 
     def __post_init__(self) -> None:
+        if self.fit.pose == "none":
+            raise UsageError("the placer's fit has no pose", remedy="give it options with a pose, such as affine")
         if self.model.recipe.kind.published:
             raise UsageError(
                 f"a field of the recipe {self.model.recipe.name} finds no poses",
@@ -91,7 +93,7 @@ class Placer:
         if found is not None:
             return found
         pose = self._fitted(native, prepared)
-        if path is not None:
+        if path is not None and np.isfinite(pose).all():
             _write(path, pose)
         return pose
 
@@ -99,9 +101,7 @@ class Placer:
         trained, recipe = self.model.trained, self.model.recipe
         own = prepared if prepared.recipe == recipe else prepare_scan(native, None, recipe)
         fit = fit_code(trained.field, trained.prior, own, native.scan.content_hash, self.fit, trained.device)
-        if fit.pose is None:
-            raise UsageError("the placer's fit has no pose", remedy="give it options with a pose, such as affine")
-        return fit.pose.matrix
+        return np.eye(4) if fit.pose is None else fit.pose.matrix
 
     def _key(self, native: StrippedScan) -> str:
         """Hash of everything that the pose depends on."""
@@ -132,12 +132,16 @@ def open_placer(source: PosedBy, where: PathLike, *, device: str = "auto") -> Pl
     except MachineError:
         raise
     except AnofieldError as error:
-        what = f"needs the experiment {source.experiment}, epoch {source.epoch}, which cannot be opened ({error.what})"
+        what = f"needs the experiment {source.experiment}, which cannot be opened ({error.what})"
         raise ExperimentError(what, where=where, why=why, remedy=again) from error
-    if placer.model.hash != source.hash:
-        what = f"needs the experiment {source.experiment}, which was trained again since"
-        raise ExperimentError(what, where=where, why=why, remedy=again)
-    return placer
+    if placer.model.hash == source.hash:
+        return placer
+    with contextlib.suppress(ExperimentError):  # trained on since, but the checkpoint was kept
+        snapshot = posing(source.experiment, epoch=str(source.epoch), device=device, fit=placer.fit)
+        if snapshot.model.hash == source.hash:
+            return snapshot
+    what = f"needs epoch {source.epoch} of the experiment {source.experiment}, which was trained again since"
+    raise ExperimentError(what, where=where, why=why, remedy=again)
 
 
 def posing(experiment: PathLike, *, epoch: str = "latest", device: str = "auto", fit: FitOptions = FIT) -> Placer:
