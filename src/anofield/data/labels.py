@@ -66,7 +66,8 @@ def as_mask(source: Source | Volume, like: Scan) -> tuple[Mask, str | None]:
     """
     _refuse_result(source, MASK)
     data, affine, path = voxels_of(source, like)
-    if not _elsewhere(data, affine, like) or isinstance(source, np.ndarray) or _moved(data, affine, like):
+    placed = not isinstance(source, np.ndarray) and data.ndim == like.data.ndim  # a plain array has no affine
+    if not placed or not _elsewhere(data, affine, like) or _moved(data, affine, like):
         _check_place(data, affine, like, path, MASK)
         return _as_integers(data, like, path, MASK) > 0, None
     _check_values(data, path, MASK)
@@ -191,7 +192,7 @@ def _grid(data: Volume, affine: Affine) -> str:
 def _check_place(data: Volume, affine: Affine, like: Scan, path: Path, what: str) -> None:
     shape = data.shape
     if shape != like.data.shape:
-        hint = _like_a_brain(data, affine, like) if what != MASK else ""
+        hint = _like_a_brain(data, affine, like) if what != MASK and data.ndim == like.data.ndim else ""
         raise ScanError(
             f"the {what} has shape {shape}, its scan {like.data.shape} ({like.path.name}){hint}",
             where=path,
@@ -213,7 +214,7 @@ def _check_place(data: Volume, affine: Affine, like: Scan, path: Path, what: str
 def _like_a_brain(data: Volume, affine: Affine, like: Scan) -> str:
     """Words about a label of another shape that covers the brain of its scan as a brain mask does; else empty."""
     brain = like.data != 0
-    share = np.count_nonzero(on_voxels(data > 0, affine, like) & brain) / max(np.count_nonzero(brain), 1)
+    share = np.count_nonzero(on_voxels(data > 0, affine, like) & brain) / max(int(np.count_nonzero(brain)), 1)
     return "; it covers most of the scan, so it is a brain mask rather than a label" if share > LARGEST_LABEL else ""
 
 
