@@ -257,7 +257,8 @@ def test_the_table_fits_and_what_is_wrong_follows_it(cohort: list[Case]) -> None
     cases = [Case(f"{case.id}-{'long' * 20}", case.image) for case in cohort]
     text = format_rows(check_cohort(cases))
     table, said, total = text.split("\n\n")
-    assert len(table.splitlines()) == 7 and all(len(line) <= WIDTH for line in table.splitlines())
+    assert len(table.splitlines()) == 14 and all(len(line) <= WIDTH for line in table.splitlines())
+    assert table.splitlines()[2::2] == [case.id for case in cases]  # whole names, each above its row
     assert said.startswith(cases[0].id + ": problem:") and "Remedy" in said
     assert total == "6 scans: 5 usable, 1 with problems, 0 with warnings"
     wide = format_rows(check_cohort(cases), 240).split("\n\n")[0]

@@ -9,8 +9,9 @@ import nibabel as nib
 import numpy as np
 import pytest
 
-from anofield.data.labels import as_labels, corners_apart, read_truth
-from anofield.data.scan import Scan, read_scan, write_like
+from anofield.data.brain import as_stripped
+from anofield.data.labels import as_labels, as_mask, corners_apart, on_voxels, read_truth
+from anofield.data.scan import Scan, as_scan, read_scan, write_like
 from anofield.errors import ScanError
 
 SHAPE = (5, 6, 7)
@@ -151,3 +152,90 @@ def test_several_files_are_united_and_more_than_half_of_the_brain_is_no_lesion(s
     with pytest.raises(ScanError, match=r"covers 80 % of the brain.*not lesions"):
         read_truth(paths, scan, brain)
     np.testing.assert_array_equal(read_truth(paths, scan, None), left + right)
+
+
+class TestMaskOnAnotherGrid:
+    """A brain mask may have a grid of its own in the same world; a label may not."""
+
+    @pytest.fixture
+    def ball(self) -> tuple[Scan, np.ndarray]:
+        """A scan of 3 mm voxels, obliquely in the world, and the ball in it."""
+        affine = nib.affines.from_matvec(TURN @ np.diag([-3.0, 3.0, 3.0]), (60.0, -70.0, 5.0))
+        inside = sum((x - 15.0) ** 2 for x in np.indices((31, 31, 31))) < 11**2
+        data = np.where(inside, 100.0, 0).astype(np.float32)
+        return as_scan((data, affine)), np.asarray(inside)
+
+    @staticmethod
+    def ball_on(scan: Scan, spacing: float, shape: tuple[int, int, int]) -> tuple[np.ndarray, np.ndarray]:
+        """The same ball on a straight grid around its centre."""
+        centre = scan.affine @ [15, 15, 15, 1]
+        affine = nib.affines.from_matvec(np.diag([spacing] * 3), centre[:3] - spacing * (np.array(shape) - 1) / 2)
+        index = np.stack(np.indices(shape), axis=-1)
+        far = np.linalg.norm(nib.affines.apply_affine(affine, index) - centre[:3], axis=-1)
+        return (far < 33).astype(np.uint8), affine
+
+    @pytest.mark.parametrize("spacing", [1.5, 2.0, 3.7])
+    def test_is_resampled_and_said(self, spacing: float, ball: tuple[Scan, np.ndarray]) -> None:
+        scan, inside = ball
+        data, affine = self.ball_on(scan, spacing, (60, 62, 64))
+        found, note = as_mask((data, affine), scan)
+        both = 2 * np.count_nonzero(found & inside) / (np.count_nonzero(found) + np.count_nonzero(inside))
+        assert both > 0.97
+        assert note is not None and "resampled to the scan by world coordinates" in note and "outside" not in note
+
+    def test_the_same_grid_in_another_order_is_exact(self, ball: tuple[Scan, np.ndarray]) -> None:
+        scan, inside = ball
+        image = nib.Nifti1Image(inside.astype(np.uint8), scan.affine)
+        turned = image.as_reoriented(np.array([(1, -1), (0, 1), (2, -1)], dtype=float))
+        found, note = as_mask(turned, scan)
+        assert np.array_equal(found, inside) and note is not None
+        assert np.array_equal(on_voxels(np.asarray(turned.dataobj) > 0, turned.affine, scan), inside)
+
+    def test_what_lies_outside_the_scan_is_told(self, ball: tuple[Scan, np.ndarray]) -> None:
+        scan, _ = ball
+        data, affine = self.ball_on(scan, 2.0, (60, 60, 60))
+        affine[0, 3] += 40
+        _, note = as_mask((data, affine), scan)
+        assert note is not None and "% of it lie outside the scan" in note
+
+    def test_elsewhere_in_the_world_it_is_refused(self, ball: tuple[Scan, np.ndarray]) -> None:
+        scan, _ = ball
+        data, affine = self.ball_on(scan, 2.0, (60, 60, 60))
+        affine[0, 3] += 300
+        with pytest.raises(ScanError, match="does not lie on the scan: 0 % of it") as caught:
+            as_mask((data, affine), scan)
+        assert "brain mask" in str(caught.value) and "label" not in str(caught.value)
+
+    def test_of_the_same_shape_at_another_place_one_affine_is_wrong(self, ball: tuple[Scan, np.ndarray]) -> None:
+        scan, inside = ball
+        with pytest.raises(ScanError, match="the brain mask's affine puts its corners"):
+            as_mask((inside.astype(np.uint8), np.eye(4)), scan)
+
+    def test_a_plain_array_has_no_place_of_its_own(self, ball: tuple[Scan, np.ndarray]) -> None:
+        with pytest.raises(ScanError, match="the brain mask has shape"):
+            as_mask(np.ones((3, 3, 3), np.uint8), ball[0])
+
+    def test_as_a_label_it_is_refused_as_what_it_is(self, ball: tuple[Scan, np.ndarray]) -> None:
+        scan, _ = ball
+        data, affine = self.ball_on(scan, 2.0, (60, 60, 60))
+        with pytest.raises(ScanError, match="it is a brain mask rather than a label"):
+            as_labels((data, affine), scan)
+        lesion = np.zeros_like(data)
+        lesion[28:32, 28:32, 28:32] = 1
+        with pytest.raises(ScanError, match="the label map has shape") as caught:
+            as_labels((lesion, affine), scan)
+        assert "brain mask" not in str(caught.value)
+
+    def test_the_brain_is_that_of_the_resampled_mask(self, ball: tuple[Scan, np.ndarray], tmp_path: Path) -> None:
+        scan, inside = ball
+        head = scan.like(np.where(inside, np.random.default_rng(0).uniform(50, 90, inside.shape), 9).astype(np.float32))
+        data, affine = self.ball_on(scan, 2.0, (60, 62, 64))
+        big = nib.Nifti1Image(data, affine)
+        native = as_stripped((head.data * 1.0, np.diag([1.6, 1.6, 1.6, 1]) @ scan.affine), larger(big, 1.6))
+        assert native.brain_ml == pytest.approx(np.count_nonzero(inside) * (3 * 1.6) ** 3 / 1000, rel=0.03)
+        assert len(native.notes) == 1 and not native.doubts
+
+
+def larger(image: nib.Nifti1Image, times: float) -> nib.Nifti1Image:
+    """An image whose world is this many times as large."""
+    return nib.Nifti1Image(np.asarray(image.dataobj), np.diag([times, times, times, 1]) @ image.affine)

@@ -1,4 +1,4 @@
-"""Tables of the command line: columns on a terminal, plain text everywhere else."""
+"""Tables of the command line: columns on a terminal, plain text everywhere else; no cell is cut."""
 
 from __future__ import annotations
 
@@ -30,8 +30,8 @@ def table(rows: Iterable[Sequence[object]], *, right: Collection[int] = (), inde
     for number, row in enumerate(rows := list(rows)):
         if number == 0:
             for column in range(len(row)):
-                grid.add_column(justify="right" if column in right else "left")
-        grid.add_row(*(Text(str(cell)) for cell in row))
+                grid.add_column(justify="right" if column in right else "left", overflow="fold")
+        grid.add_row(*(Text(str(cell), overflow="fold") for cell in row))
     lines = _rendered(grid).splitlines() if rows else []
     return "\n".join(" " * indent + line.rstrip() for line in lines)
 

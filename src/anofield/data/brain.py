@@ -64,8 +64,12 @@ def read_brain(scan: Scan, mask: Any = None) -> tuple[Mask, tuple[str, ...]]:
     where = mask if isinstance(mask, str | Path) else scan.path
     if value is not None:
         _check_one_background(scan)
-    _check_faces(brain, where)
-    _check_volume(brain, scan, where, value)
+    try:
+        _check_faces(brain, where)
+        _check_volume(brain, scan, where, value)
+    except ScanError as error:
+        what = f"{error.what}; {note}" if note else error.what
+        raise ScanError(what, where=error.where, why=error.why, remedy=error.remedy) from None
     return brain, (note,) if note else ()
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 import shutil
 import sys
 import textwrap
@@ -12,9 +11,7 @@ from dataclasses import dataclass, field
 
 import nibabel as nib
 import numpy as np
-from rich.console import Console
-from rich.table import Table
-from rich.text import Text
+from rich.cells import cell_len
 
 from anofield._words import counted, named
 from anofield.data.background import holes
@@ -43,6 +40,7 @@ SPREADS = 4.0  # robust standard deviations by which a brain volume may differ f
 LEAST_SPREAD = 0.05  # smallest such standard deviation, as a share of the median: adults vary by about 10 %
 SCALE_FACTOR = 100.0  # between intensity ranges; scanners differ by less than this, units (0 to 1, 0 to 4095) by more
 ENOUGH = 5  # fewest cases for a comparison with their majority or median
+HEADS = ("case", "shape", "mm", "axes", "type", "brain ml", "2/50/98 %", "label ml", "mask", "verdict")
 WIDTH = 120  # columns of the text if stdout is not a terminal
 
 
@@ -158,7 +156,7 @@ def format_rows(rows: Sequence[Row], width: int = WIDTH) -> str:
 
     Args:
         rows: Rows from `check_cohort`.
-        width: Columns of the text; if the table is wider, only the names of cases are cut.
+        width: Columns of the text; if the table is wider, every name has a line of its own; nothing is cut.
     """
     said = "\n".join(line for row in rows for line in _said(row, width))
     bad, warned = sum(bool(row.problems) for row in rows), sum(bool(row.warnings) for row in rows)
@@ -172,16 +170,21 @@ def terminal_width() -> int:
 
 
 def _table(rows: Sequence[Row], width: int) -> str:
-    """One line per case below a heading."""
-    table = Table("case", box=None, padding=(0, 2, 0, 0), pad_edge=False)
-    for head in ("shape", "mm", "axes", "type", "brain ml", "2/50/98 %", "label ml", "mask", "verdict"):
-        table.add_column(head, no_wrap=True)
-    for row in rows:
-        table.add_row(Text(row.id, no_wrap=True, overflow="ellipsis"), *_cells(row))
-    console = Console(file=io.StringIO(), width=width, color_system=None, markup=False, emoji=False, highlight=False)
-    with console.capture() as captured:
-        console.print(table)
-    return "\n".join(line.rstrip() for line in captured.get().splitlines())
+    """A line per case below a heading; where that is too wide, every name has a line of its own above the others."""
+    cells = [(row.id, *_cells(row)) for row in rows]
+    lines = _columns([HEADS, *cells])
+    if max(map(len, lines)) <= width:
+        return "\n".join(lines)
+    head, *below = _columns([one[1:] for one in (HEADS, *cells)])
+    pairs = [line for row, rest in zip(rows, below, strict=True) for line in (row.id, f"  {rest}")]
+    return "\n".join([HEADS[0], f"  {head}", *pairs])
+
+
+def _columns(rows: Sequence[Sequence[str]]) -> list[str]:
+    """Rows as lines, each column as wide as its widest cell."""
+    widths = [max(map(cell_len, column)) for column in zip(*rows, strict=True)]
+    padded = ([cell + " " * (wide - cell_len(cell)) for cell, wide in zip(row, widths, strict=True)] for row in rows)
+    return ["  ".join(row).rstrip() for row in padded]
 
 
 def _look_at_header(row: Row, header: Header) -> None:

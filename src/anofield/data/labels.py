@@ -11,7 +11,7 @@ from scipy import ndimage
 
 from anofield._words import counted
 from anofield.data.cohort.own import is_result
-from anofield.data.scan import Scan, Source, format_shape, format_spacing, voxels_of
+from anofield.data.scan import Scan, Source, format_spacing, voxels_of
 from anofield.errors import ScanError
 from anofield.typing import Affine, Mask, Volume
 
@@ -66,24 +66,25 @@ def as_mask(source: Source | Volume, like: Scan) -> tuple[Mask, str | None]:
     """
     _refuse_result(source, MASK)
     data, affine, path = voxels_of(source, like)
-    if not _elsewhere(data, affine, like) or isinstance(source, np.ndarray) or _moved(data, affine, like):
+    placed = not isinstance(source, np.ndarray) and data.ndim == like.data.ndim  # a plain array has no affine
+    if not placed or not _elsewhere(data, affine, like) or _moved(data, affine, like):
         _check_place(data, affine, like, path, MASK)
         return _as_integers(data, like, path, MASK) > 0, None
     _check_values(data, path, MASK)
     found = on_voxels(data > 0, affine, like)
-    grids = f"{_grid(data, affine)}, the scan {_grid(like.data, like.affine)}"
+    grids = f"the brain mask has {_grid(data, affine)}, its scan {_grid(like.data, like.affine)}"
     whole_ml = np.count_nonzero(data) * float(abs(np.linalg.det(affine[:3, :3]))) / 1000.0
     share = np.count_nonzero(found) * like.voxel_ml / whole_ml if whole_ml else 1.0
     if share < OVERLAPPING:
         raise ScanError(
             f"the brain mask does not lie on the scan: {100 * share:.0f} % of it are inside the scan's grid in world "
-            f"coordinates (the mask has {grids}; {like.path.name})",
+            f"coordinates ({grids}; {like.path.name})",
             where=path,
             why="the two are of different scans, or one of them was moved without the other",
             remedy="give the mask of this scan, or make one in its space",
         )
     outside = "" if share > 1 - OUTSIDE else f"; {100 * (1 - share):.0f} % of it lie outside the scan"
-    return found, f"the brain mask has {grids}: it was resampled to the scan by world coordinates{outside}"
+    return found, f"{grids}: it was resampled to the scan by world coordinates{outside}"
 
 
 def read_truth(paths: Sequence[Path], scan: Scan, brain: Mask | None) -> Volume:
@@ -185,13 +186,13 @@ def _extent(data: Volume, affine: Affine) -> tuple[NDArray[np.float64], NDArray[
 
 def _grid(data: Volume, affine: Affine) -> str:
     spacing = np.linalg.norm(affine[:3, :3], axis=0)
-    return f"{format_shape(data.shape)} voxels of {format_spacing(spacing)} mm"
+    return f"shape {data.shape} at {format_spacing(spacing)} mm"
 
 
 def _check_place(data: Volume, affine: Affine, like: Scan, path: Path, what: str) -> None:
     shape = data.shape
     if shape != like.data.shape:
-        hint = _like_a_brain(data, affine, like) if what != MASK else ""
+        hint = _like_a_brain(data, affine, like) if what != MASK and data.ndim == like.data.ndim else ""
         raise ScanError(
             f"the {what} has shape {shape}, its scan {like.data.shape} ({like.path.name}){hint}",
             where=path,
@@ -213,7 +214,7 @@ def _check_place(data: Volume, affine: Affine, like: Scan, path: Path, what: str
 def _like_a_brain(data: Volume, affine: Affine, like: Scan) -> str:
     """Words about a label of another shape that covers the brain of its scan as a brain mask does; else empty."""
     brain = like.data != 0
-    share = np.count_nonzero(on_voxels(data > 0, affine, like) & brain) / max(np.count_nonzero(brain), 1)
+    share = np.count_nonzero(on_voxels(data > 0, affine, like) & brain) / max(int(np.count_nonzero(brain)), 1)
     return "; it covers most of the scan, so it is a brain mask rather than a label" if share > LARGEST_LABEL else ""
 
 

@@ -127,8 +127,6 @@ def open_placer(source: PosedBy, where: PathLike, *, device: str = "auto") -> Pl
     again = "bring it back to its place; or prepare the store again with --pose, and train again on it"
     try:
         placer = posing(source.experiment, device=device, fit=_options(source, where))
-        if placer.model.epoch != source.epoch:  # the last epoch need not be kept by its number
-            placer = posing(source.experiment, epoch=str(source.epoch), device=device, fit=placer.fit)
     except MachineError:
         raise
     except AnofieldError as error:
