@@ -22,6 +22,7 @@ from anofield._version import __version__
 from anofield.baselines import trial
 from anofield.baselines.base import Baseline, Settings, State
 from anofield.baselines.registry import find_baseline, plugin_of
+from anofield.data.origin import Origin
 from anofield.data.prepared import Prepared
 from anofield.data.recipe import Recipe, missing_keys
 from anofield.data.store import Store
@@ -30,6 +31,7 @@ from anofield.detect.fit import Fit
 from anofield.detect.method import Analysis
 from anofield.detect.options import BaselineOptions, RunOptions, ScoreOptions
 from anofield.detect.run_folder import Record
+from anofield.detect.tail import settled
 from anofield.errors import ExperimentError, UsageError
 from anofield.field.device import pick_device
 from anofield.field.tensor_file import TensorFile, checked_tensors, read_tensors, write_tensors
@@ -52,6 +54,8 @@ class BaselineInfo(Record):
     """Ids of the training cases."""
     contents: list[str] = Field(default_factory=list)
     """Content hash of the scan of each training case; empty in files of older versions."""
+    origin: Origin | None = None
+    """Where the training scans come from; None in files of older versions."""
     state: str | None = None
     """SHA-256 of `state.pth`; None in files of older versions."""
     title: str
@@ -124,6 +128,11 @@ class TrainedBaseline:
         return self.info.contents
 
     @property
+    def origin(self) -> Origin:
+        """Where the training scans come from; its contrast decides about the tail `auto`."""
+        return self.info.origin or Origin(people=len(self.info.cases))
+
+    @property
     def epoch(self) -> int | None:
         """None: a baseline keeps only the end of its training."""
         return None
@@ -139,7 +148,7 @@ class TrainedBaseline:
     def analyse(self, prepared: Prepared, key: str, options: RunOptions, fit: Fit | None = None) -> Analysis:
         """Score one scan on its lattice, see `anofield.detect.method.Method`."""
         start = time.perf_counter()
-        scored = trial.score(self.method, self.plugin, prepared, key, options.filters.tail)
+        scored = trial.score(self.method, self.plugin, prepared, key, settled(options, self).tail)
         seconds = {"score": time.perf_counter() - start}
         return Analysis(
             maps={self.name: scored.anomaly}, restoration=scored.restoration, corrected=prepared, seconds=seconds
@@ -214,6 +223,7 @@ def train_baseline(
     write_tensors(folder / STATE_FILE, state)
     info = BaselineInfo(
         **wanted,
+        origin=store.origin,
         state=file_hash(folder / STATE_FILE),
         title=method.title,
         paper=method.paper,
@@ -254,6 +264,15 @@ def identity(folder: Path) -> str:
     """
     info = _read_info(folder)
     return _hash(info, _read_state(folder, info).hash)
+
+
+def origin_of_baseline(folder: Path) -> Origin | None:
+    """Where the training scans of a baseline come from; None if its files do not say it.
+
+    Raises:
+        ExperimentError: The baseline is missing or damaged.
+    """
+    return _read_info(folder).origin
 
 
 def _is_trained(folder: Path, wanted: Mapping[str, Any]) -> bool:

@@ -22,6 +22,7 @@ from anofield._files import PARTIAL, explain, writing
 from anofield._version import __version__
 from anofield.data.chunks import METADATA, CaseArray, read_metadata
 from anofield.data.cohort.case import Case
+from anofield.data.origin import Origin, origin_of
 from anofield.data.recipe import Recipe, missing_keys
 from anofield.errors import CohortError
 from anofield.typing import Json, PathLike
@@ -46,6 +47,7 @@ class StoreInfo(BaseModel):
         subjects: Subject of each case.
         labels: Whether the store keeps lesion labels.
         side: R, lattice voxels per axis.
+        origin: Where the scans come from; stores of older versions do not say it.
     """
 
     model_config = ConfigDict(frozen=True)
@@ -57,6 +59,7 @@ class StoreInfo(BaseModel):
     subjects: list[str]
     labels: bool
     side: int = Field(ge=1, le=512)
+    origin: Origin = Origin()
 
     @model_validator(mode="after")
     def _one_subject_each(self) -> StoreInfo:
@@ -68,7 +71,8 @@ class StoreInfo(BaseModel):
     def of(cls, cases: Sequence[Case], recipe: Recipe, *, labels: bool, side: int) -> StoreInfo:
         """The attributes of a new store of some cases; the other arguments are attributes."""
         subjects = [case.subject or case.id for case in cases]
-        return cls(recipe=recipe, cases=[case.id for case in cases], subjects=subjects, labels=labels, side=side)
+        ids, origin = [case.id for case in cases], origin_of(cases)
+        return cls(recipe=recipe, cases=ids, subjects=subjects, labels=labels, side=side, origin=origin)
 
     @property
     def arrays(self) -> dict[str, CaseArray]:

@@ -28,6 +28,7 @@ from anofield.detect.options import RunOptions
 from anofield.detect.procedure import PROCEDURES, to_brain
 from anofield.detect.run_folder import CASE_FILE, CaseInfo, Finding, FitInfo, Seen, outputs
 from anofield.detect.seen import seen_as
+from anofield.detect.tail import settled
 from anofield.detect.trust import Verdict, diagnostics, judge
 from anofield.detect.view import view
 from anofield.errors import ScanError, UsageError
@@ -99,7 +100,7 @@ def examine(native: StrippedScan, method: Method, options: RunOptions, fit: Fit 
     Raises:
         ScanError: The scan does not have the shape that the recipe requires, or a score is not finite.
     """
-    start = time.perf_counter()
+    start, options = time.perf_counter(), settled(options, method)
     prepared = prepare_scan(native, None, method.recipe)
     ready = time.perf_counter()
     analysis = method.analyse(prepared, native.scan.content_hash, options, fit)
@@ -314,6 +315,7 @@ def detect_scan(
     Raises:
         ScanError: The scan does not have the shape that the recipe requires, or a score is not finite.
     """
+    options = settled(options, method)
     examined = examine(native, method, options)
     start = time.perf_counter()
     maps = {name: examined.native_map(name, calibrated) for name in options.names}
