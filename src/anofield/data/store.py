@@ -25,19 +25,19 @@ from anofield.data.building import building, holds_files, remove
 from anofield.data.chunks import METADATA
 from anofield.data.cohort.case import Case, cohort_of
 from anofield.data.layout import StoreInfo, hash_values, inside, read_info, write_empty
-from anofield.data.origin import Origin, joined
+from anofield.data.origin import Origin
 from anofield.data.parallel import HERE, Outcome, Spread, failures_of, map_cases
 from anofield.data.prepare import prepare_case
 from anofield.data.prepared import Prepared
 from anofield.data.published import lattice_side
 from anofield.data.recipe import Recipe
-from anofield.data.tissue_order import contrast_by_tissues
+from anofield.data.tissue_order import agreed, contrast_by_tissues
 from anofield.data.volume import volume_hash
 from anofield.errors import AnofieldError, CohortError, ExperimentError, UsageError
 from anofield.typing import Classes, Json, PathLike
 
 RESUME = "run `anofield prepare` again, which resumes where it stopped"
-LEARNED_FROM = 5  # scans from which a contrast is learned; they must agree
+LEARNED_FROM = 5  # scans from which a contrast is learned
 REPAIR = "run the command that made the store again, which makes exactly this case again"
 
 
@@ -110,7 +110,7 @@ class Store:
         found = self.info.origin.model_copy(update={"people": people})
         if found.contrast:
             return found
-        contrast = joined(map(self._learned_contrast, done[:LEARNED_FROM]))
+        contrast = agreed([self._learned_contrast(index) for index in done[:LEARNED_FROM]])
         return found.model_copy(update={"contrast": contrast, "learned": bool(contrast)})
 
     def _learned_contrast(self, index: int) -> str:

@@ -6,6 +6,8 @@ FLAIR; in FLAIR it is far darker than everything else, and in T1w it follows on 
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 from numpy.typing import NDArray
 from scipy import ndimage
@@ -42,3 +44,14 @@ def contrast_by_tissues(intensity: NDArray[np.floating], brain: Mask, spacing: f
     if fluid > FLAIR_FLUID:
         return "FLAIR"
     return "T1w" if difference > T1W_ABOVE and fluid < T1W_FLUID else ""
+
+
+def agreed(contrasts: Sequence[str]) -> str:
+    """The contrast on which at least half of some scans agree, if no scan has another one; otherwise empty.
+
+    >>> agreed(["T1w", "T1w", ""]), agreed(["T1w", "T2w", "T1w"]), agreed(["", "", "T1w"]), agreed([])
+    ('T1w', '', '', '')
+    """
+    known = {contrast for contrast in contrasts if contrast}
+    clear = len(known) == 1 and 2 * sum(map(bool, contrasts)) >= len(contrasts)
+    return known.pop() if clear else ""
