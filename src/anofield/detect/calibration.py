@@ -129,6 +129,7 @@ class Calibrated:
         healthy_fit: 5th, 50th and 95th percentile of every diagnostic of the fit over healthy subjects.
         reference: Voxel-wise healthy mean and SD per score; empty if the scores are not standardised.
         contents: Ids of the healthy scans by the hash of their content.
+        people: Number of the healthy scans.
     """
 
     score: str
@@ -138,6 +139,7 @@ class Calibrated:
     healthy_fit: Mapping[str, tuple[float, float, float]]
     reference: Mapping[str, Standard] = field(default_factory=dict)
     contents: Mapping[str, str] = field(default_factory=dict)
+    people: int = 1
 
     @property
     def threshold(self) -> float | None:
@@ -178,6 +180,7 @@ class Calibration:
             healthy_fit=info.fit,
             reference=maps,
             contents=dict(zip(info.contents, info.cases, strict=False)),
+            people=max(len(info.cases), 1),
         )
 
 

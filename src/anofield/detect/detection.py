@@ -16,6 +16,7 @@ from anofield._words import counted
 from anofield.curves import top_mean
 from anofield.data.brain import StrippedScan
 from anofield.data.cohort.case import Case
+from anofield.data.cohort.own import maker_of
 from anofield.data.prepare import prepare_scan
 from anofield.data.prepared import Prepared
 from anofield.data.scan import Scan, write_like
@@ -28,8 +29,8 @@ from anofield.detect.options import RunOptions
 from anofield.detect.procedure import PROCEDURES, to_brain
 from anofield.detect.run_folder import CASE_FILE, CaseInfo, Finding, FitInfo, Seen, outputs
 from anofield.detect.seen import seen_as
-from anofield.detect.tail import settled
-from anofield.detect.trust import Verdict, diagnostics, judge
+from anofield.detect.tail import other_contrast, settled
+from anofield.detect.trust import Known, Verdict, diagnostics, judge
 from anofield.detect.view import view
 from anofield.errors import ScanError, UsageError
 from anofield.typing import FloatVolume, Mask, PathLike
@@ -293,6 +294,9 @@ class Detection:
             code_distance=fit.code_distance,
             contrast=fit.contrast,
             outside=fit.outside,
+            usual_loss=None if fit.agreement is None else fit.agreement.usual_loss,
+            brighter=None if fit.agreement is None else fit.agreement.brighter,
+            darker=None if fit.agreement is None else fit.agreement.darker,
             pose=None if fit.pose is None else fit.pose.describe(),
             gain=None if fit.intensity is None else round(fit.intensity.gain, 4),
             trusted=self.trusted,
@@ -321,7 +325,6 @@ def detect_scan(
     maps = {name: examined.native_map(name, calibrated) for name in options.names}
     above, findings = _thresholded(maps[options.score], native, options, calibrated)
     fit = examined.analysis.fit
-    healthy = calibrated.healthy_fit if calibrated else {}
     return Detection(
         case=case,
         scan=native.scan,
@@ -331,7 +334,7 @@ def detect_scan(
         above=above,
         findings=findings,
         fit=fit,
-        verdict=Verdict(None) if fit is None else judge(fit, native.brain_ml, healthy),
+        verdict=Verdict(None) if fit is None else _verdict(fit, case, native, method, calibrated),
         options=options,
         calibrated=calibrated,
         sources=Sources.of(case, native.scan),
@@ -339,6 +342,18 @@ def detect_scan(
         identity=identity_of(method, options, calibrated),
         seconds={**examined.seconds, "score": examined.seconds["score"] + time.perf_counter() - start},
     )
+
+
+def _verdict(fit: Fit, case: Case, native: StrippedScan, method: Method, calibrated: Calibrated | None) -> Verdict:
+    """Whether the fit can be trusted, by the calibration, the training of the method and the name of the scan."""
+    known = Known(
+        origin=method.origin,
+        synthetic=bool(maker_of(native.scan.path)),
+        other_contrast=other_contrast(case, method.origin),
+    )
+    if calibrated is None:
+        return judge(fit, native.brain_ml, {}, known=known)
+    return judge(fit, native.brain_ml, calibrated.healthy_fit, calibrated.people, known)
 
 
 def _refuse_not_finite(maps: Mapping[str, NDArray[np.floating[Any]]], scan: Scan) -> None:
