@@ -24,7 +24,7 @@ PRIOR_PEOPLE = 4  # people that the typical spread counts as, chosen by hand
 # Typical SD between healthy people of one cohort: the larger one of 16 phantom people and of 12 people of OASIS, except
 # code_distance and contrast, whose values leave room for what a large lesion changes (docs/explanation/detection.md).
 TYPICAL = {
-    "usual_loss": 0.06,
+    "usual_loss": 0.08,
     "brighter": 0.008,
     "darker": 0.008,
     "code_distance": 0.15,
