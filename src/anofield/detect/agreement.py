@@ -25,11 +25,13 @@ class Agreement:
         brighter: Share of voxels whose class, or a brighter one, has a probability below `RARE`; about that if the scan
             is like those of the training.
         darker: The same for darker classes.
+        pattern: Correlation of observed and expected class.
     """
 
     usual_loss: float
     brighter: float
     darker: float
+    pattern: float
 
 
 def agreement_of(p: NDArray[np.floating], observed: NDArray[np.integer], places: NDArray[np.integer]) -> Agreement:
@@ -42,10 +44,20 @@ def agreement_of(p: NDArray[np.floating], observed: NDArray[np.integer], places:
     """
     own = np.take_along_axis(p, observed[:, None], axis=1)[:, 0].clip(1e-6)
     below = np.take_along_axis(p.cumsum(axis=1), observed[:, None], axis=1)[:, 0] - own / 2
-    loss = -np.log(own)
+    loss, expected = -np.log(own), p @ np.arange(p.shape[1])
     blocks = [block for block in _blocks(places) if len(block) >= LEAST_POINTS] or [np.arange(len(p))]
-    means = np.array([[loss[b].mean(), (below[b] > 1 - RARE).mean(), (below[b] < RARE).mean()] for b in blocks])
-    return Agreement(*(float(value) for value in np.median(means, axis=0)))
+    found = [
+        (loss[b].mean(), (below[b] > 1 - RARE).mean(), (below[b] < RARE).mean(), _correlation(observed[b], expected[b]))
+        for b in blocks
+    ]
+    return Agreement(*(float(value) for value in np.median(np.array(found), axis=0)))
+
+
+def _correlation(one: NDArray[np.number], other: NDArray[np.number]) -> float:
+    """Correlation of two series; 0 if one of them is constant."""
+    one, other = one - one.mean(), other - other.mean()
+    size = float(np.sqrt((one**2).sum() * (other**2).sum()))
+    return float((one * other).sum()) / size if size > 0 else 0.0
 
 
 def _blocks(places: NDArray[np.integer]) -> list[NDArray[np.intp]]:

@@ -297,6 +297,7 @@ class Detection:
             usual_loss=None if fit.agreement is None else fit.agreement.usual_loss,
             brighter=None if fit.agreement is None else fit.agreement.brighter,
             darker=None if fit.agreement is None else fit.agreement.darker,
+            pattern=None if fit.agreement is None else fit.agreement.pattern,
             pose=None if fit.pose is None else fit.pose.describe(),
             gain=None if fit.intensity is None else round(fit.intensity.gain, 4),
             trusted=self.trusted,

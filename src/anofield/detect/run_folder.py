@@ -80,6 +80,8 @@ class FitInfo(BaseModel):
     """Median over the blocks of the share of voxels that are improbably bright."""
     darker: float | None = None
     """Median over the blocks of the share of voxels that are improbably dark."""
+    pattern: float | None = None
+    """Median over the blocks of the correlation of observed and expected class."""
     pose: dict[str, Any] | None
     """Rotation (degrees), shift (half boxes) and size of the head relative to the training's."""
     gain: float | None

@@ -21,20 +21,22 @@ from anofield.detect.fit import Fit
 PERCENTILES = (5, 50, 95)
 FALSE_ALARMS = 0.02  # share of healthy people that may lie outside of one of the intervals
 PRIOR_PEOPLE = 4  # people that the typical spread counts as, chosen by hand
-# Typical SD between healthy people of one cohort: the larger one of 16 phantom people and of 12 people of OASIS, except
-# code_distance and contrast, whose values leave room for what a large lesion changes (docs/explanation/detection.md).
+# Typical SD between healthy people of one cohort, about that of 16 phantom people and of the young people of OASIS.
+# That of code_distance and contrast leaves room for a large lesion. Where there is a pattern, contrast is not judged.
 TYPICAL = {
     "usual_loss": 0.08,
     "brighter": 0.008,
     "darker": 0.008,
     "code_distance": 0.15,
-    "contrast": 0.03,
+    "pattern": 0.04,
+    "contrast": 0.06,
     "outside": 0.01,
     "brain_ml": 110.0,
     "turn": 3.0,
     "size": 0.03,
 }
 LOW = {
+    "pattern": "bright and dark tissues lie elsewhere than the field expects",
     "contrast": "bright and dark tissues lie elsewhere than the field expects",
     "brain_ml": "the brain is far smaller than healthy ones",
     "size": "the head is fitted far smaller than healthy ones",
@@ -53,6 +55,7 @@ CAUSES = {  # what most often causes the largest excess, if the model was traine
     "usual_loss": "another contrast, orientation, age or protocol",
     "brighter": "another contrast, a contrast agent or another protocol",
     "darker": "another contrast, age or protocol",
+    "pattern": "another contrast, or inverted intensities",
     "contrast": "another contrast, or inverted intensities",
     "outside": "a skull that was not stripped, or a wrong orientation",
     "brain_ml": "a cut field of view, a skull that was not stripped, or a wrong mask or spacing",
@@ -148,6 +151,7 @@ def diagnostics(fit: Fit, brain_ml: float) -> dict[str, float]:
         "usual_loss": None if found is None else found.usual_loss,
         "brighter": None if found is None else found.brighter,
         "darker": None if found is None else found.darker,
+        "pattern": None if found is None else found.pattern,
         "code_distance": fit.code_distance,
         "contrast": fit.contrast,
         "outside": fit.outside,
@@ -191,7 +195,10 @@ def _against(
 ) -> list[str]:
     """Every diagnostic that is unusual, in words, the largest excess first; the first one with what may cause it."""
     found: list[tuple[float, str, str]] = []
-    for name in (name for name in measured if name in healthy and name in TYPICAL):
+    judged = [name for name in measured if name in healthy and name in TYPICAL]
+    if "pattern" in judged and "contrast" in judged:
+        judged.remove("contrast")
+    for name in judged:
         excess = Interval.of(name, healthy[name], people).excess(measured[name])
         text = (HIGH if excess > 1 else LOW).get(name)
         if abs(excess) > 1 and text:
