@@ -11,12 +11,14 @@ import torch
 
 from anofield.data.brain import StrippedScan
 from anofield.data.cohort.case import Case
+from anofield.data.origin import Origin
 from anofield.data.prepared import Prepared
 from anofield.data.recipe import Recipe, recipe_for
 from anofield.detect.fit import Fit
 from anofield.detect.method import Analysis
 from anofield.detect.options import BaselineOptions, RunOptions, ScoreOptions
 
+FROM = Origin(people=3, contrast="T2w")
 OPTIONS = BaselineOptions(score="bright", filters=ScoreOptions(minimum_mm=0, edge_mm=0, native_edge_mm=0))
 
 
@@ -29,6 +31,7 @@ class Stub:
     training_ids: Sequence[str] = ()
     training_contents: Sequence[str] = ()
     factor: float = 1.0
+    origin: Origin = FROM
     fit: Fit | None = None
     started: Callable[[Prepared], object] | None = None
 

@@ -137,7 +137,7 @@ def test_the_presets_of_the_command_line_are_those_of_the_package() -> None:
     ({"rim_mm": -1}, "--rim-mm: must be at least 0, got -1"),
     ({"gaussian_mm": 300}, "--gaussian-mm: must be at most 200, got 300"),
     ({"edge_mm": float("nan")}, "--edge-mm: must be at most 200, got nan"),
-    ({"tail": "left"}, "--tail: must be 'bright', 'dark' or 'both', got left"),
+    ({"tail": "left"}, "--tail: must be 'auto', 'bright', 'dark' or 'both', got left"),
 ])  # fmt: skip
 def test_a_value_that_a_model_refuses_is_told_by_the_name_of_its_option(values: dict[str, Any], told: str) -> None:
     with pytest.raises(UsageError) as caught:

@@ -49,6 +49,11 @@ def left_out(cases: Cohort) -> dict[str, str]:
         *((f"p1_t2_{word}", "FLAIR") for word in ("tirm_tra_dark-fluid", "darkfluid", "spc_da-fl", "tirm")),
         *((f"p1_{word}", "FLAIR") for word in ("FLAIR", "flair", "t2f", "T2_FLAIR", "T2FLAIR", "3DFLAIR")),
         *((f"p1_{word}", "T1c") for word in ("t1ce", "T1c", "T1Gd", "T1_Gd", "T1w_ce", "ce-gadolinium_T1w")),
+        *(
+            (f"p1_{word}", "T1c")
+            for word in ("T1w_postcontrast", "post-contrast_T1", "gadolinium_T1w", "T1+C", "acq-ce_T1w")
+        ),
+        *((f"p1_{word}", "T1w") for word in ("T1_pre", "non-contrast_T1", "T1w_without_contrast", "gd_T1w", "mice_T1")),
         *(("p1_PD", "PDw"), ("p1_SWI", "SWI"), ("p1_dwi", "DWI"), ("T2w_acpc_dc_restore_brain", "T2w")),
         *((name, "") for name in ("p1", "PD_012", "CT_012", "T10_a", "Tt2", "patient2", "flaired")),
     ],

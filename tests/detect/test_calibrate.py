@@ -237,5 +237,6 @@ class TestSideBySide:
 
 def test_info_of_a_model_without_calibration(model: Model, anofield: Callable[..., Any]) -> None:
     shutil.rmtree(model.path / "calibrations")
-    assert anofield("info", model.path).out == f"{model.path}: not calibrated\n"
+    origin = "8 synthetic people (anofield phantom), T2w"
+    assert anofield("info", model.path).out == f"{model.path}: trained on {origin}; tail bright\nnot calibrated\n"
     assert anofield("info", model.path / "ModelParameters").code == 5

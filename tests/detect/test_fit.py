@@ -96,7 +96,7 @@ def fit(
 def test_a_persons_code_is_recovered(row: int, convention: Convention) -> None:
     found = fit(row, convention=convention)
     miss, start = (found.code - CODES[row]).norm(), (PRIOR.mean - CODES[row]).norm()
-    assert float(miss) < 0.25 * float(start)
+    assert float(miss) < 0.35 * float(start)
     at_mean = decode(Person(FIELD, PRIOR.mean, CPU), person(row, convention))
     body = person(row, convention)
     observed = torch.from_numpy(body.classes[body.brain]).long()[:, None]

@@ -24,6 +24,7 @@ from anofield.baselines.base import Baseline, Settings, State
 from anofield.baselines.registry import find_baseline, plugin_of
 from anofield.data.brain import StrippedScan
 from anofield.data.layout import PosedBy, pose_identity
+from anofield.data.origin import Origin
 from anofield.data.prepared import Prepared
 from anofield.data.recipe import Recipe, missing_keys
 from anofield.data.store import Store
@@ -33,6 +34,7 @@ from anofield.detect.method import Analysis
 from anofield.detect.options import BaselineOptions, RunOptions, ScoreOptions
 from anofield.detect.placer import Placer, open_placer
 from anofield.detect.run_folder import Record
+from anofield.detect.tail import settled
 from anofield.errors import ExperimentError, UsageError
 from anofield.field.device import pick_device
 from anofield.field.tensor_file import TensorFile, checked_tensors, read_tensors, write_tensors
@@ -56,6 +58,8 @@ class BaselineInfo(Record):
     """Ids of the training cases."""
     contents: list[str] = Field(default_factory=list)
     """Content hash of the scan of each training case; empty in files of older versions."""
+    origin: Origin | None = None
+    """Where the training scans come from; None in files of older versions."""
     state: str | None = None
     """SHA-256 of `state.pth`; None in files of older versions."""
     pose: PosedBy | None = None
@@ -134,6 +138,11 @@ class TrainedBaseline:
         return self.info.contents
 
     @property
+    def origin(self) -> Origin:
+        """Where the training scans come from; its contrast decides about the tail `auto`."""
+        return self.info.origin or Origin(people=len(self.info.cases))
+
+    @property
     def epoch(self) -> int | None:
         """None: a baseline keeps only the end of its training."""
         return None
@@ -153,7 +162,7 @@ class TrainedBaseline:
     def analyse(self, prepared: Prepared, key: str, options: RunOptions, fit: Fit | None = None) -> Analysis:
         """Score one scan on its lattice, see `anofield.detect.method.Method`."""
         start = time.perf_counter()
-        scored = trial.score(self.method, self.plugin, prepared, key, options.filters.tail)
+        scored = trial.score(self.method, self.plugin, prepared, key, settled(options, self).tail)
         seconds = {"score": time.perf_counter() - start}
         return Analysis(
             maps={self.name: scored.anomaly}, restoration=scored.restoration, corrected=prepared, seconds=seconds
@@ -229,6 +238,7 @@ def train_baseline(
     write_tensors(folder / STATE_FILE, state)
     info = BaselineInfo(
         **wanted,
+        origin=store.origin,
         state=file_hash(folder / STATE_FILE),
         title=method.title,
         paper=method.paper,
@@ -272,6 +282,15 @@ def identity(folder: Path) -> str:
     """
     info = _read_info(folder)
     return _hash(info, _read_state(folder, info).hash)
+
+
+def origin_of_baseline(folder: Path) -> Origin | None:
+    """Where the training scans of a baseline come from; None if its files do not say it.
+
+    Raises:
+        ExperimentError: The baseline is missing or damaged.
+    """
+    return _read_info(folder).origin
 
 
 def _is_trained(folder: Path, wanted: Mapping[str, Any]) -> bool:

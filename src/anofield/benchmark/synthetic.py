@@ -146,7 +146,7 @@ def dark(setting: Setting) -> Suite:
 def unusual(setting: Setting) -> Suite:
     """Healthy people of unusual anatomy, whose every finding is false."""
     made = Synthetic(setting)
-    variety = replace(FULL_VARIETY, unusual=UNUSUAL)
+    variety = replace(FULL_VARIETY, unusual=tuple(UNUSUAL))
     odd = made.people("unusual", ODD, setting.sizes.plan.n_test, variety=variety)
     part = Part(name="all", calibration=made.calibration(), test=(odd,))
     shows = (

@@ -36,9 +36,10 @@ def _lines(content: dict[str, Any]) -> list[str]:
 
 
 def _calibration_lines(content: dict[str, Any]) -> list[str]:
+    lines = [f"{content['model']}: trained on {content['trained_on']}; tail {content['tail']}"]
     if not content["calibrations"] and not content["damaged"]:
-        return [f"{content['model']}: not calibrated"]
-    lines = [f"{content['model']}: {counted(len(content['calibrations']), 'calibration')}"]
+        return [*lines, "not calibrated"]
+    lines.append(counted(len(content["calibrations"]), "calibration"))
     rows = [_row(one) for one in content["calibrations"]]
     return [*lines, *([table(rows, indent=2)] if rows else []), *(f"  damaged: {one}" for one in content["damaged"])]
 
@@ -61,14 +62,21 @@ def _calibrations(model: Path) -> dict[str, Any]:
     Raises:
         ExperimentError: The folder is neither, or it is damaged.
     """
-    from anofield.baselines.run import ABOUT_FILE, identity
+    from anofield.baselines.run import ABOUT_FILE, identity, origin_of_baseline
     from anofield.detect.calibration import read_calibrations
+    from anofield.detect.tail import tail_of_contrast
     from anofield.field.experiment import Experiment
+    from anofield.field.provenance import read_origin
 
-    hash_ = identity(model) if (model / ABOUT_FILE).is_file() else Experiment(model).model_hash()
+    if (model / ABOUT_FILE).is_file():
+        hash_, origin = identity(model), origin_of_baseline(model)
+    else:
+        hash_, origin = Experiment(model).model_hash(), read_origin(model)
     every = read_calibrations(model)
     return {
         "model": str(model),
+        "trained_on": "scans that it does not describe" if origin is None else str(origin),
+        "tail": "chosen when it is opened" if origin is None else tail_of_contrast(origin.contrast),
         "calibrations": [_about(one, model, hash_) for one in every.found],
         "damaged": [str(error) for error in every.damaged],
     }

@@ -23,6 +23,7 @@ from anofield._files import PARTIAL, explain, writing
 from anofield._version import __version__
 from anofield.data.chunks import METADATA, CaseArray, read_metadata
 from anofield.data.cohort.case import Case
+from anofield.data.origin import Origin, origin_of
 from anofield.data.recipe import Recipe, missing_keys
 from anofield.errors import CohortError
 from anofield.typing import Json, PathLike
@@ -71,6 +72,7 @@ class StoreInfo(BaseModel):
         labels: Whether the store keeps lesion labels.
         side: R, lattice voxels per axis.
         pose: What found the poses of the scans; None if they lie as in their scanner.
+        origin: Where the scans come from; stores of older versions do not say it.
     """
 
     model_config = ConfigDict(frozen=True)
@@ -83,6 +85,7 @@ class StoreInfo(BaseModel):
     labels: bool
     side: int = Field(ge=1, le=512)
     pose: PosedBy | None = None
+    origin: Origin = Origin()
 
     @model_validator(mode="after")
     def _one_subject_each(self) -> StoreInfo:
@@ -96,8 +99,8 @@ class StoreInfo(BaseModel):
     ) -> StoreInfo:
         """The attributes of a new store of some cases; the other arguments are attributes."""
         subjects = [case.subject or case.id for case in cases]
-        ids = [case.id for case in cases]
-        return cls(recipe=recipe, cases=ids, subjects=subjects, labels=labels, side=side, pose=pose)
+        ids, origin = [case.id for case in cases], origin_of(cases)
+        return cls(recipe=recipe, cases=ids, subjects=subjects, labels=labels, side=side, pose=pose, origin=origin)
 
     @property
     def arrays(self) -> dict[str, CaseArray]:

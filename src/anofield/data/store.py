@@ -25,16 +25,19 @@ from anofield.data.building import building, holds_files, remove
 from anofield.data.chunks import METADATA
 from anofield.data.cohort.case import Case, cohort_of
 from anofield.data.layout import PosedBy, StoreInfo, hash_values, inside, read_info, write_empty
+from anofield.data.origin import Origin
 from anofield.data.parallel import HERE, Outcome, Spread, failures_of, map_cases
 from anofield.data.prepare import Place, prepare_case
 from anofield.data.prepared import Prepared
 from anofield.data.published import lattice_side
 from anofield.data.recipe import Recipe
+from anofield.data.tissue_order import agreed, contrast_by_tissues
 from anofield.data.volume import volume_hash
 from anofield.errors import AnofieldError, CohortError, ExperimentError, UsageError
 from anofield.typing import Classes, Json, PathLike
 
 RESUME = "run `anofield prepare` again, which resumes where it stopped"
+LEARNED_FROM = 5  # scans from which a contrast is learned
 REPAIR = "run the command that made the store again, which makes exactly this case again"
 
 
@@ -103,6 +106,23 @@ class Store:
     def pose(self) -> PosedBy | None:
         """What found the poses of the cases; None if they lie as in their scanner."""
         return self.info.pose
+
+    @property
+    def origin(self) -> Origin:
+        """Where the complete cases come from; a contrast that no name says is learned from some of the scans."""
+        done = self.done
+        people = len({self.subjects[index] for index in done})
+        found = self.info.origin.model_copy(update={"people": people})
+        if found.contrast:
+            return found
+        contrast = agreed([self._learned_contrast(index) for index in done[:LEARNED_FROM]])
+        return found.model_copy(update={"contrast": contrast, "learned": bool(contrast)})
+
+    def _learned_contrast(self, index: int) -> str:
+        """Contrast of a case by the order of its tissues."""
+        values = np.take(np.array(self.recipe.centers), self.classes(index))
+        spacing = np.linalg.norm((self._read("native_affine", index) @ self._read("to_native", index))[:3, :3], axis=0)
+        return contrast_by_tissues(values, self.brain(index) > 0, float(spacing.mean()))
 
     @property
     def contents(self) -> list[str]:

@@ -30,6 +30,7 @@ from anofield.detect.options import RunOptions
 from anofield.detect.reference import Moments, Standard, Sums, write_reference
 from anofield.detect.scores import load_scores
 from anofield.detect.seen import refuse_known
+from anofield.detect.tail import say_other_contrasts, settled, tail_of_contrast
 from anofield.detect.trust import PERCENTILES
 from anofield.errors import CohortError, ScanError, UsageError
 from anofield.field.threads import threads_of
@@ -178,8 +179,9 @@ def calibrate(
     """
     if not 0 < quantile < 1:
         raise UsageError(f"quantile {quantile}", remedy="give a number between 0 and 1, for example 0.995")
+    options, cases = settled(options, method), cohort_of(cases)
     load_scores(options)
-    cases = cohort_of(cases)
+    say_other_contrasts(cases, method)
     refuse_known(cases, method, spread)
     every = options.model_copy(update={"also": tuple(name for name in method.scores if name != options.score)})
     measure = Measure(method=method, options=every, quantile=quantile)
@@ -266,7 +268,7 @@ class Total:
             path = maps_path(settings.path(method.path))
             maps = write_reference(path, self.moments.standards(self.spacing))
         return CalibrationInfo(
-            settings=settings.described(method.own_recipe),
+            settings=settings.described(method.own_recipe, tail_of_contrast(method.origin.contrast)),
             anofield=__version__,
             quantile=quantile,
             thresholds=thresholds,

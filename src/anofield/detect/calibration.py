@@ -16,9 +16,10 @@ from pydantic import BaseModel, ConfigDict, Field, FiniteFloat
 
 from anofield._files import read_json
 from anofield.detect.method import Method
-from anofield.detect.options import PRESETS, RunOptions
+from anofield.detect.options import PRESETS, RunOptions, Tail
 from anofield.detect.reference import Standard, read_reference
 from anofield.detect.run_folder import Record
+from anofield.detect.tail import settled
 from anofield.errors import ExperimentError, UsageError
 
 FOLDER = "calibrations"
@@ -104,13 +105,16 @@ class Settings:
         pairs = [(name.rpartition(".")[2], old.get(name), new.get(name)) for name in names]
         return [(name, was, now) for name, was, now in pairs if was != now]
 
-    def described(self, own_recipe: str) -> str:
+    def described(self, own_recipe: str, own_tail: Tail = "bright") -> str:
         """The nearest preset of `anofield detect`, and the settings that differ from it.
 
         Args:
             own_recipe: Name of the recipe that the method was trained with; it is not mentioned.
+            own_tail: Tail that `auto` means for the method; it is not mentioned either.
         """
-        differing = {name: self.changes(Settings(options, own_recipe).plain) for name, options in PRESETS.items()}
+        presets = {name: Settings(options.with_tail(own_tail), own_recipe).plain for name, options in PRESETS.items()}
+        mine = Settings(self.options.with_tail(own_tail), self.recipe)
+        differing = {name: mine.changes(preset) for name, preset in presets.items()}
         nearest = min(differing, key=lambda name: len(differing[name]))
         return ", ".join([nearest, *(f"{name} {now}" for name, _, now in differing[nearest])])
 
@@ -127,6 +131,7 @@ class Calibrated:
         healthy_fit: 5th, 50th and 95th percentile of every diagnostic of the fit over healthy subjects.
         reference: Voxel-wise healthy mean and SD per score; empty if the scores are not standardised.
         contents: Ids of the healthy scans by the hash of their content.
+        people: Number of the healthy scans.
     """
 
     score: str
@@ -136,6 +141,7 @@ class Calibrated:
     healthy_fit: Mapping[str, tuple[float, float, float]]
     reference: Mapping[str, Standard] = field(default_factory=dict)
     contents: Mapping[str, str] = field(default_factory=dict)
+    people: int = 1
 
     @property
     def threshold(self) -> float | None:
@@ -176,6 +182,7 @@ class Calibration:
             healthy_fit=info.fit,
             reference=maps,
             contents=dict(zip(info.contents, info.cases, strict=False)),
+            people=max(len(info.cases), 1),
         )
 
 
@@ -223,7 +230,7 @@ class Calibrations:
 
 def settings_of(method: Method, options: RunOptions) -> Settings:
     """Settings of a calibration for this run."""
-    return Settings(options, method.recipe.name)
+    return Settings(settled(options, method), method.recipe.name)
 
 
 def is_calibrated(method: Method, options: RunOptions) -> bool:

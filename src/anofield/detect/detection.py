@@ -16,6 +16,7 @@ from anofield._words import counted
 from anofield.curves import top_mean
 from anofield.data.brain import StrippedScan
 from anofield.data.cohort.case import Case
+from anofield.data.cohort.own import maker_of
 from anofield.data.prepare import prepare_scan
 from anofield.data.prepared import Prepared
 from anofield.data.scan import Scan, write_like
@@ -28,7 +29,8 @@ from anofield.detect.options import RunOptions
 from anofield.detect.procedure import PROCEDURES, to_brain
 from anofield.detect.run_folder import CASE_FILE, CaseInfo, Finding, FitInfo, Seen, outputs
 from anofield.detect.seen import seen_as
-from anofield.detect.trust import Verdict, diagnostics, judge
+from anofield.detect.tail import other_contrast, settled
+from anofield.detect.trust import Known, Verdict, diagnostics, judge
 from anofield.detect.view import view
 from anofield.errors import ScanError, UsageError
 from anofield.typing import FloatVolume, Mask, PathLike
@@ -99,7 +101,7 @@ def examine(native: StrippedScan, method: Method, options: RunOptions, fit: Fit 
     Raises:
         ScanError: The scan does not have the shape that the recipe requires, or a score is not finite.
     """
-    start = time.perf_counter()
+    start, options = time.perf_counter(), settled(options, method)
     prepared = prepare_scan(native, None, method.recipe)
     pose = method.place(native, prepared)
     if pose is not None:
@@ -301,6 +303,10 @@ class Detection:
             code_distance=fit.code_distance,
             contrast=fit.contrast,
             outside=fit.outside,
+            usual_loss=None if fit.agreement is None else fit.agreement.usual_loss,
+            brighter=None if fit.agreement is None else fit.agreement.brighter,
+            darker=None if fit.agreement is None else fit.agreement.darker,
+            pattern=None if fit.agreement is None else fit.agreement.pattern,
             pose=None if fit.pose is None else fit.pose.describe(),
             gain=None if fit.intensity is None else round(fit.intensity.gain, 4),
             trusted=self.trusted,
@@ -323,12 +329,12 @@ def detect_scan(
     Raises:
         ScanError: The scan does not have the shape that the recipe requires, or a score is not finite.
     """
+    options = settled(options, method)
     examined = examine(native, method, options)
     start = time.perf_counter()
     maps = {name: examined.native_map(name, calibrated) for name in options.names}
     above, findings = _thresholded(maps[options.score], native, options, calibrated)
     fit = examined.analysis.fit
-    healthy = calibrated.healthy_fit if calibrated else {}
     return Detection(
         case=case,
         scan=native.scan,
@@ -338,7 +344,7 @@ def detect_scan(
         above=above,
         findings=findings,
         fit=fit,
-        verdict=_verdict(native, fit, healthy),
+        verdict=_verdict(fit, case, native, method, calibrated),
         doubts=native.doubts,
         notes=native.notes,
         options=options,
@@ -350,9 +356,19 @@ def detect_scan(
     )
 
 
-def _verdict(native: StrippedScan, fit: Fit | None, healthy: Mapping[str, tuple[float, float, float]]) -> Verdict:
-    """Whether the fit can be trusted; never over a brain that is not whole, however well it fits."""
-    found = Verdict(None) if fit is None else judge(fit, native.brain_ml, healthy)
+def _verdict(
+    fit: Fit | None, case: Case, native: StrippedScan, method: Method, calibrated: Calibrated | None
+) -> Verdict:
+    """Whether the fit can be trusted, by the calibration, the training of the method and the name of the scan."""
+    if fit is None:
+        return Verdict(False, native.doubts) if native.doubts else Verdict(None)
+    known = Known(
+        origin=method.origin,
+        synthetic=bool(maker_of(native.scan.path)),
+        other_contrast=other_contrast(case, method.origin),
+    )
+    healthy, people = (calibrated.healthy_fit, calibrated.people) if calibrated else ({}, 0)
+    found = judge(fit, native.brain_ml, healthy, people, known)
     return Verdict(False, (*native.doubts, *found.reasons)) if native.doubts else found
 
 

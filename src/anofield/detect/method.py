@@ -10,6 +10,7 @@ from typing import Protocol
 import torch
 
 from anofield.data.brain import StrippedScan
+from anofield.data.origin import Origin
 from anofield.data.prepared import Prepared
 from anofield.data.recipe import Recipe
 from anofield.detect.fit import Fit
@@ -83,6 +84,10 @@ class Method(Protocol):
 
         The whole sequence is empty for methods that were trained before these hashes were kept.
         """
+
+    @property
+    def origin(self) -> Origin:
+        """Where the training scans come from; its contrast decides about the tail `auto`."""
 
     @property
     def epoch(self) -> int | None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,7 @@ import torch
 from anofield._words import counted
 from anofield.data.brain import StrippedScan, as_stripped
 from anofield.data.cohort.case import Case
+from anofield.data.origin import Origin
 from anofield.data.parallel import Spread
 from anofield.data.prepared import Prepared
 from anofield.data.recipe import Recipe, read_recipe
@@ -25,6 +27,7 @@ from anofield.detect.options import PRESETS, FieldOptions, RunOptions
 from anofield.detect.procedure import PROCEDURES
 from anofield.detect.run import Run, detect_cases
 from anofield.detect.scores import usable_scores
+from anofield.detect.tail import origin_of_field, say_other_contrasts, settled
 from anofield.errors import UsageError, for_python
 from anofield.field.device import Precision
 from anofield.field.model import TrainedField, open_field
@@ -87,6 +90,11 @@ class Model:
         """Content hash of the scan of each training case; empty where the checkpoint does not hold them."""
         return self.trained.codes.contents
 
+    @cached_property
+    def origin(self) -> Origin:
+        """Where the training scans come from; its contrast decides about the tail `auto`."""
+        return origin_of_field(self.trained)
+
     @property
     def epoch(self) -> int | None:
         """Epoch in use."""
@@ -115,7 +123,7 @@ class Model:
 
     def analyse(self, prepared: Prepared, key: str, options: RunOptions, fit: Fit | None = None) -> Analysis:
         """Score one scan on its lattice; see `anofield.detect.method.Method`."""
-        return PROCEDURES[options.procedure].analyse(self.trained, prepared, key, options, fit)
+        return PROCEDURES[options.procedure].analyse(self.trained, prepared, key, settled(options, self), fit)
 
     @for_python
     def detect(
@@ -141,6 +149,7 @@ class Model:
         native = as_stripped(source, brain, dtype=self.recipe.kind.dtype)
         mask = Path(brain) if isinstance(brain, str | Path) else None
         case = Case(id or stem(native.scan.path), native.scan.path, None, mask)
+        say_other_contrasts([case], self)
         return detect_scan(case, native, self, chosen, look_up(self, chosen))
 
     @for_python

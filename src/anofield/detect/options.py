@@ -5,9 +5,11 @@ This module imports neither torch nor numpy, so the command line, whose options 
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Annotated, Literal, TypeAlias
+from typing import TYPE_CHECKING, Annotated, Literal, Self, TypeAlias
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator
+
+from anofield.errors import UsageError
 
 if TYPE_CHECKING:
     from anofield.typing import Json
@@ -16,6 +18,7 @@ WIDEST_MM = 200.0  # a filter wider than a head is a mistake
 COARSE_FROM = 128  # voxels per axis from which every second one is decoded
 
 Tail: TypeAlias = Literal["bright", "dark", "both"]
+WantedTail: TypeAlias = Literal["auto", "bright", "dark", "both"]
 PoseKind: TypeAlias = Literal["none", "similarity", "affine"]
 IntensityKind: TypeAlias = Literal["none", "smooth"]
 ProcedureName: TypeAlias = Literal["anofield", "ifl2021"]
@@ -63,8 +66,9 @@ class FitOptions(Options):
 class Filters(Options):
     """Options on the way from a score to findings that every procedure has."""
 
-    tail: Tail = "bright"
-    """Departures that count: brighter than predicted (lesions in T2w and FLAIR), darker, or both."""
+    tail: WantedTail = "auto"
+    """Departures that count: `bright` (brighter than predicted), `dark` or `both`; `auto` follows the contrast of the
+    training scans: dark in T1w, bright in T2w, FLAIR and PDw, both where it is not known."""
     standardise: bool = False
     """Subtract the voxel-wise healthy mean of the score and divide by its standard deviation before filtering; needs a
     calibration made with it."""
@@ -110,6 +114,24 @@ class RunOptions(Options):
     """Further scores, filtered in the same way and written as `score-<name>.nii.gz`."""
     filters: Filters = Field(default_factory=Filters)
     """Filters of the scores."""
+
+    @property
+    def tail(self) -> Tail:
+        """Departures that count.
+
+        Raises:
+            UsageError: It is still `auto`, see `anofield.detect.tail.settled`.
+        """
+        if self.filters.tail == "auto":
+            what = "the tail `auto` was not replaced by that of the method"
+            raise UsageError(what, remedy="call `settled(options, method)` of `anofield.detect.tail` first")
+        return self.filters.tail
+
+    def with_tail(self, tail: Tail) -> Self:
+        """The options with this tail if theirs is `auto`; otherwise themselves."""
+        if self.filters.tail != "auto":
+            return self
+        return self.model_copy(update={"filters": self.filters.model_copy(update={"tail": tail})})
 
     @property
     def names(self) -> list[str]:

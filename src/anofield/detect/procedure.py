@@ -71,7 +71,7 @@ class Anofield:
             moved = align(expected, corrected, fit.pose, chosen.elastic_mm, stride)
             person = Person(trained.field, fit.code, trained.device, moved)
         log_p = decode(person, prepared, stride)
-        maps = {name: lattice_score(name, log_p, corrected, options.filters.tail) for name in options.names}
+        maps = {name: lattice_score(name, log_p, corrected, options.tail) for name in options.names}
         return Analysis(
             maps=maps,
             restoration=restoration(log_p, prepared),
@@ -105,7 +105,7 @@ class Published:
         fit = fit or published.fit(trained, prepared, key, _as(PublishedOptions, options).seed)
         fitted = time.perf_counter()
         log_p, everywhere = published.decode(trained.field, fit.code, prepared, trained.device)
-        maps = {name: lattice_score(name, log_p, prepared, options.filters.tail) for name in options.names}
+        maps = {name: lattice_score(name, log_p, prepared, options.tail) for name in options.names}
         return Analysis(
             maps={**maps, "cross-entropy": everywhere},
             restoration=restoration(log_p, prepared),

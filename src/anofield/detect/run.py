@@ -46,6 +46,7 @@ from anofield.detect.run_folder import (
 )
 from anofield.detect.scores import SCAN_SCORES, load_scores
 from anofield.detect.seen import say_if_unknown
+from anofield.detect.tail import say_other_contrasts, settled
 from anofield.errors import CohortError, MachineError, ScanError, UsageError
 from anofield.field.threads import threads_of
 from anofield.typing import Json, PathLike
@@ -183,8 +184,10 @@ def detect_cases(
         MachineError: The folder cannot be written.
     """
     start, out, cases = time.monotonic(), Path(out).absolute(), cohort_of(cases)
+    options = settled(options, method)
     load_scores(options)
     say_if_unknown(method)
+    say_other_contrasts(cases, method)
     calibrated = look_up(method, options)
     identity = identity_of(method, options, calibrated)
     work = Work(method=method, options=options, calibrated=calibrated, identity=identity, out=out, force=force,

@@ -74,6 +74,14 @@ class FitInfo(BaseModel):
     """Correlation of observed and expected class over the brain."""
     outside: float | None
     """Mean probability that a brain voxel lies outside the brain."""
+    usual_loss: float | None = None
+    """Median over 27 blocks of the brain of the mean cross-entropy, nats per voxel."""
+    brighter: float | None = None
+    """Median over the blocks of the share of voxels that are improbably bright."""
+    darker: float | None = None
+    """Median over the blocks of the share of voxels that are improbably dark."""
+    pattern: float | None = None
+    """Median over the blocks of the correlation of observed and expected class."""
     pose: dict[str, Any] | None
     """Rotation (degrees), shift (half boxes) and size of the head relative to the training's."""
     gain: float | None

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from anofield._progress import say
+from anofield.data.origin import Origin
 from anofield.data.published import lattice_side
 from anofield.data.recipe import Recipe, read_recipe, recipe_in_place
 from anofield.errors import ExperimentError
@@ -19,7 +20,7 @@ from anofield.field.device import Precision, pick_device, wants_bfloat16
 from anofield.field.experiment import Checkpoint, Experiment
 from anofield.field.parts import LATEST
 from anofield.field.plugins import installed_field
-from anofield.field.provenance import check_as_trained
+from anofield.field.provenance import check_as_trained, read_origin
 from anofield.field.specs import DECODER, Specs
 from anofield.typing import PathLike
 
@@ -37,6 +38,7 @@ class TrainedField:
         hash: SHA-256 of the files of weights and codes, shortened.
         epoch: Epoch in use: of the checkpoint that was read, which may be older than a damaged one that was asked for.
         device: Device of the field.
+        origin: Where the training scans come from; None if the experiment does not say it.
     """
 
     path: Path
@@ -47,6 +49,7 @@ class TrainedField:
     hash: str
     epoch: int
     device: torch.device
+    origin: Origin | None = None
 
     @cached_property
     def prior(self) -> CodePrior:
@@ -111,6 +114,7 @@ def open_field(
         hash=checkpoint.hash,
         epoch=checkpoint.epoch,
         device=where,
+        origin=read_origin(experiment.path),
     )
 
 

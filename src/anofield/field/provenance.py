@@ -14,6 +14,7 @@ from pydantic import BaseModel, ConfigDict, JsonValue, TypeAdapter, ValidationEr
 from anofield._files import explain, write_json
 from anofield._progress import say
 from anofield._version import __version__
+from anofield.data.origin import Origin
 from anofield.data.recipe import Recipe
 from anofield.data.store import Store
 from anofield.errors import ExperimentError, UsageError
@@ -42,6 +43,7 @@ class Start(BaseModel):
         command: Command line.
         store: Path of the store.
         store_hash: Hash of the store's content.
+        origin: Where the training scans come from; None in entries of older versions.
         specs: Content of `specs.json`; not `Specs`, because an entry outlives the keys of the version that wrote it.
         recipe: Content of `recipe.json`; None in entries of older versions.
         precision: Precision of the matrix products.
@@ -61,6 +63,7 @@ class Start(BaseModel):
     command: str
     store: str
     store_hash: str
+    origin: Origin | None = None
     specs: dict[str, JsonValue]
     recipe: dict[str, JsonValue] | None = None
     precision: str
@@ -85,6 +88,7 @@ def describe_start(run: Run, store: Store, recipe: Recipe) -> Start:
         command=" ".join(sys.argv),
         store=str(store.path.resolve()),
         store_hash=store.content_hash(),
+        origin=store.origin,
         specs=run.specs.dump(),
         recipe=recipe.model_dump(mode="json"),
         precision="bfloat16" if run.bfloat16 else "float32",
@@ -94,10 +98,11 @@ def describe_start(run: Run, store: Store, recipe: Recipe) -> Start:
     )
 
 
-def read_provenance(path: Path) -> list[Start]:
+def read_provenance(path: Path, *, quiet: bool = False) -> list[Start]:
     """Read the entries of an experiment, oldest first; one of the published code has none.
 
-    Damaged entries are lost; a line on stderr says that changes since the last start cannot be checked any more.
+    Damaged entries are lost; unless `quiet`, a line on stderr says that changes since the last start cannot be checked
+    any more.
     """
     try:
         return STARTS.validate_json((path / PROVENANCE_FILE).read_bytes())
@@ -105,7 +110,8 @@ def read_provenance(path: Path) -> list[Start]:
         return []
     except (OSError, ValidationError) as error:
         told = explain(error) if isinstance(error, ValidationError) else str(error)
-        say(f"{path / PROVENANCE_FILE} is damaged ({told}): what changed since the training cannot be checked")
+        if not quiet:
+            say(f"{path / PROVENANCE_FILE} is damaged ({told}): what changed since the training cannot be checked")
         return []
 
 
@@ -113,6 +119,12 @@ def threads_before(path: Path) -> int | None:
     """CPU threads of the last start of a training; None if there was none, or an older version trained."""
     starts = read_provenance(path)
     return starts[-1].threads if starts else None
+
+
+def read_origin(path: Path) -> Origin | None:
+    """Where the training scans of an experiment come from; None if no entry says it."""
+    known = [start.origin for start in read_provenance(path, quiet=True) if start.origin is not None]
+    return known[-1] if known else None
 
 
 def add_provenance(path: Path, entry: Start) -> None:

@@ -11,6 +11,7 @@ import nibabel as nib
 import numpy as np
 
 from anofield._files import write_bytes, write_json
+from anofield.data.cohort.own import SYNTHETIC
 from anofield.errors import UsageError
 from anofield.phantom.layouts import Grid, case_name, case_paths, grid_of
 from anofield.phantom.lesions import LESION_KINDS
@@ -184,6 +185,7 @@ def _write_nifti(path: Path, data: Volume, cohort: Cohort) -> Path:
     image.set_sform(affine, code)
     image.set_qform(affine, code)
     image.header.set_xyzt_units("mm")
+    image.header["descrip"] = SYNTHETIC.encode()  # a model says what it was trained on
     # A zero time stamp keeps the bytes of equal cases equal.
     write_bytes(path, gzip.compress(image.to_bytes(), GZIP_LEVEL, mtime=0))
     return path

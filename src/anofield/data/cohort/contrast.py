@@ -29,7 +29,12 @@ _SPELLINGS = "|".join(sorted(_MEANING, key=len, reverse=True))
 _WORD = re.compile(rf"(?:(?<![a-z])|(?<![a-z])(?:ax|axial|sag|cor|tra|[23]d))({_SPELLINGS})(?![a-z0-9])")
 _ELSEWHERE = re.compile(r"(?:>|(?:^|[^a-z])(?:to|in|on|space|from|reg|coreg)[^a-z0-9]*)$")  # T1w in «T2w_in_T1w»
 _ARROW = re.compile(r"(?<=[12w])(?:to|2)(?=t[12]|flair|mni)")  # of a registration: T2w2T1w, T2toT1
-_AGENT = re.compile(r"[^a-z0-9]+(?:gd|ce|gad|gado|gadolinium|km|post)(?![a-z])|.*_ce-")
+_POST = r"post[^a-z0-9]?(?:contrast|gd|gad|gado|gadolinium|km)"
+# Behind the word for T1w; in front of it (short words there may be initials of a person); and BIDS's entity `ce`.
+_AGENT = re.compile(
+    rf"[^a-z0-9]+(?:{_POST}|gd|ce|gad|gado|gadolinium|km|post|enhanced|(?:with[^a-z0-9]?)?contrast)(?![a-z])|\+c(?![a-z])"
+)
+_AGENT_BEFORE = re.compile(rf"(?:^|[^a-z])(?:{_POST}|gado|gadolinium|enhanced|acq-ce|ce-[a-z0-9]+)[^a-z0-9]*$")
 _INITIALS = frozenset({"pd", "ct"})  # the first word of a name may be a group: PD_012, CT_012
 CHANNEL = re.compile(r"^(?P<case>.+)_(?P<channel>\d{4})$")  # nnU-Net: case_0000.nii.gz
 
@@ -57,7 +62,7 @@ def contrast_in(name: str, wanted: Iterable[str] = ()) -> str:
         if _ELSEWHERE.search(text[: match.start()]):
             continue
         found = _MEANING[match[1]]
-        if found == "T1w" and (_AGENT.match(text, match.end()) or "_ce-" in text):
+        if found == "T1w" and _is_enhanced(text, match):
             found = "T1c"
     return found
 
@@ -135,6 +140,12 @@ def counts_of(contrasts: Iterable[str]) -> str:
     'T2w 2, FLAIR 1'
     """
     return ", ".join(f"{name} {count}" for name, count in Counter(contrasts).most_common())
+
+
+def _is_enhanced(text: str, match: re.Match[str]) -> bool:
+    """Whether a word for T1w stands beside one for a contrast agent, or the name has the entity `ce` of BIDS."""
+    after, before = _AGENT.match(text, match.end()), _AGENT_BEFORE.search(text[: match.start()])
+    return bool(after or before or "_ce-" in text)
 
 
 def _plain(name: str) -> str:
