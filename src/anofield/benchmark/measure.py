@@ -22,10 +22,10 @@ from anofield.data.cohort.case import Case
 from anofield.data.labels import read_truth
 from anofield.data.scan import Scan
 from anofield.detect.calibration import Calibrated
-from anofield.detect.detection import examine
+from anofield.detect.detection import examine, verdict_of
 from anofield.detect.method import Method
 from anofield.detect.options import RunOptions
-from anofield.detect.trust import Verdict, judge
+from anofield.detect.trust import Verdict
 from anofield.evaluation.case import TOP_SHARE, Measured, Scored, Truth
 from anofield.evaluation.evidence import Evidence
 from anofield.evaluation.gather import froc_thresholds
@@ -130,8 +130,7 @@ def _seen(group: str, case: Case, method: Method, options: RunOptions, calibrate
     examined = examine(native, method, options)
     values = examined.native_map(options.score, calibrated)
     seconds = time.perf_counter() - start
-    fit = examined.analysis.fit
-    verdict = Verdict(None) if fit is None else judge(fit, native.brain_ml, calibrated.healthy_fit)
+    verdict = verdict_of(examined.analysis.fit, case, native, method, calibrated)
     scan, brain = native.scan, native.brain
     labelled = read_truth(case.labels, scan, brain) > 0 if case.labels else np.zeros(brain.shape, bool)
     return Seen(case=case, group=group, scan=scan, brain=brain, labelled=labelled & brain, map=values, seconds=seconds,

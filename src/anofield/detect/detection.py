@@ -344,7 +344,7 @@ def detect_scan(
         above=above,
         findings=findings,
         fit=fit,
-        verdict=_verdict(fit, case, native, method, calibrated),
+        verdict=verdict_of(fit, case, native, method, calibrated),
         doubts=native.doubts,
         notes=native.notes,
         options=options,
@@ -356,7 +356,7 @@ def detect_scan(
     )
 
 
-def _verdict(
+def verdict_of(
     fit: Fit | None, case: Case, native: StrippedScan, method: Method, calibrated: Calibrated | None
 ) -> Verdict:
     """Whether the fit can be trusted, by the calibration, the training of the method and the name of the scan."""
@@ -367,7 +367,7 @@ def _verdict(
         synthetic=bool(maker_of(native.scan.path)),
         other_contrast=other_contrast(case, method.origin),
     )
-    healthy, people = (calibrated.healthy_fit, calibrated.people) if calibrated else ({}, 0)
+    healthy, people = (calibrated.healthy_fit, calibrated.people) if calibrated else ({}, 1)
     found = judge(fit, native.brain_ml, healthy, people, known)
     return Verdict(False, (*native.doubts, *found.reasons)) if native.doubts else found
 
