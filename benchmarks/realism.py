@@ -206,9 +206,10 @@ def spread(values: FloatVolume) -> float:
 def row(name: str, modality: str, people: list[dict[str, float]]) -> str:
     """A line of the table: means over people."""
     mean = {key: float(np.mean([person[key] for person in people])) for key in people[0]}
+    border = f"{mean['border']:.1f}" if modality == "T1w" else "–"  # elsewhere grey and white differ too little
     return (
         f"| {name} | {modality} | {mean['grey']:.2f} | {mean['fluid']:.2f} | {mean['cnr']:.1f} | {mean['noise']:.1f} "
-        f"| {mean['border']:.1f} | {mean['grey_spread']:.0f}, {mean['white_spread']:.0f} "
+        f"| {border} | {mean['grey_spread']:.0f}, {mean['white_spread']:.0f} "
         f"| {mean['fluid_share']:.0f} | {mean['outer_share']:.0f} |"
     )
 

@@ -114,7 +114,7 @@ SITE_C = Site(
     protocols={
         "T1w": _slices(sequence=GradientEcho(250, 2.5, 80)),
         "T2w": _slices(sequence=SpinEcho(4500, 90), noise=1.6),
-        "FLAIR": _slices(sequence=InversionRecovery(9000, 85, 2250), noise=2.0),
+        "FLAIR": _slices(sequence=InversionRecovery(9000, 95, 2300), noise=2.0),
     },
     units=(500.0, 900.0),
     bias=(0.03, 0.08),
