@@ -51,4 +51,4 @@ def test_a_mask_on_another_grid_is_noted_and_gives_the_same_brain(
     assert len(info.notes) == 1 and "was resampled" in info.notes[0] and info.notes[0] in capsys.readouterr().err
     assert info.brain_ml == other.brain_ml and not other.notes and not other.doubts
     maps = [load_image(one.path / case.id / "anomaly.nii.gz").get_fdata() for one in (run, plain)]
-    assert np.array_equal(*maps)
+    assert np.array_equal(maps[0], maps[1])

@@ -15,9 +15,7 @@ from numpy.typing import NDArray
 from anofield._words import named
 from anofield.typing import Affine, Mask
 
-FLAT = (
-    0.15  # area of the outermost slice / largest slice; whole brains: at most 0.02; cut by 20 mm at any side: 0.19 up
-)
+FLAT = 0.15  # area of the outermost slice / largest slice; whole: at most 0.02; cut by 20 mm at any side: 0.19 up
 THIN_MM, PER_MM = 3.0, 0.025  # a slice that is thicker reaches deeper into the brain: more is usual per mm above 3 mm
 NARROW = 0.5  # SD of the voxels along the shortest / longest principal axis; whole: 0.65 up, half: 0.39 to 0.46
 SIDES = 0.07  # by which a side may differ from half of the brain; whole: 0.02, without one hemisphere's half: 0.1
