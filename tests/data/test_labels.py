@@ -170,7 +170,7 @@ class TestMaskOnAnotherGrid:
         """The same ball on a straight grid around its centre."""
         centre = scan.affine @ [15, 15, 15, 1]
         affine = nib.affines.from_matvec(np.diag([spacing] * 3), centre[:3] - spacing * (np.array(shape) - 1) / 2)
-        index = np.stack(np.indices(shape), axis=-1)
+        index = np.moveaxis(np.indices(shape), 0, -1)
         far = np.linalg.norm(nib.affines.apply_affine(affine, index) - centre[:3], axis=-1)
         return (far < 33).astype(np.uint8), affine
 

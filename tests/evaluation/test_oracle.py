@@ -12,7 +12,7 @@ from anofield.evaluation.evidence import Evidence
 from anofield.evaluation.metrics import figures
 from anofield.evaluation.oracle import mean_threshold, not_below_known, pooled_threshold
 from anofield.evaluation.pooled import PooledScores, count_case
-from anofield.evaluation.rules import Rules
+from anofield.evaluation.rules import Rules, Thresholds
 from anofield.evaluation.summary import all_figures
 
 Case = tuple[np.ndarray, np.ndarray]  # scores and truth, both (voxel,)
@@ -62,7 +62,9 @@ def evidence_of(cases: list[Case], calibrated: float, keep: int = 1 << 20) -> Ev
     for case in cases:
         pool.add(*case)
     firsts, curve = [scored(number, case) for number, case in enumerate(cases)], pool.curve()
-    thresholds = {"s": {"calibrated": calibrated, "oracle": mean_threshold(curve, [one.counts["s"] for one in firsts])}}
+    thresholds: Thresholds = {
+        "s": {"calibrated": calibrated, "oracle": mean_threshold(curve, [one.counts["s"] for one in firsts])}
+    }
     at = {
         str(n): Measured({"s": {kind: detected(case, value) for kind, value in thresholds["s"].items()}}, {}, 0)
         for n, case in enumerate(cases)

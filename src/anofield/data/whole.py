@@ -15,10 +15,10 @@ from numpy.typing import NDArray
 from anofield._words import named
 from anofield.typing import Affine, Mask
 
-FLAT = 0.2  # area of the outermost slice / largest slice; whole brains: at most 0.02; cut by 20 mm at any side: 0.24 up
-THIN_MM, PER_MM = 3.0, 0.02  # a slice that is thicker reaches deeper into the brain: more is usual per mm above 3 mm
-NARROW = 0.5  # SD of the voxels along the shortest / longest principal axis; whole: 0.65 up, half: 0.41 to 0.47
-SIDES = 0.07  # by which a side may differ from half of the brain; whole: 0.01, without one hemisphere's half: 0.1
+FLAT = 0.15  # area of the outermost slice / largest slice; whole: at most 0.02; cut by 20 mm at any side: 0.19 up
+THIN_MM, PER_MM = 3.0, 0.025  # a slice that is thicker reaches deeper into the brain: more is usual per mm above 3 mm
+NARROW = 0.5  # SD of the voxels along the shortest / longest principal axis; whole: 0.65 up, half: 0.39 to 0.46
+SIDES = 0.07  # by which a side may differ from half of the brain; whole: 0.02, without one hemisphere's half: 0.1
 HIND, HIND_DEPTH = 0.033, 0.2  # share of the brain behind its centre and 0.2 brain lengths below it, where the
 # cerebellum lies; whole: 0.07 to 0.12, tilted by 20 degrees: 0.037 up; without the cerebellum: at most 0.029
 STEP_MM = 2.0  # distance of the voxels from which shape is computed

@@ -76,16 +76,19 @@ def draw_strip(strip: Strip) -> Image.Image:
     rows = -(-len(strip.planes) // columns)
     wide = columns * (side + GAP) - GAP
     captions = _wrapped(strip.caption, font, wide)
-    height = rows * (side + line + GAP) + (len(captions) + 1) * line
+    names = [_folded(name, font, side) for name in strip.names]
+    head = max(map(len, names)) * line  # above every panel
+    height = rows * (side + head + GAP) + (len(captions) + 1) * line
     image = Image.new("RGB", (wide + 2 * MARGIN, height + 2 * MARGIN), PAGE)
     draw = ImageDraw.Draw(image)
-    for place, (plane, name) in enumerate(zip(strip.planes, strip.names, strict=True)):
+    for place, (plane, name) in enumerate(zip(strip.planes, names, strict=True)):
         left = MARGIN + place % columns * (side + GAP)
-        top = MARGIN + place // columns * (side + line + GAP)
-        draw.text((left, top), _cut(name, font, side), INK, font)
-        image.paste(_panel(plane, side, strip.top), (left, top + line))
-        _marks(draw, (left, top + line), side, strip.plane, font)
-    below = MARGIN + rows * (side + line + GAP)
+        top = MARGIN + place // columns * (side + head + GAP)
+        for number, part in enumerate(name):
+            draw.text((left, top + number * line), part, INK, font)
+        image.paste(_panel(plane, side, strip.top), (left, top + head))
+        _marks(draw, (left, top + head), side, strip.plane, font)
+    below = MARGIN + rows * (side + head + GAP)
     for number, caption in enumerate(captions):
         draw.text((MARGIN, below + number * line), caption, SOFT, font)
     _scale(draw, (MARGIN, below + len(captions) * line), strip, font)
@@ -140,13 +143,13 @@ def _scale(draw: ImageDraw.ImageDraw, corner: tuple[int, int], strip: Strip, fon
     draw.text((x + wide + GAP, middle), last, SOFT, font, "lm")
 
 
-def _cut(text: str, font: ImageFont.FreeTypeFont, width: int) -> str:
-    """The text; if it is wider than `width`, its end is replaced by …."""
-    if font.getlength(text) <= width:
-        return text
-    while text and font.getlength(text + "…") > width:
-        text = text[:-1]
-    return text + "…"
+def _folded(text: str, font: ImageFont.FreeTypeFont, width: int) -> list[str]:
+    """The text in lines that fit, broken at any letter, because names of cases have no spaces."""
+    lines = [""]
+    for letter in text:
+        longer = lines[-1] + letter
+        lines = [*lines[:-1], longer] if font.getlength(longer) <= width else [*lines, letter]
+    return lines
 
 
 def _wrapped(text: str, font: ImageFont.FreeTypeFont, width: int) -> list[str]:
