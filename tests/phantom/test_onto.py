@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable
+from dataclasses import replace
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -17,11 +18,13 @@ from anofield.data.brain import StrippedScan, as_stripped
 from anofield.data.cohort.case import Case
 from anofield.data.cohort.find import find_cases
 from anofield.errors import CohortError, ScanError, UsageError
+from anofield.phantom.anatomy import Fractions
 from anofield.phantom.contrast import SIGNAL
-from anofield.phantom.host import Host, host_of
+from anofield.phantom.host import Host, _check_cerebrum, host_of
 from anofield.phantom.implants import Implants, subjects_of
 from anofield.phantom.layouts import grid_of
 from anofield.phantom.lesions import LESION_KINDS
+from anofield.phantom.lesions.plan import Plan
 from anofield.phantom.onto import Implanted, implant, implant_in
 from anofield.phantom.person import Look, make_person
 
@@ -164,6 +167,15 @@ def test_a_map_of_tissues_takes_the_place_of_the_search() -> None:
     np.testing.assert_allclose(given.levels, host.levels, rtol=0.15)
 
 
+def test_about_half_of_a_steep_gain_of_the_coil_is_found() -> None:
+    native = _scan("T1w")
+    slope = 1 + 0.004 * (np.arange(64) - 31.5)[:, None, None] * native.scan.spacing[0] / 2
+    host = host_of(as_stripped(((native.scan.data * slope).astype(np.float32), native.scan.affine)), "T1w")
+    ends = np.array([[-50.0, 0, 10], [50.0, 0, 10]], np.float32).T
+    low, high = host.gain_at(ends) / _host("T1w").gain_at(ends)
+    assert 1.08 < high / low < 1.1 / 0.9
+
+
 @pytest.mark.parametrize(
     ("call", "error", "words"),
     [
@@ -171,6 +183,9 @@ def test_a_map_of_tissues_takes_the_place_of_the_search() -> None:
         (lambda: implant(_scan(), "ms", 0, modality="PD"), UsageError, "T2w"),
         (lambda: implant(_scan("T1w"), "ms", 0, modality="T2w"), ScanError, "--modality T1w"),
         (lambda: implant(_labels(), "ms", 0, modality="T1w"), ScanError, "the scan itself"),
+        (lambda: host_of(_scan(), "T2w", np.ones((2, 2, 2))), ScanError, "1 for fluid"),
+        (lambda: host_of(_scan(), "T2w", np.ones(_scan().brain.shape)), ScanError, "1 for fluid"),
+        (lambda: _check_cerebrum(_scan(), _without_white()), ScanError, "orientation"),
         (lambda: Implants(()), UsageError, "--kinds"),
         (lambda: Implants(("ms",)).contrast(Case("a", Path("a.nii"))), UsageError, "--modality"),
         (lambda: Implants(("ms",)).contrast(Case("a", Path("a.nii"), contrast="PDw")), ScanError, "T1w"),
@@ -181,6 +196,13 @@ def test_errors_name_the_remedy(call: Callable[[], Any], error: type[Exception],
     with pytest.raises(error) as caught:
         call()
     assert words in caught.value.remedy  # type: ignore[attr-defined]
+
+
+def _without_white() -> Plan:
+    """A plan of a brain without white matter."""
+    plan = _host().plan
+    nothing = np.zeros_like(plan.parts.white)
+    return replace(plan, parts=Fractions(plan.parts.grey, nothing, plan.parts.csf))
 
 
 def _labels() -> StrippedScan:
