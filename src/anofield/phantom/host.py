@@ -19,7 +19,7 @@ from anofield.phantom.anatomy import PLAN_STEP, Fractions, Sites, plan_axes
 from anofield.phantom.contrast import MODALITIES, SIGNAL
 from anofield.phantom.lesions.plan import Plan
 from anofield.phantom.spline import Axes
-from anofield.typing import FloatVolume, Mask
+from anofield.typing import FloatVolume, Mask, Volume
 
 STEP = PLAN_STEP / 2  # mm, the lattice on which tissue is told apart
 FEW_VALUES = 32  # a scan has hundreds of intensities; a map of tissues or regions in a brain may have some dozens
@@ -99,7 +99,7 @@ class Host:
         return float(np.interp(signal, [0.0, *known], [self.zero, *found]))
 
 
-def host_of(native: StrippedScan, modality: str, tissues: FloatVolume | None = None) -> Host:
+def host_of(native: StrippedScan, modality: str, tissues: Volume | None = None) -> Host:
     """Tell the tissues of a scan apart: a mixture of three intensities, guided by the blurred template.
 
     Args:
@@ -151,7 +151,7 @@ def _check_values(native: StrippedScan) -> None:
         )
 
 
-def _check_map(native: StrippedScan, tissues: FloatVolume | None) -> None:
+def _check_map(native: StrippedScan, tissues: Volume | None) -> None:
     """Refuse a map of tissues of another shape, or without one of the three."""
     if tissues is None:
         return
@@ -228,7 +228,7 @@ def _fine_axes() -> Axes:
 
 
 def _on_lattice(
-    native: StrippedScan, volume: FloatVolume | Mask, centre: NDArray[np.float64], axes: Axes
+    native: StrippedScan, volume: Volume, centre: NDArray[np.float64], axes: Axes
 ) -> tuple[Mask, FloatVolume]:
     """Brain and mean values of a volume of the scan `(i, j, k)` on the lattice."""
     box = ndimage.find_objects(native.brain.astype(np.uint8))[0]
