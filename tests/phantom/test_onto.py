@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable
+from dataclasses import replace
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -17,13 +18,16 @@ from anofield.data.brain import StrippedScan, as_stripped
 from anofield.data.cohort.case import Case
 from anofield.data.cohort.find import find_cases
 from anofield.errors import CohortError, ScanError, UsageError
+from anofield.phantom.anatomy import Fractions
 from anofield.phantom.contrast import SIGNAL
-from anofield.phantom.host import Host, host_of
+from anofield.phantom.host import Host, _check_cerebrum, host_of
 from anofield.phantom.implants import Implants, subjects_of
 from anofield.phantom.layouts import grid_of
 from anofield.phantom.lesions import LESION_KINDS
+from anofield.phantom.lesions.plan import Plan
 from anofield.phantom.onto import Implanted, implant, implant_in
 from anofield.phantom.person import Look, make_person
+from images import load_image
 
 pytestmark = pytest.mark.slow
 REAL = Path(os.environ.get("ANOFIELD_REAL", ""))
@@ -34,7 +38,7 @@ needs_real = pytest.mark.skipif("ANOFIELD_REAL" not in os.environ, reason="ANOFI
 def _scan(modality: str = "T2w", turn: str = "none") -> StrippedScan:
     """A healthy person at 3.3 mm, in place of a real one; stored in another order, turned or in thick slices."""
     grid = grid_of("bids", 64)
-    image = nib.Nifti1Image(make_person(31, 5, grid, look=Look(modality=modality)).image, grid.affine)
+    image: Any = nib.Nifti1Image(make_person(31, 5, grid, look=Look(modality=modality)).image, grid.affine)
     if turn == "stored":
         image = image.as_reoriented(nib.orientations.axcodes2ornt(("P", "S", "L")))
     if turn == "thick":
@@ -89,7 +93,7 @@ def test_an_implant_is_a_function_of_scan_kind_and_seed() -> None:
 
 def test_the_order_of_storage_does_not_matter() -> None:
     straight, stored = _implanted("glioma"), _implanted("glioma", turn="stored")
-    back = nib.Nifti1Image(stored.label, _scan(turn="stored").scan.affine).as_reoriented(
+    back: Any = nib.Nifti1Image(stored.label, _scan(turn="stored").scan.affine).as_reoriented(
         nib.orientations.ornt_transform(
             nib.io_orientation(_scan(turn="stored").scan.affine), nib.io_orientation(_scan().scan.affine)
         )
@@ -164,6 +168,15 @@ def test_a_map_of_tissues_takes_the_place_of_the_search() -> None:
     np.testing.assert_allclose(given.levels, host.levels, rtol=0.15)
 
 
+def test_about_half_of_a_steep_gain_of_the_coil_is_found() -> None:
+    native = _scan("T1w")
+    slope = 1 + 0.004 * (np.arange(64) - 31.5)[:, None, None] * native.scan.spacing[0] / 2
+    host = host_of(as_stripped(((native.scan.data * slope).astype(np.float32), native.scan.affine)), "T1w")
+    ends = np.array([[-50.0, 0, 10], [50.0, 0, 10]], np.float32).T
+    low, high = host.gain_at(ends) / _host("T1w").gain_at(ends)
+    assert 1.08 < high / low < 1.1 / 0.9
+
+
 @pytest.mark.parametrize(
     ("call", "error", "words"),
     [
@@ -171,6 +184,9 @@ def test_a_map_of_tissues_takes_the_place_of_the_search() -> None:
         (lambda: implant(_scan(), "ms", 0, modality="PD"), UsageError, "T2w"),
         (lambda: implant(_scan("T1w"), "ms", 0, modality="T2w"), ScanError, "--modality T1w"),
         (lambda: implant(_labels(), "ms", 0, modality="T1w"), ScanError, "the scan itself"),
+        (lambda: host_of(_scan(), "T2w", np.ones((2, 2, 2))), ScanError, "1 for fluid"),
+        (lambda: host_of(_scan(), "T2w", np.ones(_scan().brain.shape)), ScanError, "1 for fluid"),
+        (lambda: _check_cerebrum(_scan(), _without_white()), ScanError, "orientation"),
         (lambda: Implants(()), UsageError, "--kinds"),
         (lambda: Implants(("ms",)).contrast(Case("a", Path("a.nii"))), UsageError, "--modality"),
         (lambda: Implants(("ms",)).contrast(Case("a", Path("a.nii"), contrast="PDw")), ScanError, "T1w"),
@@ -181,6 +197,13 @@ def test_errors_name_the_remedy(call: Callable[[], Any], error: type[Exception],
     with pytest.raises(error) as caught:
         call()
     assert words in caught.value.remedy  # type: ignore[attr-defined]
+
+
+def _without_white() -> Plan:
+    """A plan of a brain without white matter."""
+    plan = _host().plan
+    nothing = np.zeros_like(plan.parts.white)
+    return replace(plan, parts=Fractions(plan.parts.grey, nothing, plan.parts.csf))
 
 
 def _labels() -> StrippedScan:
@@ -199,12 +222,12 @@ def test_the_tree_is_a_cohort_with_truth(anofield: Callable[..., Any], tmp_path:
     cases = find_cases(out)
     assert [case.id for case in cases] == ["sub-p1_ses-infarct", "sub-p1_ses-small"]
     for case in cases:
-        written, label = nib.load(case.image), np.asarray(nib.load(case.label).dataobj)  # type: ignore[arg-type]
+        written, label = load_image(case.image), np.asarray(load_image(case.label or Path()).dataobj)
         np.testing.assert_allclose(written.affine, native.scan.affine, atol=1e-5)
         same = implant_in(_host(), case.id.rpartition("-")[2], 4)
         np.testing.assert_array_equal(label, same.label)
         np.testing.assert_array_equal(np.asarray(written.dataobj), same.image)
-        np.testing.assert_array_equal(np.asarray(nib.load(case.mask).dataobj) > 0, native.brain)  # type: ignore[arg-type]
+        np.testing.assert_array_equal(np.asarray(load_image(case.mask or Path()).dataobj) > 0, native.brain)
     ended = anofield("phantom", "--onto", out, "-o", tmp_path / "again", "--kinds", "ms")
     assert ended.code == 4 and "has a lesion label" in ended.err
 
@@ -242,6 +265,6 @@ def test_real_scans_are_hosts(path: str, modality: str) -> None:
 def test_levels_of_real_scans_are_those_of_their_tissue_maps() -> None:
     for name in ("oas1000", "oas1036", "oas1119"):
         native = as_stripped(REAL / "oasis" / "brains" / f"{name}_T1w.nii.gz")
-        tissues = np.asarray(nib.load(REAL / "oasis" / "tissues" / f"{name}_tissues.nii.gz").dataobj)
+        tissues = np.asarray(load_image(REAL / "oasis" / "tissues" / f"{name}_tissues.nii.gz").dataobj)
         known = [float(np.median(native.scan.data[(tissues == k) & native.brain])) for k in (2, 3)]
         np.testing.assert_allclose(host_of(native, "T1w").levels[:2], known, rtol=0.12)

@@ -19,7 +19,7 @@ from anofield.phantom.anatomy import PLAN_STEP, Fractions, Sites, plan_axes
 from anofield.phantom.contrast import MODALITIES, SIGNAL
 from anofield.phantom.lesions.plan import Plan
 from anofield.phantom.spline import Axes
-from anofield.typing import FloatVolume, Mask
+from anofield.typing import FloatVolume, Mask, Volume
 
 STEP = PLAN_STEP / 2  # mm, the lattice on which tissue is told apart
 FEW_VALUES = 32  # a scan has hundreds of intensities; a map of tissues or regions in a brain may have some dozens
@@ -99,7 +99,7 @@ class Host:
         return float(np.interp(signal, [0.0, *known], [self.zero, *found]))
 
 
-def host_of(native: StrippedScan, modality: str, tissues: FloatVolume | None = None) -> Host:
+def host_of(native: StrippedScan, modality: str, tissues: Volume | None = None) -> Host:
     """Tell the tissues of a scan apart: a mixture of three intensities, guided by the blurred template.
 
     Args:
@@ -109,10 +109,11 @@ def host_of(native: StrippedScan, modality: str, tissues: FloatVolume | None = N
             finds them by intensity.
 
     Raises:
-        ScanError: The scan has few different values, like a label map, or its tissues are not as bright as those of
-            the modality.
+        ScanError: The scan has few different values, like a label map; its tissues are not as bright as those of the
+            modality, or hardly any white matter lies above the tentorium; or the map of tissues does not fit.
     """
     _check_values(native)
+    _check_map(native, tissues)
     centre, half = _box(native)
     axes = _fine_axes()
     inside, values = _on_lattice(native, native.scan.data, centre, axes)
@@ -134,6 +135,7 @@ def host_of(native: StrippedScan, modality: str, tissues: FloatVolume | None = N
     levels[2] = _pure_fluid(flat, deep, levels)
     _check_order(native, modality, levels)
     plan = _plan(inside, tissue, depth, ventricle, half)
+    _check_cerebrum(native, plan)
     return Host(native, modality, centre, zero, levels, spread, tissue, gain, plan)
 
 
@@ -146,6 +148,33 @@ def _check_values(native: StrippedScan) -> None:
             where=native.scan.path,
             why="that is a map of labels, not a scan",
             remedy="give the scan itself",
+        )
+
+
+def _check_map(native: StrippedScan, tissues: Volume | None) -> None:
+    """Refuse a map of tissues of another shape, or without one of the three."""
+    if tissues is None:
+        return
+    found = set(np.unique(tissues[native.brain])) if tissues.shape == native.brain.shape else set()
+    if not {1, 2, 3} <= found:
+        raise ScanError(
+            "its map of tissues does not fit",
+            where=native.scan.path,
+            why=f"it has shape {tissues.shape} for {native.brain.shape}"
+            if not found
+            else "one of 1, 2 and 3 is missing",
+            remedy="give a map on the scan's voxels with 1 for fluid, 2 for grey and 3 for white matter",
+        )
+
+
+def _check_cerebrum(native: StrippedScan, plan: Plan) -> None:
+    """Refuse a scan without white matter where that of a cerebrum should be."""
+    if (plan.cerebrum & (plan.parts.white > 0.5)).sum() < ENOUGH:
+        raise ScanError(
+            "hardly any white matter is found above the tentorium",
+            where=native.scan.path,
+            why="lesions are planned there",
+            remedy="check the orientation in its header, its contrast and its skull stripping",
         )
 
 
@@ -199,7 +228,7 @@ def _fine_axes() -> Axes:
 
 
 def _on_lattice(
-    native: StrippedScan, volume: FloatVolume | Mask, centre: NDArray[np.float64], axes: Axes
+    native: StrippedScan, volume: Volume, centre: NDArray[np.float64], axes: Axes
 ) -> tuple[Mask, FloatVolume]:
     """Brain and mean values of a volume of the scan `(i, j, k)` on the lattice."""
     box = ndimage.find_objects(native.brain.astype(np.uint8))[0]

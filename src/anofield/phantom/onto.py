@@ -23,7 +23,7 @@ from anofield.phantom.lesions import draw_on
 from anofield.phantom.lesions.lesion import EDGE_MM, Layer, Lesion, drawn
 from anofield.phantom.lesions.parts import Ground
 from anofield.phantom.person import check_kind, check_modality
-from anofield.typing import Classes, FloatVolume, Mask
+from anofield.typing import Classes, FloatVolume, Mask, Volume
 
 STILL_MM = 0.3  # a shift below this is none; all shifts are this much smaller, so that none ends abruptly
 NEAR_MM = 8.0  # how far from a lesion on the planning lattice its voxels are looked for
@@ -57,9 +57,7 @@ class _Crop(NamedTuple):
     moved: NDArray[np.bool_]
 
 
-def implant(
-    native: StrippedScan, kind: str, seed: int, *, modality: str, tissues: FloatVolume | None = None
-) -> Implanted:
+def implant(native: StrippedScan, kind: str, seed: int, *, modality: str, tissues: Volume | None = None) -> Implanted:
     """Implant a lesion into a skull-stripped scan.
 
     The lesion depends on the seed, the kind and the content of the scan. The scan may have any orientation and voxel
