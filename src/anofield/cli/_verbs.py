@@ -16,7 +16,7 @@ from anofield.errors import Interrupted, known_error
 
 VERBS = {  # name: first line of its help, as in its module
     "demo": "Run every step on a phantom cohort: prepare, train, calibrate, detect, evaluate, report.",
-    "phantom": "Write a synthetic cohort made from the ICBM152 template, with lesion labels.",
+    "phantom": "Write a synthetic cohort, with lesion labels.",
     "check": "Check geometry, brain, intensities, labels and duplicates of every scan; changes no file.",
     "split": "Write a manifest that divides a cohort into groups at random; no subject and no scan is in two groups.",
     "prepare": "Resample scans to the lattice as intensity classes, and store them; an existing store is resumed.",

@@ -44,7 +44,8 @@ OWN_MAPS = "tissue maps of real people.\n\nThe scans show their anatomy: the lic
 README = """Synthetic skull-stripped brain scans, made by anofield from {maps}
 
 Lesion and brain masks are in derivatives/phantom. Labels of lesion masks:
-1 necrosis or dark scar, 2 oedema or small lesion, 4 solid tumour core.
+1 necrosis, cavity or dark scar; 2 oedema, infarct or small lesion; 3 infiltrated or malformed tissue;
+4 solid tumour or blood.
 """
 
 

@@ -44,7 +44,7 @@ LESION = {
     "infarct": (Matter(1300, 125, 0.82), Matter(1800, 210, 0.90)),
     "cavity": (Matter(3000, 700, 0.96), Matter(4000, 1500, 0.99)),
     "blood": (Matter(1600, 35, 0.82), Matter(1250, 52, 0.85)),
-    "old-blood": (Matter(880, 105, 0.82), Matter(730, 140, 0.86)),
+    "old-blood": (Matter(420, 130, 0.82), Matter(360, 160, 0.86)),
     "infiltration": (Matter(1330, 92, 0.81), Matter(1240, 103, 0.83)),
     "dysplasia": (Matter(1250, 98, 0.81), Matter(1420, 120, 0.84)),
 }

@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 
 from anofield._files import write_bytes, write_json
+from anofield._locks import take
 from anofield.data.volume import volume_hash
 from anofield.errors import MachineError, ScanError
 from anofield.phantom import colin
@@ -27,6 +28,7 @@ FORMAT = 1  # raised when the way templates are made changes
 SHARES = ("grey", "white", "brain")  # stored as 0 to 255
 KEPT = 4  # templates in memory, about 100 MB each
 LEAST_OVERLAP = 0.88  # Dice of the brain with ICBM152's after the affine map; 0.95 and more are usual
+PATIENCE = 300.0  # seconds to wait for another process that makes the same template
 DAMAGED = (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile)
 
 
@@ -68,10 +70,15 @@ def load_velocity(source: Source) -> FloatVolume:
 def _loaded(source: Source) -> Template:
     """A template from the cache, made and written there before if it is not in it."""
     path = _cached(source)
-    kept = _read(path, source.name) if path.is_file() else None
-    if kept is None:
-        _write(path, _made(source), source)
-        kept = _read(path, source.name)
+    if (kept := _read(path, source.name)) is not None:
+        return kept
+    lock = take(path.with_suffix(".lock"), PATIENCE)  # one of several workers makes it, the others wait
+    try:
+        if (kept := _read(path, source.name)) is None:
+            _write(path, _made(source), source)
+            kept = _read(path, source.name)
+    finally:
+        lock.release()
     if kept is None:
         raise MachineError("cannot be read back", where=path, remedy="check the disk that holds the cache")
     return kept
@@ -125,7 +132,7 @@ def _write(path: Path, made: Template, source: Source) -> None:
 
 
 def _read(path: Path, name: str) -> Template | None:
-    """A template of the cache; None if the file is damaged."""
+    """A template of the cache; None if it is missing or damaged."""
     try:
         with np.load(path, allow_pickle=False) as content:
             shares = [content[one].astype(np.float32) / np.float32(255) for one in SHARES]

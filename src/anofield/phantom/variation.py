@@ -20,7 +20,7 @@ from anofield.phantom.variety import SIMPLE, Variety
 from anofield.phantom.warp import Displacement, lattice_axes
 
 LARGEST_SHARE = 0.5  # of the way to the other template; from there on the other one is the nearer one
-FOLD_WIDTH, FOLD_SD = (6.0, 10.0), 2.2  # mm, velocity per axis; the largest that seldom meets LEAST_JACOBIAN
+FOLD_WIDTH, FOLD_SD = (6.0, 10.0), 1.6  # mm, velocity per axis; larger ones would meet LEAST_JACOBIAN in everyone
 LEAST_JACOBIAN, CALMER = 0.1, 0.85  # local volume that folds leave at least; factor on the velocity until they do
 TORQUE_MM, TORQUE_SD = 1.0, 1.0  # the right hemisphere lies forward (Yakovlevian torque, LeMay 1976); by hand
 WIDER_SD = 0.015  # of the width of a hemisphere, relative; by hand

@@ -16,7 +16,7 @@ UNUSUAL = {
     "cortex": "one hemisphere with thicker cortex and narrower sulci",
 }
 AGES = (18.0, 95.0)  # years; the published slopes were measured on adults
-MOST = 1.5  # largest factor on folds and asymmetry; more would not look like a brain
+MOST_FOLDS, MOST_ASYMMETRY = 1.0, 1.5  # larger factors would fold space, or not look like a brain
 
 
 def _check_ages(ages: tuple[float, float] | None) -> None:
@@ -55,9 +55,10 @@ class Variety:
     unusual: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
-        for name, factor in (("folds", self.folds), ("asymmetry", self.asymmetry)):
-            if not (math.isfinite(factor) and 0 <= factor <= MOST):
-                raise UsageError(f"{name} is {factor}", remedy=f"give a factor from 0 to {MOST}")
+        limits = (("folds", self.folds, MOST_FOLDS), ("asymmetry", self.asymmetry, MOST_ASYMMETRY))
+        for name, factor, most in limits:
+            if not (math.isfinite(factor) and 0 <= factor <= most):
+                raise UsageError(f"{name} is {factor}", remedy=f"give a factor from 0 to {most}")
         if not self.template:
             raise UsageError("the template has no name", remedy=f"choose from {', '.join(TEMPLATES)}, or name a folder")
         _check_ages(self.age)
