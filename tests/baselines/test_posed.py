@@ -156,14 +156,14 @@ def test_the_command_line_does_all_of_it(
     world: World, field: Path, anofield: Callable[..., Ended], tmp_path: Path
 ) -> None:
     data, model = tmp_path / "posed.zarr", tmp_path / "atlas"
-    scans = world.root / "train"
-    made = anofield("prepare", "-i", scans, "--res", 24, "--centers", "paper", "--normalise", "tissue", "-o", data,
+    scans = [word for case in world.training[:3] for word in ("-i", case.image)]
+    made = anofield("prepare", *scans, "--res", 24, "--centers", "paper", "--normalise", "tissue", "-o", data,
                     "--pose", field)  # fmt: skip
     assert made.code == 0, made.err
     assert Store(data).recipe.normalise == "tissue" and Store(data).pose is not None
     assert anofield("baseline", "zscore", "train", "--data", data, "-o", model).code == 0
-    assert anofield("baseline", "zscore", "calibrate", "-m", model, "-i", world.root / "healthy").code == 0
-    found = anofield("baseline", "zscore", "detect", "-m", model, "-i", world.root / "glioma", "-o", tmp_path / "run")
+    assert anofield("baseline", "zscore", "calibrate", "-m", model, "-i", world.healthy[0].image).code == 0
+    found = anofield("baseline", "zscore", "detect", "-m", model, "-i", world.glioma[0].image, "-o", tmp_path / "run")
     assert found.code == 0, found.err
-    refused = anofield("prepare", "-i", scans, "--recipe", "ifl2021-brats", "-o", tmp_path / "p.zarr", "--pose", field)
+    refused = anofield("prepare", *scans, "--recipe", "ifl2021-brats", "-o", tmp_path / "p.zarr", "--pose", field)
     assert refused.code == 2 and "takes no pose" in refused.err
