@@ -19,7 +19,6 @@ from anofield.phantom.layouts import grid_of
 from anofield.phantom.person import Look, make_person
 
 
-
 def anchored(values: NDArray[np.float32]) -> tuple[float, float]:
     """Shift and scale of `tissue`."""
     return normalise_tissue(values) or normalise_robust(values)

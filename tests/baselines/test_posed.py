@@ -24,6 +24,7 @@ from anofield.data.store import Store, prepare_cohort
 from anofield.detect.calibrate import calibrate
 from anofield.detect.detection import examine
 from anofield.detect.identity import identity_of
+from anofield.detect.options import FitOptions
 from anofield.detect.placer import posing
 from anofield.errors import ExperimentError, UsageError
 from anofield.field.experiment import Experiment
@@ -32,6 +33,7 @@ from conftest import Ended
 from helpers import World, facts_of, found_in, small_world
 
 OPTIONS = baseline_options("zscore")
+FIT = FitOptions(pose="affine", iterations=40, points=1024)
 
 
 @pytest.fixture(scope="session")
@@ -48,7 +50,9 @@ def field(world: World, tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def posed(world: World, field: Path) -> Store:
     recipe = world.model.recipe
-    return prepare_cohort(world.training, recipe, field.parent / "posed.zarr", place=posing(field, device="cpu"))[0]
+    return prepare_cohort(
+        world.training, recipe, field.parent / "posed.zarr", place=posing(field, device="cpu", fit=FIT)
+    )[0]
 
 
 @pytest.fixture(scope="module")
@@ -109,7 +113,7 @@ def test_poses_count_in_the_identity(world: World, posed: Store, atlas: TrainedB
 
 
 def test_resumed_with_the_same_poses_nothing_is_made_again(world: World, posed: Store, field: Path) -> None:
-    _, outcomes = prepare_cohort(world.training, posed.recipe, posed.path, place=posing(field, device="cpu"))
+    _, outcomes = prepare_cohort(world.training, posed.recipe, posed.path, place=posing(field, device="cpu", fit=FIT))
     assert [outcome.value for outcome in outcomes] == [False] * len(posed)
 
 
@@ -152,14 +156,14 @@ def test_the_command_line_does_all_of_it(
     world: World, field: Path, anofield: Callable[..., Ended], tmp_path: Path
 ) -> None:
     data, model = tmp_path / "posed.zarr", tmp_path / "atlas"
-    scans = world.root / "train"
-    made = anofield("prepare", "-i", scans, "--res", 24, "--centers", "paper", "--normalise", "tissue", "-o", data,
+    scans = [word for case in world.training[:3] for word in ("-i", case.image)]
+    made = anofield("prepare", *scans, "--res", 24, "--centers", "paper", "--normalise", "tissue", "-o", data,
                     "--pose", field)  # fmt: skip
     assert made.code == 0, made.err
     assert Store(data).recipe.normalise == "tissue" and Store(data).pose is not None
     assert anofield("baseline", "zscore", "train", "--data", data, "-o", model).code == 0
-    assert anofield("baseline", "zscore", "calibrate", "-m", model, "-i", world.root / "healthy").code == 0
-    found = anofield("baseline", "zscore", "detect", "-m", model, "-i", world.root / "glioma", "-o", tmp_path / "run")
+    assert anofield("baseline", "zscore", "calibrate", "-m", model, "-i", world.healthy[0].image).code == 0
+    found = anofield("baseline", "zscore", "detect", "-m", model, "-i", world.glioma[0].image, "-o", tmp_path / "run")
     assert found.code == 0, found.err
-    refused = anofield("prepare", "-i", scans, "--recipe", "ifl2021-brats", "-o", tmp_path / "p.zarr", "--pose", field)
+    refused = anofield("prepare", *scans, "--recipe", "ifl2021-brats", "-o", tmp_path / "p.zarr", "--pose", field)
     assert refused.code == 2 and "takes no pose" in refused.err

@@ -99,7 +99,7 @@ def test_a_scan_whose_voxels_are_all_alike_is_normalised_as_robust() -> None:
 
 def test_the_levels_do_not_depend_on_the_order_of_the_voxels_in_a_file() -> None:
     values = brain("T1w")
-    one, other = find_tissues(values), find_tissues(values[::-1])
+    one, other = find_tissues(values), find_tissues(np.random.default_rng(0).permutation(values))
     assert one == other
 
 

@@ -175,20 +175,16 @@ class Store:
 
     def summary(self) -> Json:
         """Summary of the store as plain values."""
-        return {
-            "store": str(self.path),
-            "cases": self.ids,
-            "done": len(self.done),
-            "resolution": self.resolution,
-            "recipe": self.recipe.model_dump(mode="json"),
-            **({} if self.pose is None else {"pose": self.pose.model_dump(mode="json")}),
-        }
+        pose = {} if self.pose is None else {"pose": self.pose.model_dump(mode="json")}
+        recipe = self.recipe.model_dump(mode="json")
+        counts = {"done": len(self.done), "resolution": self.resolution}
+        return {"store": str(self.path), "cases": self.ids, **counts, "recipe": recipe, **pose}
 
     def content_hash(self) -> str:
         """SHA-256 over ids and source hashes of the complete cases, recipe and poses; paths do not count."""
-        cases = [f"{self.ids[i]} {bytes(self._read('source_hash', i)).hex()}" for i in self.done]
-        posed = [] if self.pose is None else [self.pose.identity]
-        return hashlib.sha256("\n".join([self.recipe.model_dump_json(), *posed, *cases]).encode()).hexdigest()
+        parts = [self.recipe.model_dump_json(), *([] if self.pose is None else [self.pose.identity])]
+        parts += [f"{self.ids[i]} {bytes(self._read('source_hash', i)).hex()}" for i in self.done]
+        return hashlib.sha256("\n".join(parts).encode()).hexdigest()
 
     @property
     def resolution(self) -> int:
@@ -354,8 +350,7 @@ def prepare_cohort(
         labels: Whether to keep lesion labels.
         spread: Where the work runs; all workers must be able to read the scans and to write to `path` and beside it.
         force: Whether to replace an existing store. It stays until the new one is made, unless no case can be prepared.
-        place: Finds the pose of every scan, so that all heads lie alike in the store, which records what found the
-            poses (`anofield.detect.placer.Placer`); None takes the scans as they lie.
+        place: Finds the pose of every scan (`anofield.detect.placer.Placer`), so that all heads lie alike in the store.
 
     Returns:
         The store, and the outcome of every case.
@@ -369,8 +364,8 @@ def prepare_cohort(
     """
     cases = cohort_of(cases)
     rows = {case.id: row for row, case in enumerate(cases)}
-    pose = None if place is None else place.source
-    wanted = StoreInfo.of(cases, recipe, labels=labels, side=lattice_side(recipe), pose=pose)
+    pose, side = None if place is None else place.source, lattice_side(recipe)
+    wanted = StoreInfo.of(cases, recipe, labels=labels, side=side, pose=pose)
     with making(path, wanted, force=force) as store:
         work = partial(_prepare_into, path=str(store.path.absolute()), recipe=recipe, rows=rows, place=place)
         outcomes = list(map_cases(work, cases, spread=spread, label="prepare"))

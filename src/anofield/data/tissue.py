@@ -18,8 +18,8 @@ from numpy.typing import NDArray
 LOWER, UPPER = 0.39, 0.49  # the darker and the brighter one of grey and white matter
 LEAST, MOST = 0.08, 0.95  # the ends of the intensities come to lie between these; the tissues give way
 EDGE = 0.5  # percentile that counts as the end
-VOXELS = 200_000  # evenly spaced in the list of voxels; more do not change the levels
-BINS = 256  # of the histogram
+FINE = 65_536  # bins of the first histogram, over all intensities; percentiles are read from it
+BINS = 256  # of the histogram that the mixture is fitted to
 ENDS = (0.1, 99.9)  # percentiles between which it lies, so that single bright voxels do not coarsen it
 ROUNDS = 60  # of expectation maximisation
 NARROWEST = 1.5  # smallest standard deviation of a part, bins
@@ -114,12 +114,15 @@ def find_tissues(values: NDArray[np.float32]) -> Tissues | None:
     Returns:
         The levels; None if all voxels are alike.
     """
-    sample = values[:: max(1, len(values) // VOXELS)]
-    at = (ENDS[0], EDGE, 25, 75, 100 - EDGE, ENDS[1])
-    low, dark, first, third, bright, high = (float(value) for value in np.percentile(sample, at))
+    low, high = float(values.min()), float(values.max())
     if not high > low:
         return None
-    weights = np.histogram(sample, BINS, (low, high))[0] / len(sample)
+    counts, edges = np.histogram(values, FINE, (low, high))
+    at = np.array([ENDS[0], EDGE, 25, 75, 100 - EDGE, ENDS[1]]) / 100
+    low, dark, first, third, bright, high = np.interp(at, np.cumsum(counts) / len(values), edges[1:]).tolist()
+    if not high > low:
+        return None
+    weights = np.histogram(edges[1:], BINS, (low, high), weights=counts / len(values))[0]
     found = _likelier(_mixture(weights, STARTS["dark"]), _mixture(weights, STARTS["bright"]))
     lower, upper = sorted(low + float(level) * (high - low) / BINS for level in found.tissues)
     return Tissues(lower, upper, (dark, bright), third - first)
