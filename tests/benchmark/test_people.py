@@ -89,7 +89,7 @@ def test_scan_and_label_move_together_and_are_written_once(tmp_path: Path) -> No
     group = Changed(people=Fixed(), change=displaced)
     (case,) = group.cases(tmp_path / "out", 5)
     affines = [affine_of(path) for path in (case.image, case.label)]
-    np.testing.assert_array_equal(*affines)
+    np.testing.assert_array_equal(affines[0], affines[1])
     stamp = case.image.stat().st_mtime_ns
     (again,) = group.cases(tmp_path / "out", 5)
     assert again == case
