@@ -37,7 +37,7 @@ def test_they_are_those_of_a_written_run(measured) -> None:
     seen = see({"ill": people["test"]}, method, options, calibrated)
     found = measure(seen, options, calibrated, seed=0)
     run = detect_cases(people["test"], method, options, out / "run")
-    card = evaluate(run.path, None, out / "results").card["zscore"]
+    card = evaluate(run.path, None, out / "results")["zscore"].card
     for name, key in (("ap", "ap"), ("auroc", "auroc"), ("dice", "dice_calibrated_mean"),
                       ("dice_oracle", "dice_oracle_pooled"), ("recall_at_1", "froc_recall_at_1")):  # fmt: skip
         assert found[name].value == pytest.approx(card[key].value), name

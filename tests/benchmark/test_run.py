@@ -226,7 +226,7 @@ def test_a_suite_that_cannot_run_is_skipped_with_its_reason(
 ) -> None:
     from dataclasses import replace
 
-    monkeypatch.setattr(run, "SUITES", {"real": lambda setting: replace(SUITES["dark"](setting), missing="no scans")})
+    monkeypatch.setattr(run, "SUITES", {"dark": lambda setting: replace(SUITES["dark"](setting), missing="no scans")})
     contents, table = run_benchmark(tmp_path, SIZES, device="cpu")
     assert (contents, table) == ({}, "")
-    assert "benchmark: suite real is skipped: no scans" in capsys.readouterr().err
+    assert "benchmark: suite dark is skipped: no scans" in capsys.readouterr().err

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import time
 import traceback
-from collections import deque
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -67,18 +66,24 @@ def run_benchmark(
         UsageError: A suite or method is unknown, or the folder holds other files, other sizes or another seed.
     """
     out, rows = Path(out), chosen_rows(tuple(methods))
-    suites = chosen_suites(suites)
     study.claim(out, sizes, seed, force, "benchmark")
     setting = Setting(out=out, sizes=sizes, seed=seed, device=device)
-    found = {}
-    for name in suites:
-        suite = SUITES[name](setting)
-        if suite.missing:
-            say(f"benchmark: suite {name} is skipped: {suite.missing}")
-            continue
-        found[name] = SuiteRun(suite, setting).run([row for row in rows if suite.has(row)])
+    runs = _usable([SUITES[name](setting) for name in chosen_suites(suites)], setting)
+    began = time.time()
+    for wait in (False, True):
+        for one in runs:
+            one.run([row for row in rows if one.suite.has(row)], began, wait=wait)
+    found = {one.suite.name: one.write() for one in runs}
     contents = {name: content for name, (content, _) in found.items()}
     return contents, "\n\n".join(table for _, table in found.values())
+
+
+def _usable(suites: Sequence[Suite], setting: Setting) -> list[SuiteRun]:
+    """Runs of the suites that can run here; the others are named with their reason."""
+    for suite in suites:
+        if suite.missing:
+            say(f"benchmark: suite {suite.name} is skipped: {suite.missing}")
+    return [SuiteRun(suite, setting) for suite in suites if not suite.missing]
 
 
 @dataclass(frozen=True)
@@ -106,28 +111,25 @@ class SuiteRun:
         """File of a row that failed, with the error text."""
         return self.folder / "failed" / f"{name}.json"
 
-    def run(self, rows: Sequence[Row]) -> tuple[Json, str]:
-        """Measure the rows that are not done; returns `results.json` and the table."""
-        began = time.time()
-        waiting = deque(row for row in rows if not self.row_path(row.name).is_file())
-        name = self.suite.name
-        say(f"benchmark: {name}: {len(waiting)} of {counted(len(rows), 'method')} to run")
-        busy = 0
-        while waiting:
-            row = waiting.popleft()
-            patience = FOREVER if busy > len(waiting) else 0.0  # others are at all the rest: wait for them
-            lock = take(self.folder / "rows" / f".{row.name}.lock", patience)
+    def run(self, rows: Sequence[Row], began: float, *, wait: bool) -> None:
+        """Measure the rows that are not done.
+
+        Args:
+            rows: The rows.
+            began: When this process began, seconds since 1970.
+            wait: Whether to wait for rows at which another process is, or to leave them out.
+        """
+        missing = [row for row in rows if not self._settled(row.name, began)]
+        if not wait or missing:
+            say(f"benchmark: {self.suite.name}: {len(missing)} of {counted(len(rows), 'method')} to run")
+        for number, row in enumerate(missing, start=1):
+            lock = take(self.folder / "rows" / f".{row.name}.lock", FOREVER if wait else 0.0)
             try:
-                if lock.state == "busy":
-                    waiting.append(row)
-                    busy += 1
-                elif not self._settled(row.name, began):
-                    busy = 0
-                    self._attempt(row, f"{name}: {row.name} ({len(waiting)} to follow)")
+                if lock.state != "busy" and not self._settled(row.name, began):
+                    self._attempt(row, f"{self.suite.name}: {row.name} ({number} of {len(missing)})")
                     self.write()
             finally:
                 lock.release()
-        return self.write()
 
     def _settled(self, name: str, began: float) -> bool:
         """Whether a row is done, or another process has failed at it since `began` (seconds since 1970)."""

@@ -40,7 +40,7 @@ FULL = Sizes(
     healthy=6,
     new_site=20,
     few=4,
-    steps=800,
+    steps=600,
 )
 QUICK = Sizes(
     plan=study.Plan(n_train=8, n_calibration=2, n_test=3, scan_size=32, resolution=24, epochs=4, points=128, people=8,
