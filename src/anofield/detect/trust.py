@@ -22,13 +22,13 @@ PERCENTILES = (5, 50, 95)
 FALSE_ALARMS = 0.02  # share of healthy people that may lie outside of one of the intervals
 PRIOR_PEOPLE = 4  # people that the typical spread counts as, chosen by hand
 # Typical SD between healthy people of one cohort, about that of 16 phantom people and of the young people of OASIS.
-# That of code_distance and contrast leaves room for a large lesion. Where there is a pattern, contrast is not judged.
+# That of pattern and contrast leaves room for a large lesion. Where there is a pattern, contrast is not judged.
 TYPICAL = {
     "usual_loss": 0.08,
     "brighter": 0.008,
     "darker": 0.008,
-    "code_distance": 0.15,
-    "pattern": 0.04,
+    "code_distance": 0.08,
+    "pattern": 0.06,
     "contrast": 0.06,
     "outside": 0.01,
     "brain_ml": 110.0,
