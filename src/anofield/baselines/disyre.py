@@ -31,7 +31,7 @@ RATES = (1e-3, 2e-1)  # first and last rate (beta) of the linear schedule
 
 
 class RestoringSettings(NetworkSettings):
-    """Settings of the restoration; the defaults train in a quarter of an hour on one core.
+    """Settings of the restoration; the defaults take about ten minutes of one free core.
 
     Attributes:
         crop: Voxels per axis of a training crop, a multiple of 16; at most the lattice, filled up to the next multiple.

@@ -240,6 +240,8 @@ class SeverityUNet(nn.Module):
         features = (width, width, 2 * width, 4 * width, 4 * width, width)
         groups = ("group", {"num_groups": math.gcd(width, 8)})
         self.net = monai_nets().BasicUNet(3, 2, 1, features=features, norm=groups)
+        nn.init.zeros_(self.net.final_conv.weight)  # the training starts from "nothing changes"
+        nn.init.zeros_(self.net.final_conv.bias)
 
     def restore(self, images: Tensor, severity: Tensor) -> Tensor:
         """Restored images, (n, 1, s, s, s), for severities in [0, 1], (n,); sides are multiples of 16."""
