@@ -33,7 +33,7 @@ from anofield.baselines.run import (
     make_settings,
     train_baseline,
 )
-from anofield.baselines.slices import Slicing
+from anofield.baselines.slices import Slicing, training_slices
 from anofield.baselines.statistics import ZScore
 from anofield.baselines.untrained import Asymmetry, mirror
 from anofield.curves import exact_curve
@@ -242,6 +242,29 @@ class TestEvery:
         states = [trained(name, store, tmp_path / str(seed), seed=seed).method.state() for seed in (0, 1)]
         same = all(torch.equal(value, states[1][key]) for key, value in states[0].items())
         assert same == (name == "zscore")
+
+
+@pytest.mark.skipif("monai" not in INSTALLED, reason="MONAI is not installed")
+class TestAugmentation:
+    def test_without_it_the_slices_are_those_of_the_store(self, store: Store) -> None:
+        method: Any = find_baseline("dae")(store.recipe, make_settings("dae", {"augment": False}))
+        drawn = method.images_of(store)(torch.Generator().manual_seed(7))
+        slices = training_slices(store, Slicing.of(store.recipe))
+        chosen = torch.randint(len(slices), (16,), generator=torch.Generator().manual_seed(7))
+        assert torch.equal(drawn, slices[chosen].float())
+
+    def test_it_is_the_default_and_moves_the_heads(self, store: Store) -> None:
+        method: Any = find_baseline("dae")(store.recipe, make_settings("dae", {}))
+        drawn = method.images_of(store)(torch.Generator().manual_seed(7))
+        known = training_slices(store, Slicing.of(store.recipe)).float()
+        same = (drawn[:, None] == known[None]).flatten(2).all(2).any(1)
+        assert drawn.shape == (16, 1, 16, 16)
+        assert same.sum() < 12  # some are not moved
+
+    def test_every_network_trained_in_steps_has_it_and_no_other_method(self) -> None:
+        fields = {name: find_baseline(name).settings_type.model_fields for name in BUILT_IN}
+        assert [name for name in BUILT_IN if "augment" in fields[name]] == NETWORKS
+        assert [name for name in BUILT_IN if "steps" in fields[name]] == NETWORKS
 
 
 def without(folder: Path, key: str) -> None:

@@ -235,16 +235,20 @@ class UNet(nn.Module):
 class SeverityUNet(nn.Module):
     """MONAI's `BasicUNet` in 3-D that is told how severe the anomaly is; it predicts the change that restores."""
 
-    def __init__(self, width: int) -> None:
+    def __init__(self, width: int, middle: float, spread: float) -> None:
         super().__init__()
         features = (width, width, 2 * width, 4 * width, 4 * width, width)
         groups = ("group", {"num_groups": math.gcd(width, 8)})
+        self.middle, self.spread = middle, spread  # of the intensities of a brain, so that the network sees about ±1
         self.net = monai_nets().BasicUNet(3, 2, 1, features=features, norm=groups)
+        nn.init.zeros_(self.net.final_conv.weight)  # the training starts from "nothing changes"
+        nn.init.zeros_(self.net.final_conv.bias)
 
     def restore(self, images: Tensor, severity: Tensor) -> Tensor:
         """Restored images, (n, 1, s, s, s), for severities in [0, 1], (n,); sides are multiples of 16."""
         told = severity.reshape(-1, 1, 1, 1, 1).expand_as(images)
-        return images + torch.as_tensor(self.net(torch.cat([images, told], 1)))
+        seen = (images - self.middle) / self.spread * (images > 0)
+        return images + self.spread * torch.as_tensor(self.net(torch.cat([seen, told], 1)))
 
 
 def misfit(images: Tensor, decoded: Tensor) -> Tensor:
