@@ -30,6 +30,7 @@ from anofield.evaluation.case import TOP_SHARE, Measured, Scored, Truth
 from anofield.evaluation.evidence import Evidence
 from anofield.evaluation.gather import froc_thresholds
 from anofield.evaluation.metrics import figures
+from anofield.evaluation.oracle import mean_threshold, not_below_known
 from anofield.evaluation.pooled import PooledScores, VoxelKeys, count_case
 from anofield.evaluation.rules import Kind, Rules
 from anofield.typing import FloatVolume, Json, Mask
@@ -38,7 +39,7 @@ NAMES = {  # figure of a row → metric of the evaluation
     "ap": "ap",
     "auroc": "auroc",
     "dice": "dice_calibrated_mean",
-    "dice_oracle": "dice_oracle_pooled",
+    "dice_oracle": "dice_oracle_mean",
     "recall_at_1": "froc_recall_at_1",
     "false_ml": "healthy_ml_calibrated",
 }
@@ -170,19 +171,23 @@ def evidence_of(seen: Sequence[Seen], options: RunOptions, threshold: float) -> 
         if not one.healthy:
             pool.add_keys(one.keys)
     curve = pool.curve()
-    thresholds: dict[Kind, float] = {"calibrated": threshold}
-    if curve.positives:
-        thresholds["oracle"] = curve.best_dice()[1]
-    froc = froc_thresholds(pool) if curve.positives else []
+    scored = {one.case.id: _scored(one, name) for one in seen}
+    ill = [one.case.id for one in seen if not one.healthy]
+    at: dict[Kind, float] = {"calibrated": threshold}
+    if ill:
+        at["oracle"] = mean_threshold(curve, [scored[case_id].counts[name] for case_id in ill])
+    froc = froc_thresholds(pool) if ill else []
+    measured = {one.case.id: _measured(one, name, rules, at, froc) for one in seen}
+    thresholds, measured = not_below_known({name: at}, measured, ill) if ill else ({name: at}, measured)
     return Evidence(
         run="",
         score=name,
         baselines=[],
         rules=rules,
-        thresholds={name: thresholds},
+        thresholds=thresholds,
         froc={name: froc},
-        scored=[_scored(one, name) for one in seen],
-        measured=[_measured(one, name, rules, thresholds, froc) for one in seen],
+        scored=list(scored.values()),
+        measured=[measured[case_id] for case_id in scored],
         curves={name: curve},
         bounds={},
         exact={name: pool.exact},

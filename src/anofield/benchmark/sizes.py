@@ -36,7 +36,7 @@ class Sizes:
 
 
 FULL = Sizes(
-    plan=replace(study.FULL, n_train=64, n_calibration=8, n_test=12, epochs=300, normalise="tissue"),
+    plan=replace(study.FULL, n_train=64, n_calibration=8, n_test=10, epochs=300, normalise="tissue"),
     healthy=6,
     new_site=20,
     few=4,
