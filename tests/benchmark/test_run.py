@@ -226,7 +226,8 @@ def test_a_suite_that_cannot_run_is_skipped_with_its_reason(
 ) -> None:
     from dataclasses import replace
 
-    monkeypatch.setattr(run, "SUITES", {"dark": lambda setting: replace(SUITES["dark"](setting), missing="no scans")})
-    contents, table = run_benchmark(tmp_path, SIZES, device="cpu")
+    dark = SUITES["dark"]
+    monkeypatch.setitem(SUITES, "dark", lambda setting: replace(dark(setting), missing="no scans"))
+    contents, table = run_benchmark(tmp_path, SIZES, ["dark"], device="cpu")
     assert (contents, table) == ({}, "")
     assert "benchmark: suite dark is skipped: no scans" in capsys.readouterr().err

@@ -65,10 +65,10 @@ def run_benchmark(
     Raises:
         UsageError: A suite or method is unknown, or the folder holds other files, other sizes or another seed.
     """
-    out, rows = Path(out), chosen_rows(tuple(methods))
+    out, rows, names = Path(out), chosen_rows(tuple(methods)), chosen_suites(suites)
     study.claim(out, sizes, seed, force, "benchmark")
     setting = Setting(out=out, sizes=sizes, seed=seed, device=device)
-    runs = _usable([SUITES[name](setting) for name in chosen_suites(suites)], setting)
+    runs = _usable([SUITES[name](setting) for name in names], setting)
     began = time.time()
     for wait in (False, True):
         for one in runs:
