@@ -65,6 +65,7 @@ def test_people_of_the_memory_are_at_no_distance(tmp_path: Path) -> None:
     method = taught(store_of(tmp_path / "s.zarr", [3]), candidates=200, patches=64, neighbours=1, window_mm=0.0)
     found = method.score(make_prepared(3), "x", "both")
     assert found.anomaly.max() < 1e-2
+    assert found.restoration is not None
     np.testing.assert_allclose(found.restoration, np.where(make_prepared(3).brain, make_prepared(3).intensity, 0))
 
 
@@ -73,7 +74,7 @@ def test_a_brain_where_nobody_has_brain_is_served_by_the_nearest_cell(store: Sto
     everywhere = replace(body, brain=np.ones_like(body.brain), classes=np.maximum(body.classes, 1))
     found = taught(store).score(everywhere, "x", "both")
     assert np.isfinite(found.anomaly).all()
-    assert (found.restoration > 0).all()
+    assert found.restoration is not None and (found.restoration > 0).all()
 
 
 def test_the_coreset_covers_better_than_an_even_choice() -> None:

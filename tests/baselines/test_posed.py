@@ -31,6 +31,7 @@ from anofield.field.experiment import Experiment
 from anofield.field.train import train
 from conftest import Ended
 from helpers import World, facts_of, found_in, small_world
+from images import load_image
 
 OPTIONS = baseline_options("zscore")
 FIT = FitOptions(pose="affine", iterations=40, points=1024)
@@ -62,7 +63,7 @@ def atlas(posed: Store, field: Path) -> TrainedBaseline:
 
 def turned(case: Case, folder: Path, angle: float = 0.15) -> Case:
     """The same head, turned in its header alone."""
-    image, turn = nib.load(case.image), np.eye(4)
+    image, turn = load_image(case.image), np.eye(4)
     turn[:3, :3] = euler2mat(0.0, angle, 0.0)
     path = folder / f"{case.id}-turned.nii.gz"
     nib.Nifti1Image(image.get_fdata(dtype=np.float32), turn @ image.affine).to_filename(path)

@@ -86,6 +86,7 @@ def test_an_implanted_lesion_is_where_its_label_says_and_nowhere_else(folder: Pa
     before = {case.id: read_scan(case.image) for case in find_cases(folder / "oasis" / "participants.tsv")}
     for case in cases[:1]:
         after, healthy = read_scan(case.image), before[case.id[:2]]
+        assert case.label is not None
         label = np.asarray(as_labels(case.label, after)) > 0
         change = np.abs(after.data - healthy.data)
         assert label.any()

@@ -123,11 +123,13 @@ def test_a_file_where_the_folder_should_be_costs_only_time(tmp_path: Path, fits:
 def _writer(folder: str) -> list[list[float]]:
     """Keep and read the pose many times."""
     path = Path(folder) / "a.json"
+    found = []
     for _ in range(50):
         module._write(path, POSE.matrix)
-        found = module._read(path)
-        assert found is not None
-    return [[float(value) for value in row] for row in found]
+        found.append(module._read(path))
+    assert all(one is not None for one in found)
+    assert found[-1] is not None
+    return [[float(value) for value in row] for row in found[-1]]
 
 
 def test_two_writers_never_read_half_a_file(tmp_path: Path) -> None:

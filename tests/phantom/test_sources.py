@@ -17,7 +17,7 @@ from anofield.phantom.align import Head, align_affine
 from anofield.phantom.colin import FILE, OVERRIDE, colin27_head
 from anofield.phantom.layouts import grid_of
 from anofield.phantom.person import make_person
-from anofield.phantom.sources import find_sources, read_head
+from anofield.phantom.sources import Source, find_sources, read_head
 from anofield.phantom.template import CENTRE, ORIGIN, Template, icbm152
 from anofield.phantom.variety import Variety
 
@@ -66,7 +66,13 @@ def test_a_person_of_a_folder_becomes_one_of_the_phantom_and_stays_in_the_cache(
     (tmp_path / "maps").mkdir()
     nib.save(turned, tmp_path / "maps" / "a.nii.gz")
     made: list[Template] = []
-    monkeypatch.setattr(prepared, "_made", lambda source, make=prepared._made: made.append(make(source)) or made[0])
+    make = prepared._made
+
+    def counted(source: Source) -> Template:
+        made.append(make(source))
+        return made[-1]
+
+    monkeypatch.setattr(prepared, "_made", counted)
     variety = Variety(template=str(tmp_path / "maps"))
     person = make_person(0, 1, grid_of("hcp", 24), variety=variety)
     simple = make_person(0, 1, grid_of("hcp", 24))
