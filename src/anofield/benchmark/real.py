@@ -10,31 +10,25 @@ from __future__ import annotations
 import csv
 import importlib.util
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
-from typing import Any
 
-import nibabel as nib
 import numpy as np
 
 from anofield.benchmark.measure import Figure, Figures, Seen, pooled_ap
 from anofield.benchmark.people import People
+from anofield.benchmark.scans import Heads, Implants, Patient, Scans
 from anofield.benchmark.suite import AGAINST, Column, Part, Setting, Suite
 from anofield.benchmark.synthetic import Synthetic
 from anofield.benchmark.world import World
 from anofield.bootstrap import Weights
 from anofield.data.brain import as_stripped
-from anofield.data.cohort.case import Case
-from anofield.data.cohort.find import find_cases
 from anofield.data.lattice import brain_to_lattice
 from anofield.data.prepare import prepare_scan
-from anofield.data.scan import read_geometry, write_like
 from anofield.detect.options import SMALL_LESIONS, ScoreOptions
 from anofield.detect.placer import Placer, posing
-from anofield.phantom.host import host_of
-from anofield.phantom.onto import implant_in
 from anofield.typing import FloatVolume, Mask
 
 VARIABLE = "ANOFIELD_REAL"
@@ -44,136 +38,8 @@ FINE = SMALL_LESIONS.filters.model_copy(update={"tail": "dark", "standardise": F
 FINE_BRIGHT = FINE.model_copy(update={"tail": "bright"})
 LARGE_KINDS, SMALL_KINDS = ("glioma", "dark"), ("small", "ms")  # darker than white matter in T1w
 OTHER_KINDS = ("infarct", "bleeding", "infiltration", "dysplasia")  # bright, dark, or neither
-KINDS_PER_PERSON = 1
 EPOCHS, POINTS = 1200, 1024  # of the field on the few real people: as many steps as on the synthetic ones, and more
 MS_CONTRASTS = ("T1w", "T2w", "FLAIR")
-
-
-@dataclass(frozen=True, kw_only=True)
-class Scans:
-    """Real healthy people of the manifest.
-
-    Attributes:
-        name: Name of the group of people.
-        manifest: The manifest.
-        groups: Groups of the manifest.
-        subjects: Their subjects; empty for all.
-    """
-
-    name: str
-    manifest: Path
-    groups: tuple[str, ...]
-    subjects: tuple[str, ...] = ()
-
-    def cases(self, folder: Path, seed: int) -> list[Case]:
-        """The scans, where they lie."""
-        found = [case for group in self.groups for case in find_cases(self.manifest, group=group)]
-        return [case for case in found if not self.subjects or case.subject in self.subjects]
-
-
-@dataclass(frozen=True, kw_only=True)
-class Patient:
-    """The patient with multiple sclerosis, in one contrast."""
-
-    folder: Path
-    contrast: str
-
-    @property
-    def name(self) -> str:
-        """Name of the group, which is one scan."""
-        return f"ms26-{self.contrast}"
-
-    def cases(self, folder: Path, seed: int) -> list[Case]:
-        """The scan with its label."""
-        image, label = (self.folder / f"{part}.nii.gz" for part in (self.contrast, "lesion"))
-        return [Case(self.name, image, label, subject="ms26", contrast=self.contrast)]
-
-
-@dataclass(frozen=True, kw_only=True)
-class Implants:
-    """Healthy people, each with several scans: one per kind of lesion that is implanted.
-
-    Attributes:
-        name: Name of the group.
-        people: The people.
-        kinds: Kinds of lesions; the people take `KINDS_PER_PERSON` of them in turn.
-        contrast: Contrast of the scans.
-    """
-
-    name: str
-    people: People
-    kinds: tuple[str, ...]
-    contrast: str = "T1w"
-
-    def cases(self, folder: Path, seed: int) -> list[Case]:
-        """The scans with lesions and their labels; missing ones are written."""
-        found = []
-        for number, case in enumerate(self.people.cases(folder, seed)):
-            first = number * KINDS_PER_PERSON
-            kinds = [self.kinds[(first + turn) % len(self.kinds)] for turn in range(KINDS_PER_PERSON)]
-            found += self._implanted(case, kinds, folder / self.name, seed)
-        return found
-
-    def of_kind(self, kind: str) -> Callable[[Seen], bool]:
-        """Whether a scan has a lesion of a kind."""
-        return lambda one: one.case.id.endswith(f"-{kind}")
-
-    def _implanted(self, case: Case, kinds: Sequence[str], folder: Path, seed: int) -> list[Case]:
-        made = [_with_lesion(case, kind, folder) for kind in kinds]
-        missing = [one for one in made if not (one.image.is_file() and one.label and one.label.is_file())]
-        if missing:
-            native = as_stripped(case.image, case.mask)
-            host = host_of(native, self.contrast)
-            for one in missing:
-                lesion = implant_in(host, one.id.rpartition("-")[2], seed)
-                write_like(native.scan, lesion.label, folder / f"{one.id}_label.nii.gz", description="lesion")
-                write_like(native.scan, lesion.image, one.image, description="scan with a lesion")
-        return made
-
-
-def _with_lesion(case: Case, kind: str, folder: Path) -> Case:
-    name = f"{case.id}-{kind}"
-    label = folder / f"{name}_label.nii.gz"
-    return Case(name, folder / f"{name}_T1w.nii.gz", label, case.mask, subject=case.subject, contrast="T1w")
-
-
-@dataclass(frozen=True, kw_only=True)
-class Heads:
-    """Whole heads of patients in one contrast, stripped by deepbet (Fisch et al. 2024)."""
-
-    folder: Path
-    contrast: str
-
-    @property
-    def name(self) -> str:
-        """Name of the group."""
-        return f"heads-{self.contrast}"
-
-    def cases(self, folder: Path, seed: int) -> list[Case]:
-        """The heads with brain masks; missing masks are written."""
-        heads = find_cases(self.folder, modality=self.contrast)
-        return [self._stripped(case, folder / self.name / f"{case.id}_mask.nii.gz") for case in heads]
-
-    def _stripped(self, case: Case, mask: Path) -> Case:
-        if not mask.is_file():
-            mask.parent.mkdir(parents=True, exist_ok=True)
-            strip(case.image, mask)
-        return replace(case, id=f"{case.id}-{self.contrast}", mask=mask)
-
-
-def strip(head: Path, mask: Path) -> None:
-    """Write a brain mask of a whole head with deepbet."""
-    from deepbet.bet import BrainExtraction  # type: ignore[import-not-found, unused-ignore]
-
-    _, found, _ = BrainExtraction(no_gpu=True).run(str(head))
-    whole: Any = nib.as_closest_canonical(found)
-    geometry = read_geometry(head)
-    turned = whole.as_reoriented(
-        nib.orientations.ornt_transform(
-            nib.orientations.axcodes2ornt("RAS"), nib.orientations.io_orientation(geometry.affine)
-        )
-    )
-    nib.save(nib.Nifti1Image(np.asarray(turned.dataobj, dtype=np.uint8), geometry.affine), mask)
 
 
 @dataclass(frozen=True)
