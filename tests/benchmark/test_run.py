@@ -171,7 +171,7 @@ def test_two_processes_share_the_rows(begun: Path, monkeypatch: pytest.MonkeyPat
     measured: list[tuple[int, str]] = []
     plain = run.SuiteRun.measured
 
-    def slowly(self: run.SuiteRun, row: run.Row) -> dict[str, Any]:
+    def slowly(self: run.SuiteRun, row: run.MethodRow) -> dict[str, Any]:
         measured.append((threading.get_ident(), row.name))
         time.sleep(0.2)
         return plain(self, row)
@@ -194,7 +194,7 @@ def test_a_row_at_which_one_process_failed_is_not_tried_by_the_other(
 ) -> None:
     tried: list[str] = []
 
-    def fail(self: run.SuiteRun, row: run.Row) -> dict[str, Any]:
+    def fail(self: run.SuiteRun, row: run.MethodRow) -> dict[str, Any]:
         tried.append(row.name)
         time.sleep(0.2)
         raise AnofieldError("no luck")

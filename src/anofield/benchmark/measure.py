@@ -48,7 +48,7 @@ DIGITS = 6  # of the samples in a row's file
 
 
 @dataclass(frozen=True, kw_only=True)
-class Seen:
+class MappedScan:
     """A scan of the test with the map of a method; volumes (i, j, k).
 
     Attributes:
@@ -83,7 +83,7 @@ class Seen:
 
 
 @dataclass(frozen=True)
-class Figure:
+class Resampled:
     """A figure and its value in every resample of the people.
 
     Attributes:
@@ -105,13 +105,13 @@ class Figure:
         return [round(sample, DIGITS) if math.isfinite(sample) else None for sample in samples]
 
 
-Figures = dict[str, Figure]
-More = Callable[[Sequence[Seen], float, Weights], Figures]  # scans, threshold, resamples (resample, case)
+Figures = dict[str, Resampled]
+More = Callable[[Sequence[MappedScan], float, Weights], Figures]  # scans, threshold, resamples (resample, case)
 
 
 def see(
     groups: Mapping[str, Sequence[Case]], method: Method, options: RunOptions, calibrated: Calibrated
-) -> list[Seen]:
+) -> list[MappedScan]:
     """Score all scans of the test; only the reference maps of the calibration are used, not its thresholds.
 
     Args:
@@ -125,7 +125,7 @@ def see(
     return [_seen(name, case, method, options, calibrated) for name, case in track(ordered, "detect", len(ordered))]
 
 
-def _seen(group: str, case: Case, method: Method, options: RunOptions, calibrated: Calibrated) -> Seen:
+def _seen(group: str, case: Case, method: Method, options: RunOptions, calibrated: Calibrated) -> MappedScan:
     native = as_stripped(case.image, case.mask, dtype=method.recipe.kind.dtype)
     start = time.perf_counter()
     examined = examine(native, method, options)
@@ -134,12 +134,20 @@ def _seen(group: str, case: Case, method: Method, options: RunOptions, calibrate
     verdict = verdict_of(examined.analysis.fit, case, native, method, calibrated)
     scan, brain = native.scan, native.brain
     labelled = read_truth(case.labels, scan, brain) > 0 if case.labels else np.zeros(brain.shape, bool)
-    return Seen(case=case, group=group, scan=scan, brain=brain, labelled=labelled & brain, map=values, seconds=seconds,
-                verdict=verdict)  # fmt: skip
+    return MappedScan(
+        case=case,
+        group=group,
+        scan=scan,
+        brain=brain,
+        labelled=labelled & brain,
+        map=values,
+        seconds=seconds,
+        verdict=verdict,
+    )
 
 
 def measure(
-    seen: Sequence[Seen], options: RunOptions, calibrated: Calibrated, seed: int, more: More | None = None
+    seen: Sequence[MappedScan], options: RunOptions, calibrated: Calibrated, seed: int, more: More | None = None
 ) -> Figures:
     """All figures of a part.
 
@@ -155,15 +163,17 @@ def measure(
     weights = evidence.draw(RESAMPLES, seed)
     sampled = figures(evidence, options.score, weights)
     found = {
-        name: Figure(sampled.values[key], sampled.samples[key]) for name, key in NAMES.items() if key in sampled.values
+        name: Resampled(sampled.values[key], sampled.samples[key])
+        for name, key in NAMES.items()
+        if key in sampled.values
     }
     found["false_promise"] = _against_promise(evidence, options.score, 1 - calibrated.quantile, weights)
     judged = [one.verdict.trusted for one in seen if one.verdict.trusted is not None]
-    found["trusted"] = Figure(float(np.mean(judged)) if judged else float("nan"))
+    found["trusted"] = Resampled(float(np.mean(judged)) if judged else float("nan"))
     return {**found, **_by_group(seen), **(more(seen, threshold, weights) if more else {})}
 
 
-def evidence_of(seen: Sequence[Seen], options: RunOptions, threshold: float) -> Evidence:
+def evidence_of(seen: Sequence[MappedScan], options: RunOptions, threshold: float) -> Evidence:
     """The evidence of maps in memory; voxels of healthy people count for the false volume only."""
     name, rules = options.score, Rules(min_lesion_ml=options.filters.min_lesion_ml, surface=False)
     pool = PooledScores()
@@ -194,7 +204,7 @@ def evidence_of(seen: Sequence[Seen], options: RunOptions, threshold: float) -> 
     )
 
 
-def _scored(one: Seen, name: str) -> Scored:
+def _scored(one: MappedScan, name: str) -> Scored:
     values, truth = one.map[one.brain], one.labelled[one.brain]
     curve, ml = one.keys.curve(), one.scan.voxel_ml
     return Scored(
@@ -214,31 +224,33 @@ def _scored(one: Seen, name: str) -> Scored:
     )
 
 
-def _measured(one: Seen, name: str, rules: Rules, thresholds: Mapping[Kind, float], froc: Sequence[float]) -> Measured:
+def _measured(
+    one: MappedScan, name: str, rules: Rules, thresholds: Mapping[Kind, float], froc: Sequence[float]
+) -> Measured:
     truth = Truth.of(one.scan, one.brain, one.labelled, rules)
     at, curve = truth.measure(one.map, thresholds, froc)
     return Measured({name: at}, {name: curve}, 0 if truth.lesions is None else len(truth.lesions.volumes_ml))
 
 
-def _against_promise(evidence: Evidence, name: str, promise: float, weights: Weights) -> Figure:
+def _against_promise(evidence: Evidence, name: str, promise: float, weights: Weights) -> Resampled:
     """Share of the healthy people's brain above the threshold, as a multiple of the promised share."""
     above = np.where(evidence.healthy, evidence.column(name, "calibrated", "above_ml"), 0.0)
     sizes = np.where(evidence.healthy, [promise * case.voxels_ml for case in evidence.scored], 0.0)
     once: NDArray[np.float64] = np.ones((1, len(sizes)))
     drawn = evidence.healthy.sum() >= bootstrap.LEAST_SUBJECTS
     samples = bootstrap.ratio(above, sizes, weights) if drawn else None
-    return Figure(float(bootstrap.ratio(above, sizes, once)[0]), samples)
+    return Resampled(float(bootstrap.ratio(above, sizes, once)[0]), samples)
 
 
-def _by_group(seen: Sequence[Seen]) -> Figures:
+def _by_group(seen: Sequence[MappedScan]) -> Figures:
     """AP of every group of people with lesions, if there are several."""
     groups = sorted({one.group for one in seen if not one.healthy})
     if len(groups) < 2:
         return {}
-    return {f"ap {group}": Figure(pooled_ap([one for one in seen if one.group == group])) for group in groups}
+    return {f"ap {group}": Resampled(pooled_ap([one for one in seen if one.group == group])) for group in groups}
 
 
-def pooled_ap(seen: Sequence[Seen]) -> float:
+def pooled_ap(seen: Sequence[MappedScan]) -> float:
     """AP over all brain voxels of the scans with lesions."""
     pool = PooledScores()
     for one in seen:

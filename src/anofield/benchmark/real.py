@@ -17,7 +17,7 @@ from pathlib import Path
 
 import numpy as np
 
-from anofield.benchmark.measure import Figure, Figures, Seen, pooled_ap
+from anofield.benchmark.measure import Figures, MappedScan, Resampled, pooled_ap
 from anofield.benchmark.people import People
 from anofield.benchmark.scans import Heads, Implants, Patient, Scans
 from anofield.benchmark.suite import AGAINST, Column, Part, Setting, Suite
@@ -207,41 +207,43 @@ def _suite(name: str, shows: str, real: Real, parts: Sequence[Part], columns: Se
                  missing=real.missing)  # fmt: skip
 
 
-def by_age(ages: dict[str, str], seen: Sequence[Seen], threshold: float, weights: Weights) -> Figures:
+def by_age(ages: dict[str, str], seen: Sequence[MappedScan], threshold: float, weights: Weights) -> Figures:
     """False volume of the people of each age, ml."""
     volumes: dict[str, list[float]] = {}
     for one in seen:
         volumes.setdefault(ages[one.case.id], []).append(_volume(one, threshold))
-    return {f"ml at {age}": Figure(float(np.mean(some))) for age, some in volumes.items()}
+    return {f"ml at {age}": Resampled(float(np.mean(some))) for age, some in volumes.items()}
 
 
-def by_kind(group: Implants, seen: Sequence[Seen], threshold: float, weights: Weights) -> Figures:
+def by_kind(group: Implants, seen: Sequence[MappedScan], threshold: float, weights: Weights) -> Figures:
     """AP over the scans with each kind of lesion."""
     found: Figures = {}
     for kind in group.kinds:
         some = [one for one in seen if group.of_kind(kind)(one)]
         if some:
-            found[f"ap {kind}"] = Figure(pooled_ap(some))
+            found[f"ap {kind}"] = Resampled(pooled_ap(some))
     return found
 
 
-def between_scans(world: World, seen: Sequence[Seen], threshold: float, weights: Weights) -> Figures:
+def between_scans(world: World, seen: Sequence[MappedScan], threshold: float, weights: Weights) -> Figures:
     """Agreement of two scans of a person, as the mean over people.
 
     Both maps are laid on the lattice on which the world's field finds the heads: correlation over the common brain,
     Dice of what lies above the threshold (1 where nothing does in both), difference of the volumes above it.
     """
     place = posing(world.experiment, device=world.device)
-    subjects: dict[str, list[Seen]] = {}
+    subjects: dict[str, list[MappedScan]] = {}
     for one in seen:
         subjects.setdefault(one.case.subject or one.case.id, []).append(one)
     pairs = [pair for pair in subjects.values() if len(pair) == 2]
     rows = [_agreement(one, other, place, threshold) for one, other in pairs]
     names = ("rescan_r", "rescan_dice", "rescan_ml")
-    return {name: Figure(float(np.mean(values))) for name, values in zip(names, zip(*rows, strict=True), strict=False)}
+    return {
+        name: Resampled(float(np.mean(values))) for name, values in zip(names, zip(*rows, strict=True), strict=False)
+    }
 
 
-def _agreement(one: Seen, other: Seen, place: Placer, threshold: float) -> tuple[float, float, float]:
+def _agreement(one: MappedScan, other: MappedScan, place: Placer, threshold: float) -> tuple[float, float, float]:
     """Correlation of two maps, Dice of what lies above the threshold, difference of the volumes above it in ml."""
     (a, in_a), (b, in_b) = (_posed(scan, place) for scan in (one, other))
     a, b = a[in_a & in_b].astype(np.float64), b[in_a & in_b].astype(np.float64)
@@ -251,7 +253,7 @@ def _agreement(one: Seen, other: Seen, place: Placer, threshold: float) -> tuple
     return correlation, dice, abs(_volume(one, threshold) - _volume(other, threshold))
 
 
-def _posed(one: Seen, place: Placer) -> tuple[FloatVolume, Mask]:
+def _posed(one: MappedScan, place: Placer) -> tuple[FloatVolume, Mask]:
     """The map of a scan on the posed lattice, (R, R, R), and the brain there."""
     native = as_stripped(one.case.image, one.case.mask)
     recipe = place.model.recipe
@@ -260,5 +262,5 @@ def _posed(one: Seen, place: Placer) -> tuple[FloatVolume, Mask]:
     return brain_to_lattice(one.map, one.brain, lattice)
 
 
-def _volume(one: Seen, threshold: float) -> float:
+def _volume(one: MappedScan, threshold: float) -> float:
     return float((one.map[one.brain] > threshold).sum()) * one.scan.voxel_ml

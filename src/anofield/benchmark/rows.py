@@ -13,7 +13,7 @@ POSED = "+pose"
 
 
 @dataclass(frozen=True)
-class Row:
+class MethodRow:
     """A method with the help that it is given.
 
     Attributes:
@@ -34,17 +34,17 @@ class Row:
         return self.method in (FIELD, PUBLISHED)
 
 
-def all_rows() -> list[Row]:
+def all_rows() -> list[MethodRow]:
     """All rows in the order in which they run; the slow ones come last."""
-    rows = [Row(FIELD, FIELD)]
+    rows = [MethodRow(FIELD, FIELD)]
     for name in known_baselines():
-        rows.append(Row(name, name))
+        rows.append(MethodRow(name, name))
         if name not in ANYWHERE:
-            rows.append(Row(name + POSED, name, posed=True))
-    return [*rows, Row(FEW, FIELD, few=True), Row(PUBLISHED, PUBLISHED, few=True)]
+            rows.append(MethodRow(name + POSED, name, posed=True))
+    return [*rows, MethodRow(FEW, FIELD, few=True), MethodRow(PUBLISHED, PUBLISHED, few=True)]
 
 
-def chosen_rows(names: tuple[str, ...]) -> list[Row]:
+def chosen_rows(names: tuple[str, ...]) -> list[MethodRow]:
     """The rows with these names, in their own order; all for no names.
 
     Raises:

@@ -18,8 +18,8 @@ from anofield._progress import say
 from anofield._words import counted
 from anofield.baselines.registry import find_baseline
 from anofield.baselines.run import baseline_options
-from anofield.benchmark.measure import Seen, measure, see
-from anofield.benchmark.rows import PUBLISHED, Row, all_rows, chosen_rows
+from anofield.benchmark.measure import MappedScan, measure, see
+from anofield.benchmark.rows import PUBLISHED, MethodRow, all_rows, chosen_rows
 from anofield.benchmark.sizes import FULL, Sizes, kind_of_seed
 from anofield.benchmark.suite import Part, Setting, Suite
 from anofield.benchmark.suites import SUITES, chosen_suites
@@ -111,7 +111,7 @@ class SuiteRun:
         """File of a row that failed, with the error text."""
         return self.folder / "failed" / f"{name}.json"
 
-    def run(self, rows: Sequence[Row], began: float, *, wait: bool) -> None:
+    def run(self, rows: Sequence[MethodRow], began: float, *, wait: bool) -> None:
         """Measure the rows that are not done.
 
         Args:
@@ -136,7 +136,7 @@ class SuiteRun:
         failed = self.failure_path(name)
         return self.row_path(name).is_file() or (failed.is_file() and failed.stat().st_mtime >= began)
 
-    def _attempt(self, row: Row, label: str) -> None:
+    def _attempt(self, row: MethodRow, label: str) -> None:
         """Measure one row. If it fails, its error is kept and the other rows still run.
 
         An error that the user cannot fix is reported as a defect, and its traceback is kept as well.
@@ -159,10 +159,10 @@ class SuiteRun:
         write_json(failed, {"error": text})
         say(f"failed {row.name}: {text}")
 
-    def measured(self, row: Row) -> Json:
+    def measured(self, row: MethodRow) -> Json:
         """Train, calibrate, score and measure one row; returns the content of its file."""
         parts: dict[str, Json] = {}
-        last: tuple[object, list[Seen]] = (None, [])
+        last: tuple[object, list[MappedScan]] = (None, [])
         seconds: dict[str, float] = {}
         for part in self.suite.parts:
             world, options = part.world or self.suite.world, options_of(row, part)
@@ -185,17 +185,17 @@ class SuiteRun:
             "training_seconds": sum(seconds.values()),
         }
 
-    def _calibrated(self, row: Row, trained: Trained, part: Part, options: RunOptions) -> Calibrated:
+    def _calibrated(self, row: MethodRow, trained: Trained, part: Part, options: RunOptions) -> Calibrated:
         world = part.world or self.suite.world
         method = world.calibrated_on(row, trained.method, part.calibration)
         if not is_calibrated(method, options):
             calibrate(self._some(row, world.cases(part.calibration)), method, options)
         return _looked_up(method, options)
 
-    def _some(self, row: Row, cases: list[Case]) -> list[Case]:
+    def _some(self, row: MethodRow, cases: list[Case]) -> list[Case]:
         return cases[: self.setting.sizes.few] if row.few else cases
 
-    def _part(self, seen: Sequence[Seen], part: Part, options: RunOptions, calibrated: Calibrated) -> Json:
+    def _part(self, seen: Sequence[MappedScan], part: Part, options: RunOptions, calibrated: Calibrated) -> Json:
         figures = measure(seen, options, calibrated, self.setting.seed, part.more)
         rank = self.suite.rank
         return {
@@ -229,7 +229,7 @@ class SuiteRun:
         return content, table
 
 
-def options_of(row: Row, part: Part) -> RunOptions:
+def options_of(row: MethodRow, part: Part) -> RunOptions:
     """Options of a row in a part: the same filters for all but the published procedure."""
     if row.method == PUBLISHED:
         return PublishedOptions()

@@ -10,7 +10,7 @@ from typing import Any
 import nibabel as nib
 import numpy as np
 
-from anofield.benchmark.measure import Seen
+from anofield.benchmark.measure import MappedScan
 from anofield.benchmark.people import People
 from anofield.data.brain import as_stripped
 from anofield.data.cohort.case import Case
@@ -83,7 +83,7 @@ class Implants:
             found.append(self._implanted(case, self.kinds[number % len(self.kinds)], folder / self.name, seed))
         return found
 
-    def of_kind(self, kind: str) -> Callable[[Seen], bool]:
+    def of_kind(self, kind: str) -> Callable[[MappedScan], bool]:
         """Whether a scan has a lesion of a kind."""
         return lambda one: one.case.id.endswith(f"-{kind}")
 

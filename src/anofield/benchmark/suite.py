@@ -7,7 +7,7 @@ from pathlib import Path
 
 from anofield.benchmark.measure import More
 from anofield.benchmark.people import People
-from anofield.benchmark.rows import Row
+from anofield.benchmark.rows import MethodRow
 from anofield.benchmark.sizes import Sizes
 from anofield.benchmark.world import World
 from anofield.detect.options import FitOptions, ScoreOptions
@@ -77,7 +77,7 @@ class Suite:
     judged_only: bool = False
     missing: str = ""
 
-    def has(self, row: Row) -> bool:
+    def has(self, row: MethodRow) -> bool:
         """Whether a row belongs to the suite."""
         return (self.few or not row.few) and (row.is_field or not self.judged_only)
 

@@ -16,7 +16,7 @@ from anofield._progress import say
 from anofield.baselines.registry import find_baseline
 from anofield.baselines.run import make_settings, train_baseline
 from anofield.benchmark.people import People
-from anofield.benchmark.rows import Row
+from anofield.benchmark.rows import MethodRow
 from anofield.benchmark.sizes import Sizes
 from anofield.data.cohort.case import Case
 from anofield.data.parallel import failures_of
@@ -118,7 +118,7 @@ class World:
         """The trained field."""
         return load_model(self.experiment, device=self.device, precision="float32")
 
-    def trained(self, row: Row) -> Trained:
+    def trained(self, row: MethodRow) -> Trained:
         """The method of a row."""
         if row.is_field:
             timing = [seconds for seconds in Experiment(self.experiment).load().logs.timing if math.isfinite(seconds)]
@@ -130,13 +130,13 @@ class World:
             found = train_baseline(row.method, store, folder / "model", settings, device=self.device)
         return Trained(found, found.info.seconds)
 
-    def _settings(self, row: Row) -> dict[str, Any]:
+    def _settings(self, row: MethodRow) -> dict[str, Any]:
         """Settings of a baseline that differ from its defaults: seed, and steps and augmentation where it has them."""
         known = find_baseline(row.method).settings_type.model_fields
         wanted = {"seed": self.seed, "steps": self.sizes.steps, "augment": not row.posed}
         return {name: value for name, value in wanted.items() if name in known}
 
-    def calibrated_on(self, row: Row, method: Method, people: People) -> Method:
+    def calibrated_on(self, row: MethodRow, method: Method, people: People) -> Method:
         """A method whose calibrations are kept apart for these people."""
         return Apart.of(method, self.folder / "calibrated" / row.name / people.name)
 
