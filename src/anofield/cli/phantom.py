@@ -14,6 +14,43 @@ from anofield.errors import UsageError
 if TYPE_CHECKING:
     from anofield.phantom.variety import Variety
 
+Site = Annotated[
+    Literal["A", "B", "C", "random"] | None,
+    typer.Option("--site", help="Scanner with its sequences and faults; random: another one for every person."),
+]
+Kinds = Annotated[
+    str,
+    typer.Option(
+        "--kinds",
+        help="Lesion kinds, in turn, with --onto each of them: glioma, small, dark, infarct, bleeding, "
+        "infiltration, ms, dysplasia.",
+    ),
+]
+Onto = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--onto",
+        help="Real scan, stripped, or folder of them: implant lesions (--kinds, --seed, --modality count).",
+    ),
+]
+Template = Annotated[
+    str,
+    typer.Option(
+        "--template", help="icbm152, colin27, mixed (between the two), or a folder with tissue maps of people."
+    ),
+]
+VarietyName = Annotated[
+    Literal["none", "full"],
+    typer.Option("--variety", help="full: folds, asymmetry and ages from 20 to 85 years vary between people."),
+]
+Unusual = Annotated[
+    str,
+    typer.Option(
+        "--unusual",
+        help="Each person has one of these and is healthy all the same: ventricles, cavum, cisterns, cortex.",
+    ),
+]
+
 
 def command(
     output: Annotated[Path, typer.Option("--output", "-o", help="Folder of the cohort.")],
@@ -28,46 +65,16 @@ def command(
     ] = None,
     size: Annotated[str, typer.Option("--size", help="native, or R for R³ voxels.")] = "native",
     seed: Annotated[int, typer.Option("--seed", min=0, help="Seed of the cohort.")] = 0,
-    site: Annotated[
-        Literal["A", "B", "C", "random"] | None,
-        typer.Option("--site", help="Scanner with its sequences and faults; random: another one for every person."),
-    ] = None,
-    kinds: Annotated[
-        str,
-        typer.Option(
-            "--kinds",
-            help="Lesion kinds, in turn, with --onto each of them: glioma, small, dark, infarct, bleeding, "
-            "infiltration, ms, dysplasia.",
-        ),
-    ] = "glioma,small",
+    site: Site = None,
+    kinds: Kinds = "glioma,small",
     first: Annotated[int, typer.Option("--first", min=0, help="Number of the first case.")] = 0,
-    onto: Annotated[
-        list[str] | None,
-        typer.Option(
-            "--onto",
-            help="Real scan, stripped, or folder of them: implant lesions (--kinds, --seed, --modality count).",
-        ),
-    ] = None,
-    template: Annotated[
-        str,
-        typer.Option(
-            "--template", help="icbm152, colin27, mixed (between the two), or a folder with tissue maps of people."
-        ),
-    ] = "icbm152",
-    variety: Annotated[
-        Literal["none", "full"],
-        typer.Option("--variety", help="full: folds, asymmetry and ages from 20 to 85 years vary between people."),
-    ] = "none",
+    onto: Onto = None,
+    template: Template = "icbm152",
+    variety: VarietyName = "none",
     age: Annotated[
         str | None, typer.Option("--age", help="Ages in years, LOW-HIGH: atrophy of sulci, cortex and ventricles.")
     ] = None,
-    unusual: Annotated[
-        str,
-        typer.Option(
-            "--unusual",
-            help="Each person has one of these and is healthy all the same: ventricles, cavum, cisterns, cortex.",
-        ),
-    ] = "",
+    unusual: Unusual = "",
 ) -> None:
     """Write a synthetic cohort, with lesion labels.
 

@@ -295,18 +295,14 @@ class Detection:
         )
 
     def _fit_info(self) -> FitInfo | None:
-        fit = self.fit
-        if fit is None:
+        if (fit := self.fit) is None:
             return None
         return FitInfo(
             loss=fit.loss,
             code_distance=fit.code_distance,
             contrast=fit.contrast,
             outside=fit.outside,
-            usual_loss=None if fit.agreement is None else fit.agreement.usual_loss,
-            brighter=None if fit.agreement is None else fit.agreement.brighter,
-            darker=None if fit.agreement is None else fit.agreement.darker,
-            pattern=None if fit.agreement is None else fit.agreement.pattern,
+            **({} if fit.agreement is None else vars(fit.agreement)),
             pose=None if fit.pose is None else fit.pose.describe(),
             gain=None if fit.intensity is None else round(fit.intensity.gain, 4),
             trusted=self.trusted,
