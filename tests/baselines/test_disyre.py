@@ -85,7 +85,7 @@ def test_volumes_are_filled_up_to_what_the_network_takes() -> None:
 @pytest.mark.skipif(importlib.util.find_spec("monai") is None, reason="MONAI is not installed")
 def test_learns_to_remove_a_bright_spot(tmp_path: Path) -> None:
     store = make_store(tmp_path / "train.zarr", people=5)
-    method = Restoring(store.recipe, RestoringSettings(steps=60, batch=8, width=8, crop=16, augment=False))
+    method = Restoring(store.recipe, RestoringSettings(steps=40, batch=4, width=8, crop=16, augment=False))
     method.train(store)
     healthy = make_prepared(0)
     ill = with_lesion(healthy)
