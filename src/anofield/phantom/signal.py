@@ -103,7 +103,7 @@ def nulling_time(tr: float, t1: float) -> float:
     """Inversion time in ms at which matter of a T1 gives no signal.
 
     >>> round(nulling_time(9000, 4300))
-    2489
+    2481
     """
     return t1 * log(2 / (1 + exp(-tr / t1)))
 
