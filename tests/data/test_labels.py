@@ -182,6 +182,7 @@ class TestMaskOnAnotherGrid:
         both = 2 * np.count_nonzero(found & inside) / (np.count_nonzero(found) + np.count_nonzero(inside))
         assert both > 0.97
         assert note is not None and "resampled to the scan by world coordinates" in note and "outside" not in note
+        assert note.count(" and axes ") == 2  # a flipped storage has the same shape and spacing
 
     def test_the_same_grid_in_another_order_is_exact(self, ball: tuple[Scan, np.ndarray]) -> None:
         scan, inside = ball

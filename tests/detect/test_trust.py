@@ -128,7 +128,7 @@ def test_a_model_of_synthetic_people_says_so_of_a_real_scan_instead_of_guessing(
 
 def test_a_name_of_another_contrast_is_a_reason() -> None:
     found = verdict(USUAL, origin=Origin(people=12, contrast="T1w"), other_contrast="T1c")
-    assert found == Verdict(False, ("its name says T1c, the model was trained on 12 people, T1w",))
+    assert found == Verdict(False, ("by its name it is T1c, the model was trained on 12 people, T1w",))
 
 
 class TestInterval:

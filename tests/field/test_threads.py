@@ -87,6 +87,12 @@ class TestWhoChooses:
         with pytest.raises(UsageError, match="--threads"):
             use_threads(wanted, device="cpu")
 
+    def test_more_than_there_are_cores_are_said_aloud(self, capsys: pytest.CaptureFixture[str]) -> None:
+        assert use_threads("4", device="cpu") == 4
+        assert not capsys.readouterr().err
+        assert use_threads("5", device="cpu") == 5
+        assert "--threads 5: 4 cores can be used" in capsys.readouterr().err
+
 
 class TestMeasurement:
     def test_takes_more_threads_only_for_a_tenth(self) -> None:

@@ -230,6 +230,15 @@ def test_the_tree_is_a_cohort_with_truth(anofield: Callable[..., Any], tmp_path:
         np.testing.assert_array_equal(np.asarray(load_image(case.mask or Path()).dataobj) > 0, native.brain)
     ended = anofield("phantom", "--onto", out, "-o", tmp_path / "again", "--kinds", "ms")
     assert ended.code == 4 and "has a lesion label" in ended.err
+    ended = anofield("phantom", "-o", out, "--size", 32, "--healthy", 1)
+    assert ended.code == 2 and "is another dataset" in ended.err
+
+
+def test_options_that_do_not_count_are_refused(anofield: Callable[..., Any], tmp_path: Path) -> None:
+    ended = anofield("phantom", "--onto", "scans", "-o", tmp_path / "out", "--healthy", 3, "--site", "A")
+    assert ended.code == 2 and "--onto with --healthy, --site" in ended.err
+    ended = anofield("phantom", "-o", tmp_path / "out", "--kinds", "ms")
+    assert ended.code == 2 and "--lesion" in ended.err
 
 
 def test_whole_heads_are_refused(anofield: Callable[..., Any], tmp_path: Path) -> None:

@@ -262,6 +262,23 @@ def test_bids_tree(tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
+def test_the_readme_of_a_tree_names_every_source(tmp_path: Path) -> None:
+    write_cohort(tmp_path, Cohort("bids", size=32), plan_cohort(1, 0))
+    readme = (tmp_path / "README").read_text()
+    assert readme.count("- ") == 1 and "ICBM152" in readme
+    (tmp_path / "README").write_text(readme.replace("ICBM152 2009a tissue maps", "maps of somebody"))
+    write_cohort(tmp_path, Cohort("bids", size=32), plan_cohort(1, 0, first=1))
+    assert (tmp_path / "README").read_text().count("- ") == 2
+
+
+def test_the_tree_of_another_dataset_is_left_alone(tmp_path: Path) -> None:
+    (tmp_path / "dataset_description.json").write_text('{"Name": "study of somebody"}')
+    with pytest.raises(UsageError, match="is another dataset"):
+        write_case(tmp_path, Cohort("bids", size=32), 0)
+    assert [path.name for path in tmp_path.iterdir()] == ["dataset_description.json"]
+
+
+@pytest.mark.slow
 def test_files_are_the_same_whatever_the_order(tmp_path: Path) -> None:
     plan = plan_cohort(1, 1, first=7)
     write = {out: tmp_path / out for out in ("forward", "backward")}

@@ -30,7 +30,7 @@ Onto = Annotated[
     list[str] | None,
     typer.Option(
         "--onto",
-        help="Real scan, stripped, or folder of them: implant lesions (--kinds, --seed, --modality count).",
+        help="Real scan, stripped, or folder of them: implant lesions. Goes with --kinds, --seed, --modality.",
     ),
 ]
 Template = Annotated[
@@ -50,9 +50,11 @@ Unusual = Annotated[
         help="Each person has one of these and is healthy all the same: ventricles, cavum, cisterns, cortex.",
     ),
 ]
+NOT_ONTO = ("layout", "healthy", "lesion", "size", "site", "first", "template", "variety", "age", "unusual")
 
 
 def command(
+    context: typer.Context,
     output: Annotated[Path, typer.Option("--output", "-o", help="Folder of the cohort.")],
     layout: Annotated[
         Literal["hcp", "brats", "bids"], typer.Option("--layout", help="Folder tree, file names and native grid.")
@@ -85,10 +87,13 @@ def command(
     from anofield.phantom.cohort import Cohort, plan_cohort, write_cohort
 
     if onto:
+        _check_onto(context)
         _implant(onto, output, listed(kinds), seed, modality)
         return
     if healthy + lesion == 0:
         raise UsageError("no cases were requested", remedy="give --healthy or --lesion")
+    if lesion == 0 and _given(context, "kinds"):
+        raise UsageError("--kinds without people who have lesions", remedy="say how many with --lesion")
     people = _variety(template, variety, age, listed(unusual))
     with writing(output), Progress("phantom", healthy + lesion) as progress:
         paths = write_cohort(
@@ -100,6 +105,22 @@ def command(
     sys.stdout.write("\n".join(str(path) for path in paths) + "\n")
 
 
+def _given(context: typer.Context, name: str) -> bool:
+    """Whether the command line names an option."""
+    source = context.get_parameter_source(name)
+    return source is not None and source.name == "COMMANDLINE"
+
+
+def _check_onto(context: typer.Context) -> None:
+    """Refuse options that describe synthetic people beside `--onto`."""
+    if unused := [f"--{name}" for name in NOT_ONTO if _given(context, name)]:
+        raise UsageError(
+            f"--onto with {', '.join(unused)}",
+            why="lesions are implanted into the scans as they are, one of each kind; nobody is simulated",
+            remedy=f"leave out {'it' if len(unused) == 1 else 'them'} or --onto",
+        )
+
+
 def _implant(sources: list[str], output: Path, kinds: tuple[str, ...], seed: int, modality: str | None) -> None:
     """Implant lesions into real scans; ends with 3 if some scans cannot be used."""
     from functools import partial
@@ -107,13 +128,15 @@ def _implant(sources: list[str], output: Path, kinds: tuple[str, ...], seed: int
     from anofield._files import writing
     from anofield.data.cohort.find import find_cases
     from anofield.data.parallel import failures_of, map_cases
-    from anofield.phantom.implants import Implants, describe_implants, subjects_of, write_implants
+    from anofield.phantom.implants import NAME, Implants, describe_implants, subjects_of, write_implants
+    from anofield.phantom.tree import check_tree
 
     implants = Implants(kinds, seed, modality)
     cases = find_cases(sources, modality=modality)
     subjects = subjects_of(cases)
     if any(Path(source).is_dir() and output.exists() and output.samefile(source) for source in sources):
         raise UsageError("-o is the folder of the scans", where=output, remedy="name a folder of its own with -o")
+    check_tree(output, NAME)
     with writing(output):
         work = partial(write_implants, out=output, subjects=subjects, implants=implants)
         outcomes = list(map_cases(work, cases, label="implant"))

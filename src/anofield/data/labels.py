@@ -11,7 +11,7 @@ from scipy import ndimage
 
 from anofield._words import counted
 from anofield.data.cohort.own import is_result
-from anofield.data.scan import Scan, Source, format_spacing, voxels_of
+from anofield.data.scan import Scan, Source, format_spacing, orientation, voxels_of
 from anofield.errors import ScanError
 from anofield.typing import Affine, Mask, Volume
 
@@ -186,7 +186,7 @@ def _extent(data: Volume, affine: Affine) -> tuple[NDArray[np.float64], NDArray[
 
 def _grid(data: Volume, affine: Affine) -> str:
     spacing = np.linalg.norm(affine[:3, :3], axis=0)
-    return f"shape {data.shape} at {format_spacing(spacing)} mm"
+    return f"shape {data.shape} at {format_spacing(spacing)} mm and axes {orientation(affine)}"
 
 
 def _check_place(data: Volume, affine: Affine, like: Scan, path: Path, what: str) -> None:

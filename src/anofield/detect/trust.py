@@ -182,7 +182,7 @@ def judge(
     measured = diagnostics(fit, brain_ml)
     reasons = [TURNED] if fit.turned else []
     if known.other_contrast:
-        reasons.append(f"its name says {known.other_contrast}, the model was trained on {known.origin}")
+        reasons.append(f"by its name it is {known.other_contrast}, the model was trained on {known.origin}")
     reasons += _against(measured, healthy, people, known)
     if reasons:
         return Verdict(False, tuple(reasons))
@@ -203,10 +203,22 @@ def _against(
         text = (HIGH if excess > 1 else LOW).get(name)
         if abs(excess) > 1 and text:
             low, _, high = healthy[name]
-            found.append((abs(excess), name, f"{text} ({name} {measured[name]:.3g}, healthy {low:.3g} to {high:.3g})"))
+            told = f"{name} {_short(measured[name])}, healthy {_short(low)} to {_short(high)}"
+            found.append((abs(excess), name, f"{text} ({told})"))
     found.sort(reverse=True)
     texts = [text for _, _, text in found]
-    return [f"{texts[0]}; {_cause(found[0][1], known)}", *texts[1:]] if texts else []
+    if texts and not known.other_contrast:  # another contrast is cause enough
+        texts[0] += f"; {_cause(found[0][1], known)}"
+    return texts
+
+
+def _short(number: float) -> str:
+    """A number with three digits, or without decimals from 1000 on.
+
+    >>> _short(0.123456), _short(1283.4)
+    ('0.123', '1283')
+    """
+    return f"{number:.3g}" if abs(number) < 1000 else f"{number:.0f}"
 
 
 def _cause(name: str, known: Known) -> str:

@@ -15,6 +15,8 @@ import torch
 from joblib import cpu_count
 from torch.nn import functional
 
+from anofield._progress import say
+from anofield._words import counted
 from anofield.data.parallel import HERE, Spread
 from anofield.errors import UsageError
 from anofield.field.device import pick_device
@@ -33,8 +35,8 @@ def use_threads(
 
     `auto` takes, in this order: one thread per process if several processes work; what `OMP_NUM_THREADS` or
     `MKL_NUM_THREADS` says; what torch has, if the device is no CPU; the number of an earlier start of the same work;
-    else the fastest of 1, 2, 4 … threads up to the cores, of which a short step is measured once per process (less than
-    a second on an idle machine).
+    else the fastest of 1, 2, 4 … threads up to the cores, of which a short step is measured once per process (at
+    most six steps for each number).
 
     Args:
         wanted: A number, or `auto`.
@@ -52,6 +54,8 @@ def use_threads(
             why="every worker has one thread, because the workers share the cores",
             remedy="leave out --threads, or --workers and --scheduler",
         )
+    if count is not None and count > cpu_count():
+        say(f"--threads {count}: {counted(cpu_count(), 'core')} can be used, and more threads than cores are slower")
     if count is None:
         count = _chosen(device, spread, before)
     torch.set_num_threads(count)
@@ -96,7 +100,7 @@ def _given(wanted: str) -> int | None:
     if wanted == "auto":
         return None
     if not wanted.isdecimal() or int(wanted) < 1:
-        raise UsageError(f"--threads {wanted}", remedy="give a whole number from 1 on, or auto")
+        raise UsageError(f"--threads {wanted!r}", remedy="give a whole number from 1 on, or auto")
     return int(wanted)
 
 

@@ -18,10 +18,10 @@ from anofield.phantom.lesions import LESION_KINDS
 from anofield.phantom.person import Look, Person, check_kind, check_modality, make_person
 from anofield.phantom.site import check_site
 from anofield.phantom.sources import find_sources
+from anofield.phantom.tree import LABELS, describe_tree
 from anofield.phantom.variety import SIMPLE, UNUSUAL, Variety
 from anofield.typing import Json, PathLike, Volume
 
-BIDS_VERSION = "1.10.0"
 NO_VALUE = "n/a"  # BIDS
 COLUMNS: dict[str, Json] = {  # of participants.tsv, as participants.json describes them
     "group": {
@@ -35,18 +35,19 @@ GZIP_LEVEL = 1  # nibabel's own default: noise does not compress, zeros always d
 SCANNER, MNI = 1, 4  # NIfTI-1 codes of the world frame
 FRAME = {"hcp": MNI, "brats": SCANNER, "bids": SCANNER}  # HCP's ACPC space carries the MNI code
 
+NAME = "anofield phantom"  # of the dataset
+COLIN27 = "the scan of Colin27 (Holmes et al. 1998) in mricron-data"
 MADE_FROM = {
-    "icbm152": "the ICBM152 2009a tissue maps.\n\nNo person was scanned.",
-    "colin27": "the scan of Colin27 (Holmes et al. 1998) in mricron-data.",
-    "mixed": "the ICBM152 2009a tissue maps and the scan of Colin27 (Holmes et al. 1998) in mricron-data.",
+    "icbm152": "the ICBM152 2009a tissue maps, averages of 152 people",
+    "colin27": COLIN27,
+    "mixed": f"the ICBM152 2009a tissue maps, averages of 152 people, and {COLIN27}",
 }
-OWN_MAPS = "tissue maps of real people.\n\nThe scans show their anatomy: the licence of the maps holds for them."
-README = """Synthetic skull-stripped brain scans, made by anofield from {maps}
+OWN_MAPS = "tissue maps of real people; the scans show their anatomy, so the licence of the maps holds for them"
+README = """Synthetic skull-stripped brain scans, made by anofield. Their anatomy is made from:
+{maps}
 
-Lesion and brain masks are in derivatives/phantom. Labels of lesion masks:
-1 necrosis, cavity or dark scar; 2 oedema, infarct or small lesion; 3 infiltrated or malformed tissue;
-4 solid tumour or blood.
-"""
+{labels}"""
+BULLET = "- "
 
 
 @dataclass(frozen=True)
@@ -121,7 +122,7 @@ def write_case(out: PathLike, cohort: Cohort, number: int, lesion: str | None = 
         Path of the scan.
 
     Raises:
-        UsageError: The number is negative or the kind of lesion unknown.
+        UsageError: The number is negative, the kind of lesion unknown, or the folder another BIDS dataset.
     """
     return _write_person(Path(out), cohort, number, lesion)[0]
 
@@ -159,6 +160,8 @@ def _write_person(out: Path, cohort: Cohort, number: int, lesion: str | None) ->
     """Path of the scan and the person, see `write_case`."""
     layout = cohort.layout
     name = case_name(layout, number, lesion)
+    if layout == "bids":
+        _describe_bids(out, cohort)  # first: it refuses the folder of another dataset
     look = Look(modality=cohort.modality, site=cohort.site)
     person = make_person(cohort.seed, number, cohort.grid, lesion=lesion, look=look, variety=cohort.variety)
     paths = case_paths(layout, name, cohort.modality, lesion)
@@ -166,8 +169,6 @@ def _write_person(out: Path, cohort: Cohort, number: int, lesion: str | None) ->
         _write_nifti(out / paths.label, person.label, cohort)
     if paths.brain is not None:
         _write_nifti(out / paths.brain, person.brain.astype(np.uint8), cohort)
-    if layout == "bids":
-        _describe_bids(out, cohort)
     return _write_nifti(out / paths.image, _stored(person, layout), cohort), person
 
 
@@ -193,13 +194,12 @@ def _write_nifti(path: Path, data: Volume, cohort: Cohort) -> Path:
 
 
 def _describe_bids(out: Path, cohort: Cohort) -> None:
-    """The files that make a folder and its derivatives BIDS datasets; the same for every case."""
-    maker = {"GeneratedBy": [{"Name": "anofield phantom"}]}
-    raw: Json = {"Name": "anofield phantom", "BIDSVersion": BIDS_VERSION, "DatasetType": "raw"}
-    truth: Json = {**raw, "Name": "anofield phantom: truth", "DatasetType": "derivative", **maker}
-    write_json(out / "dataset_description.json", {**raw, **maker})
-    write_json(out / "derivatives" / "phantom" / "dataset_description.json", truth)
-    write_bytes(out / "README", README.format(maps=MADE_FROM.get(cohort.variety.template, OWN_MAPS)).encode())
+    """Describe the tree; the README also names what the cases of earlier calls were made from."""
+    readme = out / "README"
+    known = readme.read_text(encoding="utf-8").splitlines() if readme.exists() else []
+    maps = {line for line in known if line.startswith(BULLET)}
+    maps.add(BULLET + MADE_FROM.get(cohort.variety.template, OWN_MAPS) + ".")
+    describe_tree(out, NAME, README.format(maps="\n".join(sorted(maps)), labels=LABELS))
 
 
 def _participant(person: Person) -> dict[str, str]:

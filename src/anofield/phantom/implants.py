@@ -19,15 +19,14 @@ from anofield.phantom.contrast import MODALITIES
 from anofield.phantom.host import host_of
 from anofield.phantom.onto import implant_in
 from anofield.phantom.person import check_kind
+from anofield.phantom.tree import LABELS, TRUTH, describe_tree
 from anofield.typing import Json, PathLike
 
-TRUTH = Path("derivatives") / "phantom"
-README = """Real brain scans with lesions that anofield implanted; every session of a subject is one kind of lesion.
+NAME = "anofield phantom --onto"  # of the dataset
+README = f"""Real brain scans with lesions that anofield implanted; every session of a subject is one kind of lesion.
+The licence of the scans holds for these files as well.
 
-The licence of the scans holds for these files as well. Labels and brain masks are in derivatives/phantom. Labels:
-1 necrosis, cavity or dark scar, 2 oedema, infarct or small lesion, 3 infiltrated or malformed tissue, 4 solid tumour
-or blood.
-"""
+{LABELS}"""
 
 
 @dataclass(frozen=True)
@@ -132,13 +131,12 @@ def write_implants(case: Case, *, out: PathLike, subjects: dict[str, str], impla
 
 
 def describe_implants(out: PathLike, subjects: dict[str, str]) -> None:
-    """Write the files that make a folder and its derivatives BIDS datasets; add to the list of subjects."""
-    maker = {"GeneratedBy": [{"Name": "anofield phantom"}]}
-    raw: Json = {"Name": "anofield phantom --onto", "BIDSVersion": "1.10.0", "DatasetType": "raw", **maker}
-    truth: Json = {**raw, "Name": "anofield phantom --onto: truth", "DatasetType": "derivative"}
-    write_json(Path(out) / "dataset_description.json", raw)
-    write_json(Path(out) / TRUTH / "dataset_description.json", truth)
-    write_bytes(Path(out) / "README", README.encode())
+    """Write the files that make a folder and its derivatives BIDS datasets; add to the list of subjects.
+
+    Raises:
+        UsageError: The folder is another dataset.
+    """
+    describe_tree(out, NAME, README)
     table = Path(out) / "participants.tsv"
     known = table.read_text().splitlines()[1:] if table.exists() else []
     rows = sorted({*known, *(f"sub-{label}\t{name}" for name, label in subjects.items())})
