@@ -6,17 +6,21 @@ import json
 import shutil
 import threading
 import time
+from collections.abc import Iterator
+from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from anofield.baselines.statistics import ZScore
-from anofield.benchmark import Sizes, run, run_benchmark
+from anofield.benchmark import Sizes, run, run_benchmark, world
 from anofield.benchmark.rows import FEW
 from anofield.benchmark.suite import Setting
 from anofield.benchmark.suites import SUITES
 from anofield.detect import published as ifl2021
+from anofield.detect.options import FitOptions
 from anofield.errors import AnofieldError, UsageError
 from anofield.study import Plan
 
@@ -26,6 +30,19 @@ SIZES = Sizes(
     plan=Plan(n_train=3, n_calibration=1, n_test=2, scan_size=32, resolution=16, epochs=2, points=64, people=3,
               width=64, depth=3, octaves=2, code_length=4, classes=6, normalise="tissue"),
     healthy=2, new_site=2, few=1, steps=2)  # fmt: skip
+
+
+FIT = FitOptions(iterations=8, points=256)
+
+
+@pytest.fixture(scope="module", autouse=True)
+def short_fits() -> Iterator[None]:
+    """Fits of a few steps, of poses too."""
+    plain, pose = run.options_of, FIT.model_copy(update={"pose": "affine"})
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr(run, "options_of", lambda row, part: plain(row, replace(part, fit=FIT)))
+        patched.setattr(world, "posing", partial(world.posing, fit=pose))
+        yield
 
 
 @pytest.fixture(scope="module")
@@ -91,10 +108,10 @@ def test_makes_one_row_per_method_and_goes_on(begun: Path, capsys: pytest.Captur
 def test_a_posed_row_is_trained_and_run_where_the_field_lays_the_head(begun: Path) -> None:
     content, _ = straight(begun, "zscore", "zscore+pose")
     assert methods_of(content) == {"random", "zscore", "zscore+pose"}
-    world = begun / "worlds" / "T2w"
-    poses = list((world / "experiment" / "poses").glob("*.json"))
+    folder = begun / "worlds" / "T2w"
+    poses = list((folder / "experiment" / "poses").glob("*.json"))
     assert len(poses) == SIZES.plan.n_train + SIZES.plan.n_calibration + SIZES.plan.n_test + SIZES.healthy
-    infos = [json.loads((world / "methods" / name / "model" / "baseline.json").read_text())
+    infos = [json.loads((folder / "methods" / name / "model" / "baseline.json").read_text())
              for name in ("zscore", "zscore+pose")]  # fmt: skip
     assert [info["pose"] is None for info in infos] == [True, False]
     assert infos[0]["contents"] == infos[1]["contents"]
@@ -224,8 +241,6 @@ def test_refuses_unknown_names_and_other_folders(tmp_path: Path) -> None:
 def test_a_suite_that_cannot_run_is_skipped_with_its_reason(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    from dataclasses import replace
-
     dark = SUITES["dark"]
     monkeypatch.setitem(SUITES, "dark", lambda setting: replace(dark(setting), missing="no scans"))
     contents, table = run_benchmark(tmp_path, SIZES, ["dark"], device="cpu")
