@@ -11,7 +11,7 @@ from anofield.benchmark.rows import all_rows, chosen_rows
 from anofield.benchmark.sizes import FULL, REPORT_SEEDS, TUNING_SEEDS, kind_of_seed
 from anofield.benchmark.suite import Setting, Suite
 from anofield.benchmark.suites import REAL, SUITES
-from anofield.phantom.lesions import HELD_OUT_KINDS
+from anofield.phantom.lesions.kinds import HELD_OUT_KINDS
 
 
 def suites(sizes=FULL) -> dict[str, Suite]:

@@ -8,10 +8,10 @@ import numpy as np
 import pytest
 from scipy import ndimage
 
-from anofield.phantom.anatomy import Anatomy, Fractions, draw_anatomy, find_sites, fractions, plan_axes
+from anofield.phantom.anatomy import Anatomy, Fractions, draw_anatomy, find_brain_voxels, fractions, plan_axes
 from anofield.phantom.contrast import LESION_SIGNAL, MODALITIES, SIGNAL
 from anofield.phantom.layouts import grid_of
-from anofield.phantom.lesions import HELD_OUT_KINDS, LESION_KINDS, draw_lesion
+from anofield.phantom.lesions.kinds import HELD_OUT_KINDS, LESION_KINDS, draw_lesion
 from anofield.phantom.lesions.parts import Blob, Dysplasia, Ground, Wedge
 from anofield.phantom.lesions.plan import plan_of
 from anofield.phantom.lesions.strokes import AGES, STAGES
@@ -117,19 +117,19 @@ def test_plaques_touch_ventricles_and_cortex() -> None:
         plan = plan_of(anatomy)
         lesion = draw_lesion(np.random.default_rng(number), "ms", anatomy)
         centres = np.array([part.centre for part in lesion.parts if isinstance(part, Blob)])
-        near = np.argmin(((plan.sites.head.T[None] - centres[:, None]) ** 2).sum(2), axis=1)
+        near = np.argmin(((plan.voxels.head.T[None] - centres[:, None]) ** 2).sum(2), axis=1)
         assert (plan.ventricle[near] < 8).mean() > 0.1
         assert ((plan.parts.grey[near] > 0.2) & (plan.ventricle[near] > 8)).mean() > 0.1
 
 
 @pytest.mark.slow
 def test_dysplasia_thickens_cortex_only_near_cortex() -> None:
-    sites = find_sites(_anatomy(0), plan_axes())
-    parts = fractions(_anatomy(0), sites, 4.0)
-    start = int(np.flatnonzero((parts.grey > 0.4) & (sites.depth > 8))[0])
-    blob = Blob("dysplasia", 3, sites.head[:, start].astype(float), np.eye(3), 14.0, 0.0, 0.5)
+    voxels = find_brain_voxels(_anatomy(0), plan_axes())
+    parts = fractions(_anatomy(0), voxels, 4.0)
+    start = int(np.flatnonzero((parts.grey > 0.4) & (voxels.depth > 8))[0])
+    blob = Blob("dysplasia", 3, voxels.head[:, start].astype(float), np.eye(3), 14.0, 0.0, 0.5)
     ground = Ground(
-        sites.head, parts, np.zeros(len(sites.depth), np.float32), np.float32(4), sites.inside, (4.0, 4.0, 4.0)
+        voxels.head, parts, np.zeros(len(voxels.depth), np.float32), np.float32(4), voxels.inside, (4.0, 4.0, 4.0)
     )
     where, share, amount = Dysplasia(blob, blur=3.0, gain=2.0).cover(ground)
     assert amount.max() > 0.5 and share.max() > 0.5

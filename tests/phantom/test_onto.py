@@ -23,7 +23,7 @@ from anofield.phantom.contrast import SIGNAL
 from anofield.phantom.host import Host, _check_cerebrum, host_of
 from anofield.phantom.implants import Implants, subjects_of
 from anofield.phantom.layouts import grid_of
-from anofield.phantom.lesions import LESION_KINDS
+from anofield.phantom.lesions.kinds import LESION_KINDS
 from anofield.phantom.lesions.plan import Plan
 from anofield.phantom.onto import Implanted, implant, implant_in
 from anofield.phantom.person import Look, make_person

@@ -15,7 +15,7 @@ from anofield.errors import UsageError
 from anofield.phantom.cohort import Cohort, plan_cohort, write_case, write_cohort
 from anofield.phantom.contrast import MODALITIES
 from anofield.phantom.layouts import LAYOUTS, Grid, case_name, case_paths, grid_of
-from anofield.phantom.lesions import LESION_KINDS
+from anofield.phantom.lesions.kinds import LESION_KINDS
 from anofield.phantom.person import Look, Person, make_person
 from images import load_image
 

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 from anofield.errors import UsageError
-from anofield.phantom.anatomy import Fractions, Sites, draw_anatomy, find_sites, fractions, plan_axes
+from anofield.phantom.anatomy import BrainVoxels, Fractions, draw_anatomy, find_brain_voxels, fractions, plan_axes
 from anofield.phantom.cohort import Cohort, plan_cohort, write_cohort
 from anofield.phantom.layouts import grid_of
 from anofield.phantom.person import Look, make_person
@@ -27,25 +27,25 @@ CELL_ML = 4.0**3 / 1000  # of the planning lattice
 
 
 @cache
-def _tissue(number: int, variety: Variety) -> tuple[Sites, Fractions]:
+def _tissue(number: int, variety: Variety) -> tuple[BrainVoxels, Fractions]:
     """Tissue of a person on the planning lattice."""
     first, *_, own = np.random.SeedSequence([4, number]).spawn(5)
     anatomy = draw_anatomy(np.random.default_rng(first), draw_individual(own, variety))
-    sites = find_sites(anatomy, plan_axes())
-    return sites, fractions(anatomy, sites, 4.0)
+    voxels = find_brain_voxels(anatomy, plan_axes())
+    return voxels, fractions(anatomy, voxels, 4.0)
 
 
 def _fluid(number: int, variety: Variety, left: bool | None = None) -> float:
     """Fluid in ml, of both sides or of one."""
-    sites, parts = _tissue(number, variety)
-    side = np.ones(len(parts.csf), bool) if left is None else (sites.template[0] < 0) == left
+    voxels, parts = _tissue(number, variety)
+    side = np.ones(len(parts.csf), bool) if left is None else (voxels.template[0] < 0) == left
     return float(parts.csf[side].sum()) * CELL_ML
 
 
 def _ventricles(number: int, variety: Variety) -> float:
     """Fluid in ml within 8 mm of where ICBM152 has its lateral ventricles."""
-    sites, parts = _tissue(number, variety)
-    near = sample(icbm152().geometry.ventricle, sites.template, step=2.0) < 8
+    voxels, parts = _tissue(number, variety)
+    near = sample(icbm152().geometry.ventricle, voxels.template, step=2.0) < 8
     return float(parts.csf[near].sum()) * CELL_ML
 
 
@@ -145,10 +145,10 @@ def test_unusual_people_are_healthy_and_visibly_different(kind: str) -> None:
 def test_large_ventricles_hold_more_fluid_and_a_cavum_lies_between_them() -> None:
     usual = Variety(folds=0.5)
     assert _ventricles(1, Variety(folds=0.5, unusual=("ventricles",))) > _ventricles(1, usual) + 20
-    sites, parts = _tissue(1, Variety(folds=0.5, unusual=("cavum",)))
+    voxels, parts = _tissue(1, Variety(folds=0.5, unusual=("cavum",)))
     added = parts.csf - _tissue(1, usual)[1].csf
-    middle = np.abs(sites.template[0]) < 8
-    assert added[middle].max() > 0.25 > np.abs(added[np.abs(sites.template[0]) > 20]).max()
+    middle = np.abs(voxels.template[0]) < 8
+    assert added[middle].max() > 0.25 > np.abs(added[np.abs(voxels.template[0]) > 20]).max()
 
 
 @pytest.mark.slow

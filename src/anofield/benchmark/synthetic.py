@@ -13,7 +13,7 @@ from anofield.benchmark.suite import AGAINST, Column, Part, Setting, Suite, usua
 from anofield.benchmark.world import World
 from anofield.detect.options import SMALL_LESIONS, ScoreOptions
 from anofield.phantom.cohort import Cohort, plan_cohort
-from anofield.phantom.lesions import HELD_OUT_KINDS, LESION_KINDS
+from anofield.phantom.lesions.kinds import HELD_OUT_KINDS, LESION_KINDS
 from anofield.phantom.variety import FULL_VARIETY, UNUSUAL, Variety
 
 HOME, ELSEWHERE = "A", ("B", "C")  # site of the training, and sites of the suite `sites`

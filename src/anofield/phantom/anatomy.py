@@ -65,7 +65,7 @@ class Anatomy:
 
 
 @dataclass(frozen=True)
-class Sites:
+class BrainVoxels:
     """The brain voxels of a lattice, in C order: `head` `(3, n)` mm and `template` `(3, n)` mm."""
 
     axes: Axes
@@ -120,7 +120,7 @@ def plan_axes() -> Axes:
     return x, y, z
 
 
-def find_sites(anatomy: Anatomy, axes: Axes) -> Sites:
+def find_brain_voxels(anatomy: Anatomy, axes: Axes) -> BrainVoxels:
     """The voxels of a head lattice that are brain, with their template coordinates."""
     points = anatomy.template_points(axes)
     rim = anatomy.rim.on(axes)[0] + np.float32(anatomy.rim_mean)
@@ -129,21 +129,21 @@ def find_sites(anatomy: Anatomy, axes: Axes) -> Sites:
     shell = np.abs(depth + rim) < NEAREST_ERROR_MM  # elsewhere the nearest voxel decides the side
     depth[shell] = template.sample(surface, points[:, shell])
     inside = depth + rim > 0
-    voxels = np.nonzero(inside)
-    head = np.stack([axis.astype(np.float32)[i] for axis, i in zip(axes, voxels, strict=True)])
-    return Sites(axes, inside, head, points[:, inside], depth[inside])
+    where = np.nonzero(inside)
+    head = np.stack([axis.astype(np.float32)[i] for axis, i in zip(axes, where, strict=True)])
+    return BrainVoxels(axes, inside, head, points[:, inside], depth[inside])
 
 
-def fractions(anatomy: Anatomy, sites: Sites, spacing: float, push: FloatVolume | None = None) -> Fractions:
+def fractions(anatomy: Anatomy, voxels: BrainVoxels, spacing: float, push: FloatVolume | None = None) -> Fractions:
     """Tissue at the brain voxels of a lattice whose voxels are `spacing` mm wide.
 
     `push` `(3, n)` is a displacement of the head frame in mm by a mass: tissue at `h` came from `h - push`.
     """
-    points = sites.template
+    points = voxels.template
     if push is not None:
         points = points - anatomy.to_template.astype(np.float32) @ push
     own, cavum = anatomy.individual, None
-    cortex = sites.field(anatomy.cortex) + np.float32(anatomy.cortex_mean)
+    cortex = voxels.field(anatomy.cortex) + np.float32(anatomy.cortex_mean)
     if own is plain():
         growth = [template.sample(g, points, step=template.COARSE) for g in own.template.geometry.growth]
         points = points - np.float32(anatomy.ventricle) * np.stack(growth)
@@ -154,13 +154,13 @@ def fractions(anatomy: Anatomy, sites: Sites, spacing: float, push: FloatVolume 
     grey, white = template.sample(maps.grey, points), template.sample(maps.white, points)
     if cavum is not None:
         grey, white = grey * (1 - cavum), white * (1 - cavum)
-    fluid = np.exp(sites.field(anatomy.sulci) + np.float32(anatomy.sulci_mean + own.sulci))
+    fluid = np.exp(voxels.field(anatomy.sulci) + np.float32(anatomy.sulci_mean + own.sulci))
     return _reweighed(grey, white, fluid, np.exp(cortex))
 
 
-def ventricle_distance(anatomy: Anatomy, sites: Sites) -> FloatVolume:
+def ventricle_distance(anatomy: Anatomy, voxels: BrainVoxels) -> FloatVolume:
     """Distance `(n,)` in mm from the lateral ventricles of the person's template, negative inside."""
-    return template.sample(anatomy.individual.template.geometry.ventricle, sites.template, step=template.COARSE)
+    return template.sample(anatomy.individual.template.geometry.ventricle, voxels.template, step=template.COARSE)
 
 
 def _reweighed(grey: FloatVolume, white: FloatVolume, fluid: FloatVolume, cortex: FloatVolume) -> Fractions:
@@ -177,9 +177,9 @@ def _placed(loose: Anatomy, shift: NDArray[np.float64]) -> Anatomy:
     Depth below the surface reaches from every planning point to the surface, so the box is exact to
     about a millimetre although the lattice is coarse.
     """
-    sites = find_sites(loose, plan_axes())
-    reach = np.maximum(sites.depth, 0) * MEAN_SCALE + max(loose.rim_mean, 0.0) + 1.0
-    low, high = (sites.head - reach).min(1), (sites.head + reach).max(1)
+    voxels = find_brain_voxels(loose, plan_axes())
+    reach = np.maximum(voxels.depth, 0) * MEAN_SCALE + max(loose.rim_mean, 0.0) + 1.0
+    low, high = (voxels.head - reach).min(1), (voxels.head + reach).max(1)
     half = (high - low) / 2
     zoom = float(min(1.0, (MAX_HALF / half).min()))
     room = np.maximum(MAX_HALF - zoom * half, 0)

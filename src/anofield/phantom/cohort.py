@@ -14,7 +14,7 @@ from anofield._files import write_bytes, write_json
 from anofield.data.cohort.own import SYNTHETIC
 from anofield.errors import UsageError
 from anofield.phantom.layouts import Grid, case_name, case_paths, grid_of
-from anofield.phantom.lesions import LESION_KINDS
+from anofield.phantom.lesions.kinds import LESION_KINDS
 from anofield.phantom.person import Look, Person, check_kind, check_modality, make_person
 from anofield.phantom.site import check_site
 from anofield.phantom.sources import find_sources

@@ -8,8 +8,8 @@ from typing import TypeAlias
 
 import numpy as np
 
-from anofield.phantom.anatomy import Fractions, Sites
-from anofield.phantom.lesions import Layer
+from anofield.phantom.anatomy import BrainVoxels, Fractions
+from anofield.phantom.lesions.lesion import Layer
 from anofield.phantom.spline import Spline, draw_field
 from anofield.typing import FloatVolume
 
@@ -76,12 +76,12 @@ def table_levels(modality: str) -> Levels:
     return {matter: signals[modality] for matter, signals in LESION_SIGNAL.items()}
 
 
-def healthy_signal(contrast: Contrast, sites: Sites, parts: Fractions) -> FloatVolume:
+def healthy_signal(contrast: Contrast, voxels: BrainVoxels, parts: Fractions) -> FloatVolume:
     """Signal of the healthy tissue at the brain voxels `(n,)`, white matter at 1, without bias or noise."""
-    total = np.zeros(sites.depth.shape, np.float32)
+    total = np.zeros(voxels.depth.shape, np.float32)
     mixed = zip((parts.grey, parts.white, parts.csf), contrast.tissue, contrast.regional, strict=True)
     for part, signal, unevenness in mixed:
-        total += part * np.float32(signal) * (1 + sites.field(unevenness))
+        total += part * np.float32(signal) * (1 + voxels.field(unevenness))
     return total
 
 
@@ -95,11 +95,11 @@ def with_lesions(signal: FloatVolume, layers: list[Layer], levels: Levels, stren
 
 
 def scanned(
-    signal: FloatVolume, contrast: Contrast, sites: Sites, rng: np.random.Generator, noise: float
+    signal: FloatVolume, contrast: Contrast, voxels: BrainVoxels, rng: np.random.Generator, noise: float
 ) -> FloatVolume:
     """Scanner units after bias field and Rician noise, `(n,)`; `noise` multiplies the person's own level."""
     sigma = np.float32(contrast.noise * noise)
-    biased = signal * np.exp(sites.field(contrast.bias))
+    biased = signal * np.exp(voxels.field(contrast.bias))
     real = biased + sigma * rng.standard_normal(signal.shape, dtype=np.float32)
     imaginary = sigma * rng.standard_normal(signal.shape, dtype=np.float32)
     magnitude = np.maximum(np.hypot(real, imaginary), np.float32(FLOOR))

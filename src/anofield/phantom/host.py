@@ -15,7 +15,7 @@ from scipy import ndimage
 from anofield.data.brain import StrippedScan
 from anofield.errors import ScanError
 from anofield.phantom import template
-from anofield.phantom.anatomy import PLAN_STEP, Fractions, Sites, plan_axes
+from anofield.phantom.anatomy import PLAN_STEP, BrainVoxels, Fractions, plan_axes
 from anofield.phantom.contrast import MODALITIES, SIGNAL
 from anofield.phantom.lesions.plan import Plan
 from anofield.phantom.spline import Axes
@@ -343,8 +343,8 @@ def _plan(
     parts = Fractions(*(one / total for one in shares))
     head = np.stack([axis.astype(np.float32)[i] for axis, i in zip(axes, np.nonzero(chosen), strict=True)])
     points = head * (template.HALF_EXTENT / half).astype(np.float32)[:, None]
-    sites = Sites(axes=axes, inside=chosen, head=head, template=points, depth=depth[some][chosen])
-    return Plan(sites, parts, ventricle[some][chosen], PLAN_STEP**3)
+    voxels = BrainVoxels(axes=axes, inside=chosen, head=head, template=points, depth=depth[some][chosen])
+    return Plan(voxels, parts, ventricle[some][chosen], PLAN_STEP**3)
 
 
 def _lookup(volume: FloatVolume, head: FloatVolume, step: float) -> FloatVolume:

@@ -19,7 +19,7 @@ from anofield.phantom.anatomy import PLAN_STEP, Fractions
 from anofield.phantom.contrast import LESION_SIGNAL
 from anofield.phantom.grain import grain_of, smoothed
 from anofield.phantom.host import Host, host_of
-from anofield.phantom.lesions import draw_on
+from anofield.phantom.lesions.kinds import draw_on
 from anofield.phantom.lesions.lesion import EDGE_MM, Layer, Lesion, drawn
 from anofield.phantom.lesions.parts import Ground
 from anofield.phantom.person import check_kind, check_modality
@@ -127,16 +127,16 @@ def _crop(host: Host, lesion: Lesion) -> _Crop:
 
 def _reach(host: Host, lesion: Lesion) -> tuple[tuple[slice, ...], Mask]:
     """The box of voxels that a lesion may change and those of its brain voxels that are near the lesion."""
-    sites, scan = host.plan.sites, host.native.scan
+    voxels, scan = host.plan.voxels, host.native.scan
     close = ndimage.binary_dilation(_planned(lesion, host), np.ones((3, 3, 3)))
     steps = np.argwhere(close)
-    first = np.array([axis[0] for axis in sites.axes])
+    first = np.array([axis[0] for axis in voxels.axes])
     low, high = (first + PLAN_STEP * end for end in (steps.min(0) - 1, steps.max(0) + 1))
     corners = np.array(np.meshgrid(*zip(low, high, strict=True))).reshape(3, -1) + host.centre[:, None]
     way = np.linalg.inv(scan.affine)
-    voxels, last = way[:3, :3] @ corners + way[:3, [3]], np.array(scan.data.shape) - 1
-    start = np.clip(np.floor(voxels.min(1)).astype(int), 0, last)
-    stop = np.clip(np.ceil(voxels.max(1)).astype(int), start, last) + 1
+    ends, last = way[:3, :3] @ corners + way[:3, [3]], np.array(scan.data.shape) - 1
+    start = np.clip(np.floor(ends.min(1)).astype(int), 0, last)
+    stop = np.clip(np.ceil(ends.max(1)).astype(int), start, last) + 1
     box = tuple(slice(int(a), int(b)) for a, b in zip(start, stop, strict=True))
     near = host.native.brain[box].copy()
     head = host.head(np.stack(np.nonzero(near)).astype(np.float32) + start[:, None].astype(np.float32))
@@ -148,18 +148,18 @@ def _reach(host: Host, lesion: Lesion) -> tuple[tuple[slice, ...], Mask]:
 
 def _planned(lesion: Lesion, host: Host) -> Mask:
     """Where on the planning lattice a lesion may lie, within `NEAR_MM`, or shift tissue, `(i, j, k)`."""
-    sites, step = host.plan.sites, (PLAN_STEP,) * 3
-    rough = sites.field(lesion.rough)
-    ground = Ground(sites.head, host.plan.parts, rough, np.float32(2 * NEAR_MM), sites.inside, step)
-    near = np.zeros(sites.head.shape[1], np.bool_)
+    voxels, step = host.plan.voxels, (PLAN_STEP,) * 3
+    rough = voxels.field(lesion.rough)
+    ground = Ground(voxels.head, host.plan.parts, rough, np.float32(2 * NEAR_MM), voxels.inside, step)
+    near = np.zeros(voxels.head.shape[1], np.bool_)
     for part in lesion.parts:
         cover = part.cover(ground)
         near[cover.where[(cover.share > 0) | (cover.amount > 0)]] = True
-    shift = _shift(lesion, sites.head)
+    shift = _shift(lesion, voxels.head)
     if shift is not None:
         near |= (shift != 0).any(0)
-    planned = np.zeros(sites.inside.shape, np.bool_)
-    planned[sites.inside] = near
+    planned = np.zeros(voxels.inside.shape, np.bool_)
+    planned[voxels.inside] = near
     return planned
 
 

@@ -7,10 +7,11 @@ from dataclasses import dataclass
 import numpy as np
 
 from anofield.errors import UsageError
-from anofield.phantom.anatomy import Anatomy, draw_anatomy, find_sites, fractions
+from anofield.phantom.anatomy import Anatomy, draw_anatomy, find_brain_voxels, fractions
 from anofield.phantom.contrast import MODALITIES, draw_contrast, healthy_signal, scanned, table_levels, with_lesions
 from anofield.phantom.layouts import Grid
-from anofield.phantom.lesions import LESION_KINDS, covered, draw_lesion, no_layers
+from anofield.phantom.lesions.kinds import LESION_KINDS, draw_lesion
+from anofield.phantom.lesions.lesion import covered, no_layers
 from anofield.phantom.site import check_site
 from anofield.phantom.spline import Axes
 from anofield.phantom.template import HALF_EXTENT
@@ -117,23 +118,23 @@ def make_person(
     if visit is not None:
         contrast = visit.contrast(contrast)
     box, axes = _head_lattice(anatomy, grid)
-    sites, spacing = find_sites(anatomy, axes), round(max(grid.spacing), 3)
+    voxels, spacing = find_brain_voxels(anatomy, axes), round(max(grid.spacing), 3)
     if lesion is None:
-        parts = fractions(anatomy, sites, spacing)
-        layers, label = no_layers(sites)
+        parts = fractions(anatomy, voxels, spacing)
+        layers, label = no_layers(voxels)
     else:
         plan = draw_lesion(lesion_rng, lesion, anatomy)
-        parts = fractions(anatomy, sites, spacing, plan.displacement(sites.head))
-        layers, label = covered(plan, sites, parts, spacing)
+        parts = fractions(anatomy, voxels, spacing, plan.displacement(voxels.head))
+        layers, label = covered(plan, voxels, parts, spacing)
     levels = table_levels(look.modality) if visit is None else visit.site.lesion_signals(look.modality)
-    signal = with_lesions(healthy_signal(contrast, sites, parts), layers, levels, look.lesion_contrast)
+    signal = with_lesions(healthy_signal(contrast, voxels, parts), layers, levels, look.lesion_contrast)
     if visit is None:
         brain = np.zeros(grid.shape, np.bool_)
-        brain[box] = sites.inside
-        image = _filled(brain, scanned(signal, contrast, sites, noise_rng, look.noise))
+        brain[box] = voxels.inside
+        image = _filled(brain, scanned(signal, contrast, voxels, noise_rng, look.noise))
         volumes = image, brain, _filled(brain, label)
     else:
-        volumes = visit.scan(signal, label, sites, contrast, grid, box, look.noise)
+        volumes = visit.scan(signal, label, voxels, contrast, grid, box, look.noise)
     return Person(*volumes, grid, lesion, individual.age, individual.traits)
 
 

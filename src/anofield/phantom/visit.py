@@ -10,7 +10,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from anofield.phantom.anatomy import Sites
+from anofield.phantom.anatomy import BrainVoxels
 from anofield.phantom.contrast import FLOOR, Contrast
 from anofield.phantom.layouts import Grid
 from anofield.phantom.scanner import Quality, acquired
@@ -60,7 +60,7 @@ class Visit:
         self,
         signal: FloatVolume,
         label: Classes,
-        sites: Sites,
+        voxels: BrainVoxels,
         contrast: Contrast,
         grid: Grid,
         box: tuple[slice, slice, slice],
@@ -71,23 +71,23 @@ class Visit:
         Args:
             signal: Signal at the brain voxels, white matter at 1, `(n,)`.
             label: Labels at the brain voxels, `(n,)`.
-            sites: The brain voxels of the box.
+            voxels: The brain voxels of the box.
             contrast: The person's contrast at this site.
             grid: Grid of the scan.
             box: The voxels of `grid` that the head can reach.
             noise: Factor on the noise.
         """
         _, around_rng, scanner_rng, stripping_rng = self.streams
-        edge = edge_distance(sites.inside, grid.spacing)
-        head = self._around(edge, sites.axes, around_rng, contrast.tissue[2])
-        head[sites.inside] = signal
-        head *= np.exp(contrast.bias.on(sites.axes)[0] + np.log1p(self.site.coil) * _outward(sites.axes))
+        edge = edge_distance(voxels.inside, grid.spacing)
+        head = self._around(edge, voxels.axes, around_rng, contrast.tissue[2])
+        head[voxels.inside] = signal
+        head *= np.exp(contrast.bias.on(voxels.axes)[0] + np.log1p(self.site.coil) * _outward(voxels.axes))
         image = self._acquired(head, grid, contrast.noise * noise, scanner_rng)
         image = np.maximum(image, np.float32(FLOOR)) * np.float32(contrast.units)
         truth = np.zeros(edge.shape, np.uint8)
-        truth[sites.inside] = label
-        brain = stripped(edge, sites.axes, self.site.stripping, stripping_rng)
-        brain = _with_lesion(brain, sites.inside, truth)
+        truth[voxels.inside] = label
+        brain = stripped(edge, voxels.axes, self.site.stripping, stripping_rng)
+        brain = _with_lesion(brain, voxels.inside, truth)
         return (
             _on_grid(grid, box, np.where(brain, image, np.float32(0))),
             _on_grid(grid, box, brain),

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from anofield.phantom.anatomy import Fractions, Sites
+from anofield.phantom.anatomy import BrainVoxels, Fractions
 from anofield.phantom.lesions.parts import Cover, Ground, Part
 from anofield.phantom.spline import Spline
 from anofield.typing import Classes, FloatVolume
@@ -53,11 +53,11 @@ class Layer:
     brightness: float
 
 
-def covered(lesion: Lesion, sites: Sites, parts: Fractions, spacing: float) -> tuple[list[Layer], Classes]:
+def covered(lesion: Lesion, voxels: BrainVoxels, parts: Fractions, spacing: float) -> tuple[list[Layer], Classes]:
     """Layers of signal and labels `(n,)` of a lesion at the brain voxels of a grid `spacing` mm wide."""
-    rough, texture = sites.field(lesion.rough), 1 + sites.field(lesion.texture)
-    x, y, z = (abs(float(axis[1] - axis[0])) if len(axis) > 1 else spacing for axis in sites.axes)
-    ground = Ground(sites.head, parts, rough, np.float32(max(EDGE_MM, spacing)), sites.inside, (x, y, z))
+    rough, texture = voxels.field(lesion.rough), 1 + voxels.field(lesion.texture)
+    x, y, z = (abs(float(axis[1] - axis[0])) if len(axis) > 1 else spacing for axis in voxels.axes)
+    ground = Ground(voxels.head, parts, rough, np.float32(max(EDGE_MM, spacing)), voxels.inside, (x, y, z))
     return drawn(lesion, ground, texture)
 
 
@@ -74,9 +74,9 @@ def drawn(lesion: Lesion, ground: Ground, texture: FloatVolume) -> tuple[list[La
     return layers, label
 
 
-def no_layers(sites: Sites) -> tuple[list[Layer], Classes]:
+def no_layers(voxels: BrainVoxels) -> tuple[list[Layer], Classes]:
     """Result of `covered` for a healthy person."""
-    return [], np.zeros(sites.depth.shape, np.uint8)
+    return [], np.zeros(voxels.depth.shape, np.uint8)
 
 
 def _keep_one_voxel(label: Classes, cover: Cover, value: int) -> None:

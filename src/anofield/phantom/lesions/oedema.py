@@ -50,15 +50,15 @@ def spread(
     plan: Plan, start: int, volume: float, core: Blob | None, rough: Spline, cost: Spline
 ) -> tuple[FloatVolume, float]:
     """Effort to reach each planning point from one of them, and the reach that fills `volume` mm³, core included."""
-    sites, parts = plan.sites, plan.parts
+    voxels, parts = plan.voxels, plan.parts
     ease = parts.white + np.float32(0.3) * parts.grey + np.float32(0.03)  # fluid and falx are barriers
-    effort = np.asarray(np.exp(sites.field(cost)) / ease, dtype=np.float32)
-    distance = spread_distance(sites.inside, start, effort, PLAN_STEP)
-    uneven = sites.field(rough)
-    level = _level(-distance[sites.inside], parts.white, uneven)
+    effort = np.asarray(np.exp(voxels.field(cost)) / ease, dtype=np.float32)
+    distance = spread_distance(voxels.inside, start, effort, PLAN_STEP)
+    uneven = voxels.field(rough)
+    level = _level(-distance[voxels.inside], parts.white, uneven)
     level[parts.csf > 0.5] = -np.inf
     if core is not None:
-        level[core.level(sites.head, uneven) > 0] = np.inf
+        level[core.level(voxels.head, uneven) > 0] = np.inf
     reach = -plan.level_of(level, volume)
     return distance, reach if np.isfinite(reach) else 0.0
 

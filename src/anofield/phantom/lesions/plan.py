@@ -12,9 +12,9 @@ from anofield.phantom import template
 from anofield.phantom.anatomy import (
     PLAN_STEP,
     Anatomy,
+    BrainVoxels,
     Fractions,
-    Sites,
-    find_sites,
+    find_brain_voxels,
     fractions,
     plan_axes,
     ventricle_distance,
@@ -29,7 +29,7 @@ TEXTURE_WIDTH = 7.0  # mm
 class Plan:
     """The anatomy on the planning lattice: where a lesion of each kind may start."""
 
-    sites: Sites
+    voxels: BrainVoxels
     parts: Fractions
     ventricle: FloatVolume
     cell: float  # mm³ of the world per planning point
@@ -37,7 +37,7 @@ class Plan:
     @property
     def cerebrum(self) -> NDArray[np.bool_]:
         """Points above the tentorium: high, or in a temporal lobe."""
-        x, y, z = self.sites.template + template.CENTRE[:, None]
+        x, y, z = self.voxels.template + template.CENTRE[:, None]
         return np.asarray((z > 2) | ((np.abs(x) > 28) & (y > -25) & (z > -32)))
 
     def pick(self, rng: np.random.Generator, allowed: NDArray[np.bool_]) -> int:
@@ -54,21 +54,21 @@ class Plan:
 
     def place_of(self, mni: NDArray[np.float64]) -> NDArray[np.float64]:
         """Head coordinates in mm of the planning point that lies nearest to a place in MNI mm."""
-        away = self.sites.template - (mni - template.CENTRE).astype(np.float32)[:, None]
-        return np.asarray(self.sites.head[:, np.argmin((away**2).sum(0))], dtype=np.float64)
+        away = self.voxels.template - (mni - template.CENTRE).astype(np.float32)[:, None]
+        return np.asarray(self.voxels.head[:, np.argmin((away**2).sum(0))], dtype=np.float64)
 
     def towards_ventricle(self, start: int) -> NDArray[np.float64]:
         """Vector in mm from a planning point to the nearest point of the lateral ventricles."""
-        way = self.sites.head - self.sites.head[:, [start]]
+        way = self.voxels.head - self.voxels.head[:, [start]]
         far = np.where(self.ventricle < PLAN_STEP / 2, (way**2).sum(0), np.inf)
         return np.asarray(way[:, np.argmin(far)], dtype=np.float64)
 
 
 def plan_of(anatomy: Anatomy) -> Plan:
     """The planning lattice of a phantom person."""
-    sites = find_sites(anatomy, plan_axes())
-    parts = fractions(anatomy, sites, PLAN_STEP)
-    return Plan(sites, parts, ventricle_distance(anatomy, sites), (PLAN_STEP * anatomy.zoom) ** 3)
+    voxels = find_brain_voxels(anatomy, plan_axes())
+    parts = fractions(anatomy, voxels, PLAN_STEP)
+    return Plan(voxels, parts, ventricle_distance(anatomy, voxels), (PLAN_STEP * anatomy.zoom) ** 3)
 
 
 def ellipsoid(rng: np.random.Generator, spread: float) -> NDArray[np.float64]:

@@ -21,8 +21,8 @@ def draw_dark(rng: np.random.Generator, plan: Plan) -> Lesion:
     """A dark scar of cortex and the white matter below it, longer than it is wide, pointing inward."""
     volume = log_uniform(rng, DARK_ML) * ML
     radius = radius_of(volume)
-    shallow = (plan.sites.depth > 0.5 * radius) & (plan.sites.depth < 0.8 * radius + 4)
-    centre = plan.sites.head[:, plan.pick(rng, plan.cerebrum & shallow)].astype(float)
+    shallow = (plan.voxels.depth > 0.5 * radius) & (plan.voxels.depth < 0.8 * radius + 4)
+    centre = plan.voxels.head[:, plan.pick(rng, plan.cerebrum & shallow)].astype(float)
     inward = -centre / np.linalg.norm(centre)
     along = np.outer(inward, inward)
     shape = (np.eye(3) + along * (rng.uniform(0.65, 0.85) - 1)) @ ellipsoid(rng, 0.1)
@@ -35,9 +35,9 @@ def draw_dysplasia(rng: np.random.Generator, plan: Plan) -> Lesion:
     """A region of thick cortex with a blurred border, and in every second case a trace to the ventricle."""
     radius = radius_of(log_uniform(rng, DYSPLASIA_ML) * ML)
     grey, white = plan.parts.grey, plan.parts.white
-    border = plan.cerebrum & (grey > 0.3) & (white > 0.2) & (plan.sites.depth > 6) & (plan.sites.depth < 18)
+    border = plan.cerebrum & (grey > 0.3) & (white > 0.2) & (plan.voxels.depth > 6) & (plan.voxels.depth < 18)
     start = plan.pick(rng, border & (plan.ventricle > 12))
-    centre, brightness = plan.sites.head[:, start].astype(float), rng.uniform()
+    centre, brightness = plan.voxels.head[:, start].astype(float), rng.uniform()
     region = Blob("dysplasia", CHANGED, centre, ellipsoid(rng, 0.15), radius, 0.15, brightness)
     parts: tuple[Part, ...] = (Dysplasia(region, rng.uniform(*BLUR_MM), rng.uniform(*GAIN)),)
     if rng.uniform() < TRANSMANTLE:
@@ -50,5 +50,5 @@ def _transmantle(rng: np.random.Generator, plan: Plan, start: int, brightness: f
     way = plan.towards_ventricle(start)
     length, width = float(np.linalg.norm(way)), rng.uniform(*TRANSMANTLE_WIDTH)
     shape = stretched(way / max(length, 1e-6), max(length / width, 1.0))
-    centre = plan.sites.head[:, start] + way / 2
+    centre = plan.voxels.head[:, start] + way / 2
     return Blob("dysplasia", CHANGED, centre, shape, width / 2, 0.1, brightness, rng.uniform(*TRANSMANTLE_SHARE))

@@ -22,7 +22,7 @@ PLAQUE_DIAMETER = (3.0, 11.0)  # mm
 def draw_small(rng: np.random.Generator, plan: Plan) -> Lesion:
     """Several small bright lesions, two in three beside the ventricles, the others in deep white matter."""
     count = int(rng.integers(SPOT_COUNT[0], SPOT_COUNT[1] + 1))
-    white = plan.cerebrum & (plan.parts.white > 0.7) & (plan.sites.depth > 12)
+    white = plan.cerebrum & (plan.parts.white > 0.7) & (plan.voxels.depth > 12)
     beside = white & (plan.ventricle > 1) & (plan.ventricle < 9)
     spots = tuple(_spot(rng, plan, beside if rng.uniform() < 0.67 else white, i) for i in range(count))
     return Lesion(spots, None, draw_field(rng, 7.0, 1.0), draw_field(rng, TEXTURE_WIDTH, 0.05))
@@ -32,7 +32,7 @@ def _spot(rng: np.random.Generator, plan: Plan, allowed: NDArray[np.bool_], inde
     """One small lesion; smaller ones are more frequent, and the first is not among the smallest."""
     low, high = FIRST_SPOT_DIAMETER if index == 0 else SPOT_DIAMETER
     diameter = low + (high - low) * rng.uniform() ** 2
-    centre = plan.sites.head[:, plan.pick(rng, allowed)] + rng.uniform(-1, 1, 3) * PLAN_STEP / 2
+    centre = plan.voxels.head[:, plan.pick(rng, allowed)] + rng.uniform(-1, 1, 3) * PLAN_STEP / 2
     return Blob("spot", SPOT, centre, ellipsoid(rng, 0.2), diameter / 2, 0.15, rng.uniform())
 
 
@@ -40,9 +40,9 @@ def draw_ms(rng: np.random.Generator, plan: Plan) -> Lesion:
     """Plaques: fingers that stand on the ventricles, plaques on the grey-white border, ovals elsewhere."""
     grey, white, high = plan.parts.grey, plan.parts.white, plan.cerebrum
     beside = high & (plan.ventricle > 1) & (plan.ventricle < 8) & (white > 0.4)
-    border = high & (grey > 0.25) & (white > 0.25) & (plan.sites.depth > 3) & (plan.sites.depth < 16)
-    inner = high & (white > 0.75) & (plan.sites.depth > 10)
-    low = ~high & (white > 0.75) & (plan.sites.depth > 8)
+    border = high & (grey > 0.25) & (white > 0.25) & (plan.voxels.depth > 3) & (plan.voxels.depth < 16)
+    inner = high & (white > 0.75) & (plan.voxels.depth > 10)
+    low = ~high & (white > 0.75) & (plan.voxels.depth > 8)
     fingers = [_finger(rng, plan, beside) for _ in range(rng.integers(*FINGERS, endpoint=True))]
     counts = [(border, CORTICAL), (inner, DEEP), (low, LOW)]
     plaques = [_plaque(rng, plan, where) for where, n in counts for _ in range(rng.integers(*n, endpoint=True))]
@@ -56,7 +56,7 @@ def _finger(rng: np.random.Generator, plan: Plan, allowed: NDArray[np.bool_]) ->
     way = plan.towards_ventricle(start)
     along = way / max(float(np.linalg.norm(way)), 1e-6)
     width, ratio = rng.uniform(*FINGER_WIDTH), rng.uniform(*FINGER_RATIO)
-    centre = plan.sites.head[:, start] + rng.uniform(-1, 1, 3) * PLAN_STEP / 4
+    centre = plan.voxels.head[:, start] + rng.uniform(-1, 1, 3) * PLAN_STEP / 4
     return Blob("spot", SPOT, centre, stretched(along, ratio), width / 2, 0.12, rng.uniform())
 
 
@@ -64,5 +64,5 @@ def _plaque(rng: np.random.Generator, plan: Plan, allowed: NDArray[np.bool_]) ->
     """An oval plaque; smaller ones are more frequent."""
     low, high = PLAQUE_DIAMETER
     diameter = low + (high - low) * rng.uniform() ** 1.5
-    centre = plan.sites.head[:, plan.pick(rng, allowed)] + rng.uniform(-1, 1, 3) * PLAN_STEP / 2
+    centre = plan.voxels.head[:, plan.pick(rng, allowed)] + rng.uniform(-1, 1, 3) * PLAN_STEP / 2
     return Blob("spot", SPOT, centre, ellipsoid(rng, 0.25), diameter / 2, 0.15, rng.uniform())

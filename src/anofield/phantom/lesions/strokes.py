@@ -64,14 +64,14 @@ def _wedge(rng: np.random.Generator, plan: Plan, rough: Spline) -> Wedge:
     volume, slope = log_uniform(rng, INFARCT_ML) * ML, float(np.tan(np.radians(rng.uniform(*HALF_ANGLE))))
     deep = plan.place_of(np.array(DEEP) * side)
     loose = Wedge("infarct", INFARCT, deep, np.array([1.0, 0, 0]), slope, borders, rng.uniform())
-    still = np.zeros(plan.sites.head.shape[1], np.float32)
-    room = loose.border(plan.sites.head, still)
-    cortex = plan.sites.head[:, plan.pick(rng, (room > 2) & (plan.sites.depth < 8) & (plan.parts.grey > 0.3))]
+    still = np.zeros(plan.voxels.head.shape[1], np.float32)
+    room = loose.border(plan.voxels.head, still)
+    cortex = plan.voxels.head[:, plan.pick(rng, (room > 2) & (plan.voxels.depth < 8) & (plan.parts.grey > 0.3))]
     axis = (cortex - deep) / np.linalg.norm(cortex - deep)
     aimed = replace(loose, axis=axis)
-    uneven = plan.sites.field(rough)
-    level = -aimed.retreat(plan.sites.head, uneven)
-    level[(aimed.border(plan.sites.head, uneven) < 0) | (plan.parts.csf > 0.5)] = -np.inf
+    uneven = plan.voxels.field(rough)
+    level = -aimed.retreat(plan.voxels.head, uneven)
+    level[(aimed.border(plan.voxels.head, uneven) < 0) | (plan.parts.csf > 0.5)] = -np.inf
     reach = plan.level_of(level, min(volume, 0.9 * plan.cell * float(np.isfinite(level).sum())))
     return replace(aimed, apex=deep + reach * axis)
 
@@ -91,9 +91,9 @@ def _borders(
 def _lacune(rng: np.random.Generator, plan: Plan) -> Blob:
     """A small infarct near the basal ganglia."""
     side = rng.choice((-1.0, 1.0))
-    away = plan.sites.head - plan.place_of(np.array(DEEP) * (side, 1, 1)).astype(np.float32)[:, None]
+    away = plan.voxels.head - plan.place_of(np.array(DEEP) * (side, 1, 1)).astype(np.float32)[:, None]
     near = ((away**2).sum(0) < 18.0**2) & (plan.parts.csf < 0.2)
-    centre = plan.sites.head[:, plan.pick(rng, near)].astype(float)
+    centre = plan.voxels.head[:, plan.pick(rng, near)].astype(float)
     radius = radius_of(log_uniform(rng, LACUNE_ML) * ML)
     return Blob("infarct", INFARCT, centre, ellipsoid(rng, 0.25), radius, 0.15, rng.uniform())
 
@@ -108,10 +108,10 @@ def _cavity(whole: Blob | Wedge, rim: float, brightness: float) -> Part:
 
 def _swelling(rng: np.random.Generator, plan: Plan, whole: Blob | Wedge, rough: Spline) -> Push:
     """Slight mass effect from the middle of a fresh infarct."""
-    level = whole.level(plan.sites.head, plan.sites.field(rough))
+    level = whole.level(plan.voxels.head, plan.voxels.field(rough))
     inside = level >= min(0.0, float(level.max()))
     radius = radius_of(float(inside.sum()) * plan.cell)
-    return Push(plan.sites.head[:, inside].mean(1).astype(float), rng.uniform(*SWELLING), PUSH_REACH * radius)
+    return Push(plan.voxels.head[:, inside].mean(1).astype(float), rng.uniform(*SWELLING), PUSH_REACH * radius)
 
 
 def draw_bleeding(rng: np.random.Generator, plan: Plan) -> Lesion:
@@ -119,7 +119,7 @@ def draw_bleeding(rng: np.random.Generator, plan: Plan) -> Lesion:
     age, volume = _choice(rng, AGES), log_uniform(rng, BLEEDING_ML) * ML
     radius = radius_of(volume)
     start = _bleeding_start(rng, plan, radius)
-    centre = plan.sites.head[:, start].astype(float)
+    centre = plan.voxels.head[:, start].astype(float)
     blood = Blob("blood", BLOOD, centre, ellipsoid(rng, 0.25), radius, 0.13, rng.uniform())
     rough, cost = draw_field(rng, 13.0, 1.0), draw_field(rng, 14.0, 0.35)
     parts = _layers(rng, blood, age)
@@ -133,11 +133,11 @@ def draw_bleeding(rng: np.random.Generator, plan: Plan) -> Lesion:
 
 def _bleeding_start(rng: np.random.Generator, plan: Plan, radius: float) -> int:
     """A planning point near the basal ganglia, or below the cortex of a lobe."""
-    white, depth = plan.parts.white, plan.sites.depth
+    white, depth = plan.parts.white, plan.voxels.depth
     if rng.uniform() < LOBAR:
         return plan.pick(rng, plan.cerebrum & (white > 0.4) & (depth > 0.6 * radius + 3) & (depth < radius + 12))
     side = rng.choice((-1.0, 1.0))
-    away = plan.sites.head - plan.place_of(np.array(DEEP) * (side, 1, 1)).astype(np.float32)[:, None]
+    away = plan.voxels.head - plan.place_of(np.array(DEEP) * (side, 1, 1)).astype(np.float32)[:, None]
     return plan.pick(rng, ((away**2).sum(0) < 12.0**2) & (plan.parts.csf < 0.3))
 
 

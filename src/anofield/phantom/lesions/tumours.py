@@ -24,7 +24,7 @@ def draw_glioma(rng: np.random.Generator, plan: Plan) -> Lesion:
     core = volume * rng.uniform(*CORE_SHARE)
     radius = radius_of(core)
     start = _start(rng, plan, radius)
-    centre = plan.sites.head[:, start].astype(float)
+    centre = plan.voxels.head[:, start].astype(float)
     shape = ellipsoid(rng, 0.15)
     solid = Blob("core", CORE, centre, shape, radius, 0.18, rng.uniform())
     inner = radius_of(core * rng.uniform(*NECROSIS_SHARE))
@@ -46,12 +46,12 @@ def draw_infiltration(rng: np.random.Generator, plan: Plan) -> Lesion:
     distance, reach = spread(plan, start, volume, None, rough, cost)
     strength = rng.uniform(*INFILTRATION_SHARE)
     cells = Oedema(distance, reach, rng.uniform(), "infiltration", CHANGED, strength)
-    push = Push(plan.sites.head[:, start].astype(float), rng.uniform(*INFILTRATION_PUSH), PUSH_REACH * radius)
+    push = Push(plan.voxels.head[:, start].astype(float), rng.uniform(*INFILTRATION_PUSH), PUSH_REACH * radius)
     return Lesion((cells,), push, rough, draw_field(rng, TEXTURE_WIDTH, 0.03))
 
 
 def _start(rng: np.random.Generator, plan: Plan, radius: float) -> int:
     """A point of the cerebrum's white matter, away from the midline, with room for a ball."""
-    lateral = np.abs(plan.sites.template[0]) > 12
-    deep = plan.sites.depth > 0.7 * radius + 4
+    lateral = np.abs(plan.voxels.template[0]) > 12
+    deep = plan.voxels.depth > 0.7 * radius + 4
     return plan.pick(rng, plan.cerebrum & lateral & deep & (plan.parts.white > 0.6))
