@@ -10,7 +10,7 @@ from __future__ import annotations
 import csv
 import importlib.util
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -170,14 +170,9 @@ def patient(setting: Setting) -> Suite:
         "count. T2w and FLAIR: trained on synthetic people of that contrast, bright ones count. Filters for small "
         "lesions. One patient has no interval."
     )
-    parts, columns = [], []
-    for contrast in MS_CONTRASTS:
-        world, calibration = real.world_of(contrast)
-        filters = FINE if contrast == "T1w" else FINE_BRIGHT
-        test = Patient(folder=real.folder / "ms26", contrast=contrast)
-        parts.append(Part(name=contrast, calibration=calibration, test=(test,), filters=filters, world=world))
-        shown = {"AP": "ap", "AUROC": "auroc", "Dice, oracle": "dice_oracle"}
-        columns += [Column(f"{contrast}: {heading}", key, contrast) for heading, key in shown.items()]
+    shown = {"AP": "ap", "AUROC": "auroc", "Dice, oracle": "dice_oracle"}
+    columns = [Column(f"{name}: {heading}", key, name) for name in MS_CONTRASTS for heading, key in shown.items()]
+    parts = _parts_by_contrast(real, lambda name: Patient(folder=real.folder / "ms26", contrast=name))
     return _suite("real-ms", shows, real, parts, columns)
 
 
@@ -189,17 +184,25 @@ def heads(setting: Setting) -> Suite:
         "of the real people; T2w and FLAIR: that of synthetic ones. The field says of each scan whether it can be "
         "trusted; the volume of findings is not false, because they have lesions, which are not labelled."
     )
-    parts, columns = [], []
-    for contrast in MS_CONTRASTS:
-        world, calibration = real.world_of(contrast)
-        filters = FINE if contrast == "T1w" else FINE_BRIGHT
-        test = Heads(folder=real.folder / "heads", contrast=contrast)
-        parts.append(Part(name=contrast, calibration=calibration, test=(test,), filters=filters, world=world))
-        columns += [Column(f"{contrast}: trusted", "trusted", contrast), Column("findings, ml", "false_ml", contrast)]
+    shown = {"trusted": "trusted", "findings, ml": "false_ml"}
+    columns = [Column(f"{name}: {heading}", key, name) for name in MS_CONTRASTS for heading, key in shown.items()]
+    parts = _parts_by_contrast(real, lambda name: Heads(folder=real.folder / "heads", contrast=name))
     suite = _suite("real-heads", shows, real, parts, columns)
     if not suite.missing and importlib.util.find_spec("deepbet") is None:
         suite = replace(suite, missing="deepbet, which strips the heads, is not installed (pip install deepbet)")
     return replace(suite, rank="false_ml", lower_is_better=True, judged_only=True)
+
+
+def _parts_by_contrast(real: Real, patients: Callable[[str], People]) -> list[Part]:
+    """One part per contrast, each with the world of that contrast and fine filters."""
+    parts = []
+    for contrast in MS_CONTRASTS:
+        world, calibration = real.world_of(contrast)
+        filters = FINE if contrast == "T1w" else FINE_BRIGHT
+        parts.append(
+            Part(name=contrast, calibration=calibration, test=(patients(contrast),), filters=filters, world=world)
+        )
+    return parts
 
 
 def _suite(name: str, shows: str, real: Real, parts: Sequence[Part], columns: Sequence[Column]) -> Suite:
