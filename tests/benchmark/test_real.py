@@ -66,6 +66,7 @@ def test_without_the_folder_every_suite_says_why_it_is_skipped(tmp_path: Path, m
 def test_all_figures_of_the_real_suites(folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv(real.VARIABLE, str(folder))
     contents, _ = run_benchmark(tmp_path, QUICK, ["real-healthy", "real-implants"], ["zscore", "random"], device="cpu")
+    assert "World `real`: 4 healthy people for training" in (tmp_path / "real-healthy.md").read_text()
     (random, zscore) = sorted(contents["real-healthy"]["rows"], key=lambda row: str(row["name"]))
     for row in (random, zscore):
         figures = {name: figure["value"] for name, figure in row["parts"]["healthy"]["figures"].items()}

@@ -82,6 +82,8 @@ class Real:
         plan = self.setting.sizes.plan
         if not self.setting.sizes.everything_small:
             plan = replace(plan, modality="T1w", epochs=EPOCHS, points=POINTS)
+        if not self.missing:
+            plan = replace(plan, n_train=list(self.column("group").values()).count("train"))
         return self.setting.world("real", self.people("train"), replace(self.setting.sizes, plan=plan))
 
     def column(self, name: str) -> dict[str, str]:

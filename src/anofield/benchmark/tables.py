@@ -64,7 +64,7 @@ def _reasons(suite: Suite, rows: Sequence[Json]) -> list[str]:
 
 
 def _people(suite: Suite, sizes: Sizes) -> str:
-    plan = sizes.plan
+    plan = suite.world.sizes.plan
     tiny = " **Tiny sizes: the table shows that everything works, and nothing else.**" if sizes.everything_small else ""
     return (
         f"World `{suite.world.name}`: {counted(plan.n_train, 'healthy person', 'healthy people')} for training, "
