@@ -1,4 +1,4 @@
-"""The figures of one row: calibrate, score the test people in memory, compare with the truth, draw the people anew.
+"""The figures of one row: calibrate, score the test people in memory, compare with the truth, resample the people.
 
 No volume is written, so a benchmark needs little space and a row that was stopped is measured again from its start.
 """

@@ -173,9 +173,8 @@ def patient(setting: Setting) -> Suite:
         "lesions. One patient has no interval."
     )
     shown = {"AP": "ap", "AUROC": "auroc", "Dice, oracle": "dice_oracle"}
-    columns = [Column(f"{name}: {heading}", key, name) for name in MS_CONTRASTS for heading, key in shown.items()]
     parts = _parts_by_contrast(real, lambda name: Patient(folder=real.folder / "ms26", contrast=name))
-    return _suite("real-ms", shows, real, parts, columns)
+    return _suite("real-ms", shows, real, parts, _columns_by_contrast(shown))
 
 
 def heads(setting: Setting) -> Suite:
@@ -187,9 +186,8 @@ def heads(setting: Setting) -> Suite:
         "trusted; the volume of findings is not false, because they have lesions, which are not labelled."
     )
     shown = {"trusted": "trusted", "findings, ml": "false_ml"}
-    columns = [Column(f"{name}: {heading}", key, name) for name in MS_CONTRASTS for heading, key in shown.items()]
     parts = _parts_by_contrast(real, lambda name: Heads(folder=real.folder / "heads", contrast=name))
-    suite = _suite("real-heads", shows, real, parts, columns)
+    suite = _suite("real-heads", shows, real, parts, _columns_by_contrast(shown))
     if not suite.missing and importlib.util.find_spec("deepbet") is None:
         suite = replace(suite, missing="deepbet, which strips the heads, is not installed (pip install deepbet)")
     return replace(suite, rank="false_ml", lower_is_better=True, judged_only=True)
@@ -205,6 +203,11 @@ def _parts_by_contrast(real: Real, patients: Callable[[str], People]) -> list[Pa
             Part(name=contrast, calibration=calibration, test=(patients(contrast),), filters=filters, world=world)
         )
     return parts
+
+
+def _columns_by_contrast(shown: dict[str, str]) -> list[Column]:
+    """Columns for every contrast; `shown` has the figures by their headings."""
+    return [Column(f"{name}: {heading}", key, name) for name in MS_CONTRASTS for heading, key in shown.items()]
 
 
 def _suite(name: str, shows: str, real: Real, parts: Sequence[Part], columns: Sequence[Column]) -> Suite:

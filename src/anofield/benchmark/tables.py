@@ -20,6 +20,7 @@ def sorted_rows(suite: Suite, rows: Sequence[Json]) -> list[Json]:
     """The best row first, by the mean of the suite's figure over all parts."""
 
     def mean(row: Json) -> float:
+        """Mean of the figure, negative where more is better; rows without it come last."""
         values = [part["figures"][suite.rank]["value"] for part in row["parts"].values()]
         known = [value for value in values if value is not None]
         if not known:

@@ -126,6 +126,7 @@ def _step() -> Callable[[], object]:
     weights = [torch.randn(WIDTH, WIDTH, generator=generator).requires_grad_() for _ in range(2)]
 
     def step() -> object:
+        """Gradients of both layers."""
         hidden = points
         for weight in weights:
             hidden = functional.relu(hidden @ weight)
